@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * A backend's life: its states and who moves it from one to the next. How memory is made and undone
+ * is complete.c's.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+const char *hm_backend_state_name(enum hostmem_state state)
+{
+	switch (state) {
+	case HOSTMEM_STATE_CONFIGURING:
+		return "configuring";
+	case HOSTMEM_STATE_COMPLETING:
+		return "completing";
+	case HOSTMEM_STATE_READY:
+		return "ready";
+	case HOSTMEM_STATE_MAPPED:
+		return "mapped";
+	case HOSTMEM_STATE_DELETED:
+		return "deleted";
+	}
+	return "in no state";
+}
+
+int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
+			  struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: there is no memory while the backend is %s; complete it first",
+		       backend->id, hm_backend_state_name(state));
+}
+
+/* The lock is no part of a backend's value: reading takes it too. */
+static pthread_mutex_t *lock_of(const struct hostmem_backend *backend)
+{
+	return &((struct hostmem_backend *)(uintptr_t)backend)->lock;
+}
+
+enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backend)
+{
+	enum hostmem_state state;
+
+	pthread_mutex_lock(lock_of(backend));
+	state = backend->state;
+	pthread_mutex_unlock(lock_of(backend));
+	return state;
+}
+
+const char *hostmem_backend_get_id(const struct hostmem_backend *backend)
+{
+	return backend->id;
+}
+
+const char *hostmem_backend_get_kind(const struct hostmem_backend *backend)
+{
+	return backend->kind->name;
+}
+
+int hostmem_backend_get_name(const struct hostmem_backend *backend, char *buffer, size_t size,
+			     struct hostmem_error *err)
+{
+	bool canonical;
+
+	if (hostmem_backend_get_bool(backend, "x-use-canonical-path-for-ramblock-id", &canonical,
+				     err))
+		return -1;
+	return snprintf(buffer, size, "%s%s", canonical ? "/objects/" : "", backend->id);
+}
+
+int hostmem_backend_get_owner(const struct hostmem_backend *backend, char *buffer, size_t size,
+			      struct hostmem_error *err)
+{
+	int length;
+
+	(void)err;
+	pthread_mutex_lock(lock_of(backend));
+	length = hm_text_copy(backend->owner, buffer, size);
+	pthread_mutex_unlock(lock_of(backend));
+	return length;
+}
+
+int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hostmem_memory *memory,
+			       struct hostmem_error *err)
+{
+	enum hostmem_state state;
+	bool there;
+
+	pthread_mutex_lock(lock_of(backend));
+	state = backend->state;
+	there = state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED;
+	if (there)
+		*memory = (struct hostmem_memory){
+			.address = backend->mapping.address,
+			.size = backend->mapping.size,
+			.page_size = backend->page_size,
+			.fd = backend->backing.fd,
+			.shared = backend->shared,
+			.readonly = backend->readonly,
+			.offset = backend->backing.offset,
+		};
+	pthread_mutex_unlock(lock_of(backend));
+	return there ? 0 : hm_fail_no_memory_yet(backend, state, err);
+}
+
+/* Changes configuring into completing and takes a snapshot of the values. */
+static int begin_completing(struct hostmem_backend *backend, struct hm_values *values,
+			    struct hostmem_error *err)
+{
+	enum hostmem_state state;
+
+	pthread_mutex_lock(&backend->lock);
+	state = backend->state;
+	if (state == HOSTMEM_STATE_CONFIGURING) {
+		backend->state = HOSTMEM_STATE_COMPLETING;
+		*values = backend->values;
+	}
+	pthread_mutex_unlock(&backend->lock);
+	if (state == HOSTMEM_STATE_CONFIGURING)
+		return 0;
+	return hm_fail(err,
+		       state == HOSTMEM_STATE_COMPLETING ? HOSTMEM_ERROR_BUSY : HOSTMEM_ERROR_STATE,
+		       0, "%s: complete: the backend is %s already", backend->id,
+		       hm_backend_state_name(state));
+}
+
+int hostmem_backend_complete(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	struct hostmem_prealloc_result result = { 0 };
+	struct hm_values values;
+	int failed;
+
+	if (begin_completing(backend, &values, err))
+		return -1;
+	failed = hm_complete_build(backend, &values, &result, err);
+	if (failed)
+		hm_complete_undo(backend, true);
+	pthread_mutex_lock(&backend->lock);
+	backend->state = failed ? HOSTMEM_STATE_CONFIGURING : HOSTMEM_STATE_READY;
+	if (!failed)
+		backend->result = result;
+	pthread_mutex_unlock(&backend->lock);
+	return failed;
+}
+
+/* Called with the lock held. */
+static int claim_locked(struct hostmem_backend *backend, const char *owner,
+			struct hostmem_error *err)
+{
+	if (backend->state == HOSTMEM_STATE_MAPPED)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be claimed by '%s': '%s' holds it", backend->id, owner,
+			       backend->owner);
+	if (backend->state != HOSTMEM_STATE_READY)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+			       "%s: cannot be claimed while it is %s; complete it first",
+			       backend->id, hm_backend_state_name(backend->state));
+	backend->state = HOSTMEM_STATE_MAPPED;
+	hm_text_copy(owner, backend->owner, sizeof(backend->owner));
+	return 0;
+}
+
+int hostmem_backend_claim(struct hostmem_backend *backend, const char *owner,
+			  struct hostmem_error *err)
+{
+	int result;
+
+	if (!*owner || strlen(owner) > HOSTMEM_ID_MAX)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: an owner's name has 1 to %d bytes, this one has %zu",
+			       backend->id, HOSTMEM_ID_MAX, strlen(owner));
+	pthread_mutex_lock(&backend->lock);
+	result = claim_locked(backend, owner, err);
+	pthread_mutex_unlock(&backend->lock);
+	return result;
+}
+
+int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	enum hostmem_state state;
+
+	pthread_mutex_lock(&backend->lock);
+	state = backend->state;
+	if (state == HOSTMEM_STATE_MAPPED) {
+		backend->state = HOSTMEM_STATE_READY;
+		backend->owner[0] = '\0';
+	}
+	pthread_mutex_unlock(&backend->lock);
+	if (state == HOSTMEM_STATE_MAPPED)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: cannot be released: nobody holds it, it is %s", backend->id,
+		       hm_backend_state_name(state));
+}
+
+/* Called with the lock held. */
+static int check_deletable(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	if (backend->state == HOSTMEM_STATE_MAPPED)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be deleted: '%s' holds it; release it first",
+			       backend->id, backend->owner);
+	if (backend->state == HOSTMEM_STATE_COMPLETING || backend->populating)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
+			       backend->id,
+			       backend->populating ? "being preallocated" : "completing");
+	if (backend->state == HOSTMEM_STATE_DELETED)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: is deleted already", backend->id);
+	return 0;
+}
+
+int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result;
+
+	pthread_mutex_lock(lock_of(backend));
+	result = check_deletable(backend, err);
+	pthread_mutex_unlock(lock_of(backend));
+	return result;
+}
+
+int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result;
+
+	pthread_mutex_lock(&backend->change);
+	pthread_mutex_lock(&backend->lock);
+	result = check_deletable(backend, err);
+	if (!result)
+		backend->state = HOSTMEM_STATE_DELETED;
+	pthread_mutex_unlock(&backend->lock);
+	if (!result) {
+		hm_complete_undo(backend, false);
+		hm_objects_remove(backend);
+	}
+	pthread_mutex_unlock(&backend->change);
+	return result;
+}
+
+void hostmem_backend_free(struct hostmem_backend *backend)
+{
+	struct hostmem_objects *objects;
+
+	if (!backend)
+		return;
+	if (hostmem_backend_get_state(backend) != HOSTMEM_STATE_DELETED) {
+		int result = hostmem_backend_delete(backend, NULL);
+
+		assert(!result);
+		(void)result;
+	}
+	objects = backend->objects;
+	pthread_mutex_destroy(&backend->lock);
+	pthread_mutex_destroy(&backend->change);
+	free(backend);
+	hm_objects_unref(objects);
+}
+
+/* ---- Progress ---- */
+
+void hostmem_backend_set_progress(struct hostmem_backend *backend,
+				  hostmem_progress_callback callback, void *data)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->progress = callback;
+	backend->progress_data = data;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
+				  uint64_t *total)
+{
+	*done = atomic_load(&backend->bytes_done);
+	*total = atomic_load(&backend->bytes_total);
+}
+
+void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
+					 struct hostmem_prealloc_result *result)
+{
+	pthread_mutex_lock(lock_of(backend));
+	*result = backend->result;
+	pthread_mutex_unlock(lock_of(backend));
+}

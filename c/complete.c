@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The steps that turn a configuration into memory, in the order that makes them right, and the one
+ * place that undoes them. What each step does is in the file named after it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "internal.h"
+
+static int check_file_size(const struct hostmem_backend *backend, const struct hm_values *values,
+			   mode_t mode, uint64_t size, struct hostmem_error *err)
+{
+	uint64_t end;
+
+	if (__builtin_add_overflow(backend->backing.offset, values->size, &end))
+		end = UINT64_MAX;
+	/* Devices have no size of their own. */
+	if (!S_ISREG(mode) || end <= size)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: size=%ju from offset %ju on does not fit its backing, which has %ju "
+		       "bytes; use a smaller size",
+		       backend->id, (uintmax_t)values->size, (uintmax_t)backend->backing.offset,
+		       (uintmax_t)size);
+}
+
+static int check_pages(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_error *err)
+{
+	uint64_t page = backend->page_size;
+
+	if (values->size % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: size=%ju is not a multiple of the backing's page size, %ju "
+			       "bytes",
+			       backend->id, (uintmax_t)values->size, (uintmax_t)page);
+	if (backend->backing.offset % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset %ju is not a multiple of the backing's page size, %ju "
+			       "bytes",
+			       backend->id, (uintmax_t)backend->backing.offset, (uintmax_t)page);
+	return 0;
+}
+
+static int check_access(const struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_error *err)
+{
+	int access = hm_os_get_access(backend->backing.fd);
+
+	if (access == O_RDWR || (access == O_RDONLY && !values->share))
+		return 0;
+	if (access < 0)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, -access,
+			       "%s: its backing is no open descriptor: %s", backend->id,
+			       strerror(-access));
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: share=on needs a backing that is open for reading and writing, this "
+		       "one is %s",
+		       backend->id, access == O_RDONLY ? "read-only" : "write-only");
+}
+
+/* A kind may be the embedder's, so what it answered is looked at before it is used. */
+static int check_backing(struct hostmem_backend *backend, const struct hm_values *values,
+			 struct hostmem_error *err)
+{
+	uint64_t size;
+	mode_t mode;
+	int result;
+
+	if (backend->backing.fd < 0) {
+		if (!values->share)
+			return 0;
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: share=on needs a backing with a descriptor, this kind gave "
+			       "anonymous memory; use share=off",
+			       backend->id);
+	}
+	if (check_access(backend, values, err))
+		return -1;
+	result = hm_os_stat(backend->backing.fd, &mode, &size, &backend->page_size);
+	if (result)
+		return hm_fail(err, HOSTMEM_ERROR_IO, -result, "%s: cannot look at its backing: %s",
+			       backend->id, strerror(-result));
+	if (check_file_size(backend, values, mode, size, err))
+		return -1;
+	return check_pages(backend, values, err);
+}
+
+static int make_backing(struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_error *err)
+{
+	struct hostmem_backing backing = { .fd = -1 };
+
+	if (backend->kind->allocate(backend->kind->data, backend, &backing, err))
+		return -1;
+	backend->backing = backing;
+	backend->allocated = true;
+	return check_backing(backend, values, err);
+}
+
+static int fail_map(const struct hostmem_backend *backend, const struct hm_values *values,
+		    int result, struct hostmem_error *err)
+{
+	return hm_fail(err, hm_error_kind_of(-result), -result, "%s: cannot map %ju bytes: %s%s",
+		       backend->id, (uintmax_t)values->size, strerror(-result),
+		       result == -ENOMEM ? "; use a smaller size, or look at RLIMIT_AS (ulimit -v) "
+					   "and /proc/sys/vm/overcommit_memory"
+					 : "");
+}
+
+/*
+ * Aligned so that huge pages fit, for descriptors too: address and offset then agree modulo the
+ * huge page, without which the kernel never maps shared memory huge.
+ */
+static size_t choose_alignment(const struct hostmem_backend *backend, uint64_t size)
+{
+	uint64_t huge = backend->host->thp_size;
+
+	if (huge > backend->page_size && size >= huge)
+		return (size_t)huge;
+	return (size_t)backend->page_size;
+}
+
+static int map_memory(struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_error *err)
+{
+	struct hm_map_request request = {
+		.size = (size_t)values->size,
+		.alignment = choose_alignment(backend, values->size),
+		.fd = backend->backing.fd,
+		.offset = backend->backing.offset,
+		.shared = values->share,
+		.reserve = values->reserve,
+	};
+	int result = hm_map_create(&backend->mapping, &request);
+
+	backend->shared = values->share;
+	return result ? fail_map(backend, values, result, err) : 0;
+}
+
+static int seal(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result;
+
+	if (backend->backing.fd < 0 || !backend->backing.seals)
+		return 0;
+	result = hm_os_add_seals(backend->backing.fd, backend->backing.seals);
+	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
+				"%s: cannot seal its backing: %s", backend->id, strerror(-result))
+		      : 0;
+}
+
+/* For /proc/self/maps; a kernel without names for anonymous memory (5.17) does without. */
+static void name_memory(const struct hostmem_backend *backend)
+{
+	/* The kernel takes at most 79 bytes (PR_SET_VMA_ANON_NAME, prctl(2)). */
+	char name[80];
+
+	snprintf(name, sizeof(name), "hostmem:%.71s", backend->id);
+	if (backend->backing.fd < 0)
+		hm_os_name(backend->mapping.address, backend->mapping.size, name);
+}
+
+/*
+ * The memory becomes accessible only after advice and policy, so that not even
+ * mlockall(MCL_FUTURE) populates it before.
+ */
+static int open_memory(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_error *err)
+{
+	int protection = backend->readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+	int result = hm_os_protect(backend->mapping.address, backend->mapping.size, protection);
+
+	return result ? fail_map(backend, values, result, err) : 0;
+}
+
+static int fill_memory(struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_prealloc_result *result, struct hostmem_error *err)
+{
+	if (values->prealloc && hm_prealloc_run(backend, values, values->size, result, err))
+		return -1;
+	if (values->lock)
+		return hm_advise_lock(backend, true, values->prealloc, err);
+	return 0;
+}
+
+int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_prealloc_result *result, struct hostmem_error *err)
+{
+	/* A kind that allocates nothing has no memory to check, map or fill. */
+	if (!backend->kind->allocate)
+		return hm_policy_check(backend, values, err);
+	if (hm_check_all(backend, values, err) || make_backing(backend, values, err) ||
+	    map_memory(backend, values, err) || seal(backend, err) ||
+	    hm_advise_all(backend, values, err))
+		return -1;
+	name_memory(backend);
+	if (hm_policy_bind(backend, values, err) || open_memory(backend, values, err))
+		return -1;
+	return fill_memory(backend, values, result, err);
+}
+
+void hm_complete_undo(struct hostmem_backend *backend, bool failed)
+{
+	hm_map_destroy(&backend->mapping);
+	if (failed && backend->allocated && backend->kind->undo)
+		backend->kind->undo(backend->kind->data, backend, &backend->backing);
+	if (backend->backing.fd >= 0)
+		hm_os_close(backend->backing.fd);
+	backend->backing = (struct hostmem_backing){ .fd = -1 };
+	backend->allocated = false;
+	backend->page_size = backend->host->page_size;
+	atomic_store(&backend->bytes_done, 0);
+	atomic_store(&backend->bytes_total, 0);
+}

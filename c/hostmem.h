@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * hostmem: host memory backends for virtual machine monitors.
+ *
+ * A backend is one piece of host memory meant to become guest RAM. It is configured by named
+ * properties, completed (backed, mapped, advised, bound to NUMA nodes, preallocated), claimed by
+ * whoever gives it to a guest, and deleted when nobody holds it.
+ *
+ *     hostmem_host ──► hostmem_objects ──► hostmem_backend
+ *     (what the kernel  (ids, kinds,        configuring ─complete─► ready ─claim─► mapped
+ *      can do)           defaults)               ▲______failed_____│     ◄─release─
+ *
+ * Rules that hold for every function here
+ *
+ * - Arguments: the object, then results, then inputs (a length follows its array), then flags, then
+ *   `struct hostmem_error *err`, which may be NULL.
+ * - Results: a function that can fail returns 0 or a length for success and -1 for failure; *err is
+ *   written on failure only, results on success only.
+ * - Ownership: what goes in is copied. Strings that come out are written to the caller's buffer: at
+ *   most `size` bytes with the final NUL; the return value is the length of the whole text, so a
+ *   value >= size means it was cut. Constant strings inside structs live as long as the library, or
+ *   as the registered kind, that they describe.
+ * - Threads: every function may be called from any thread. Calls on one backend are serialised
+ *   inside; reading a property, the state, the claim or the progress never waits for a running
+ *   preallocation. Only the _free functions need the object for themselves.
+ * - Callbacks: run without any lock held, on the thread that called the function that caused them.
+ * - Process: nothing is printed; no global, thread-local or process-wide state is kept or changed;
+ *   affinity and memory policy are set on the library's own threads only.
+ */
+#ifndef HOSTMEM_H
+#define HOSTMEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Longest object id and longest owner name, in bytes, without the final NUL. */
+#define HOSTMEM_ID_MAX 128
+/* Size of an error message with its final NUL; a longer message is cut and ends in "...". */
+#define HOSTMEM_MESSAGE_SIZE 1024
+/* NUMA node ids are below this: the kernel's own limit (MAX_NUMNODES, x86-64 and arm64). */
+#define HOSTMEM_NODES_MAX 1024
+/* Size of the kernel's description of a policy with its final NUL. */
+#define HOSTMEM_POLICY_SIZE 256
+
+/* What the kernel can do, asked once by hostmem_host_probe(). */
+struct hostmem_host;
+/* A set of backends with unique ids, the kinds it can make and the defaults it makes them with. */
+struct hostmem_objects;
+/* One piece of host memory. */
+struct hostmem_backend;
+
+/* ---- Errors ---- */
+
+/* What went wrong, for programs. */
+enum hostmem_error_kind {
+	HOSTMEM_ERROR_UNKNOWN_PROPERTY = 1, /* the kind of object has no property of that name */
+	HOSTMEM_ERROR_TYPE,                 /* the value has another type than the property */
+	HOSTMEM_ERROR_VALUE,       /* the value, or its combination with others, is not allowed */
+	HOSTMEM_ERROR_STATE,       /* not in this state of the object */
+	HOSTMEM_ERROR_BUSY,        /* somebody holds the object, or an operation on it is running */
+	HOSTMEM_ERROR_UNSUPPORTED, /* this kernel, host or build cannot do it */
+	HOSTMEM_ERROR_NO_MEMORY,   /* memory, address space or huge pages are short */
+	HOSTMEM_ERROR_IO,          /* a system call failed for another reason */
+};
+
+/* The caller's own record of a failure. */
+struct hostmem_error {
+	enum hostmem_error_kind kind;
+	/* errno of the system call that failed, 0 where none did. */
+	int32_t os_error;
+	/* For people, UTF-8, one line: the object's id, the property, the value, what was expected
+	 * and, where one exists, the way out. */
+	char message[HOSTMEM_MESSAGE_SIZE];
+};
+
+/* ---- Host ---- */
+
+/* Ways to populate memory beyond the plain one, which is MADV_POPULATE_WRITE or _READ over a chunk.
+ * A bit set means: use it where it fits. */
+enum hostmem_method {
+	/* Huge pages: fault the last base page of each first, so that the kernel zeroes it upwards.
+	 */
+	HOSTMEM_METHOD_LAST_PAGE_FIRST = 1,
+};
+
+/* All of enum hostmem_method. */
+#define HOSTMEM_METHODS_ALL 1
+
+/*
+ * Asks the kernel what it can do, on scratch memory: page sizes, populate (Linux 5.14), advice
+ * values, memory policies (preferred-many 5.15, weighted interleave 6.9), home nodes (5.17). Call
+ * it before a seccomp filter is installed; completing a backend relies on the record and does not
+ * ask again. Uses mmap, munmap, madvise, mbind and reads /sys/kernel/mm. A system call that is
+ * forbidden counts as a feature that is missing. Errors: NO_MEMORY.
+ */
+int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err);
+/* Frees the record. Objects made with it keep their own copy. NULL is allowed. */
+void hostmem_host_free(struct hostmem_host *host);
+/* The methods, a mask of enum hostmem_method, that preallocation may use. */
+uint32_t hostmem_host_get_methods(const struct hostmem_host *host);
+/* Narrows the methods to those in the mask, for measuring and for narrow seccomp filters. The
+ * result of preallocation is the same. */
+void hostmem_host_narrow_methods(struct hostmem_host *host, uint32_t methods);
+
+/* ---- Kinds ---- */
+
+/* What a kind's memory is made of. */
+struct hostmem_backing {
+	/* An open descriptor, owned by the library from here on, or -1 for anonymous private
+	 * memory. */
+	int32_t fd;
+	/* Seals (F_SEAL_*) to be added once the memory is mapped, 0 for none. */
+	uint32_t seals;
+	/* Where in the descriptor the memory begins, in bytes, a multiple of its page size. */
+	uint64_t offset;
+};
+
+/*
+ * A kind of backend. Fill one and register it to have backends of your own; the kinds that come
+ * with the library are filled the same way.
+ */
+struct hostmem_kind {
+	/* As in an option string, e.g. "memory-backend-ram"; formed like an id. */
+	const char *name;
+	/* One sentence for people. */
+	const char *description;
+	/* Whether the property `share` is on unless said otherwise. */
+	bool share;
+	/* Handed to the functions below. */
+	void *data;
+	/*
+	 * Makes the backing and says what it is in *backing; reads the backend's properties by the
+	 * getters. Called while the backend is completing, without locks, on the thread that
+	 * completes it. On failure returns -1 with *err written and nothing left behind. The
+	 * library checks the descriptor (its access mode and its size, where it has one) and maps
+	 * it. NULL: backends of this kind complete without memory.
+	 */
+	int (*allocate)(void *data, const struct hostmem_backend *backend,
+			struct hostmem_backing *backing, struct hostmem_error *err);
+	/* Undoes what allocate did beyond opening the descriptor, when a later step of completing
+	 * failed; the descriptor is still open. May be NULL. */
+	void (*undo)(void *data, const struct hostmem_backend *backend,
+		     const struct hostmem_backing *backing);
+	/* Frees data, when the set of objects is freed or when registering failed. May be NULL. */
+	void (*free_data)(void *data);
+};
+
+/* ---- Objects ---- */
+
+/* Defaults for properties that the embedder decides for all its backends, as a machine type does.
+ */
+struct hostmem_defaults {
+	bool merge;
+	bool dump;
+	bool prealloc;
+	/* 0: as many threads as there are usable CPUs. */
+	uint32_t prealloc_threads;
+};
+
+/* A value that every new object of a kind begins with instead of the default, as an old machine
+ * type needs. */
+struct hostmem_compat {
+	const char *kind;
+	const char *property;
+	const char *value;
+};
+
+/*
+ * Makes an empty set of objects. Compat values are applied in order to each new backend; one that
+ * names an unknown kind or property, or a value the property does not take, makes creating that
+ * backend fail. Errors: NO_MEMORY.
+ */
+int hostmem_objects_new(struct hostmem_objects **objects, const struct hostmem_host *host,
+			const struct hostmem_defaults *defaults,
+			const struct hostmem_compat *compat, size_t compat_len,
+			struct hostmem_error *err);
+/* Gives the set up; it lives on until its last backend is freed. NULL is allowed. */
+void hostmem_objects_free(struct hostmem_objects *objects);
+/*
+ * Adds a kind to the set; the table is copied, its strings and data must live until free_data.
+ * Takes data over in any case: on failure free_data has been called. Errors: VALUE (name malformed
+ * or taken), NO_MEMORY.
+ */
+int hostmem_objects_register_kind(struct hostmem_objects *objects, const struct hostmem_kind *kind,
+				  struct hostmem_error *err);
+/* The kinds of the set: how many, and the one at an index (NULL beyond the end), in alphabetical
+ * order of the library's own, then as registered. */
+size_t hostmem_objects_get_kind_count(const struct hostmem_objects *objects);
+const struct hostmem_kind *hostmem_objects_get_kind(const struct hostmem_objects *objects,
+						    size_t index);
+
+/* ---- Properties ---- */
+
+/* What a property's value is, and how it is written as text. */
+enum hostmem_type {
+	HOSTMEM_TYPE_BOOL = 1, /* on, yes, true, y; off, no, false, n */
+	HOSTMEM_TYPE_SIZE,     /* bytes: decimal, fraction or 0x hex, then one of B k K M G T P E
+				  (powers of 1024) */
+	HOSTMEM_TYPE_UINT32,   /* decimal or 0x hex */
+	HOSTMEM_TYPE_ENUM,     /* one of the choices */
+	HOSTMEM_TYPE_NODES,    /* a set of NUMA nodes: ids and ranges, "0-1,3" */
+	HOSTMEM_TYPE_NODE,     /* one NUMA node id, or "none" */
+	HOSTMEM_TYPE_LINK,     /* the id of another object, or "" for none */
+};
+
+/* When a property may be set. While completing nothing may be. */
+enum hostmem_settable {
+	HOSTMEM_SETTABLE_CONFIGURING = 1, /* configuring only */
+	HOSTMEM_SETTABLE_ALWAYS,          /* also when ready or mapped, and then it acts at once */
+	HOSTMEM_SETTABLE_LATER_USE, /* also when ready or mapped; used by the next preallocation */
+};
+
+/* One row of the property table. */
+struct hostmem_property {
+	const char *name;
+	enum hostmem_type type;
+	enum hostmem_settable settable;
+	/* The value of a fresh object as text, or in words where that depends on host, kind or
+	 * defaults record. "" where there is none. */
+	const char *default_text;
+	/* For HOSTMEM_TYPE_ENUM: the choices, ended by NULL. Else NULL. */
+	const char *const *choices;
+	/* The kinds that have it, ended by NULL; NULL: all kinds. */
+	const char *const *kinds;
+	/* One sentence for people. */
+	const char *description;
+};
+
+/* Where a property's value comes from. A later one replaces an earlier one. */
+enum hostmem_origin {
+	HOSTMEM_ORIGIN_DEFAULT = 1, /* the table or the defaults record */
+	HOSTMEM_ORIGIN_COMPAT,      /* a compat value of the set */
+	HOSTMEM_ORIGIN_USER,        /* set on the object itself */
+};
+
+/* The property table: the row at an index, in alphabetical order; NULL beyond the end. */
+const struct hostmem_property *hostmem_property_get(size_t index);
+
+/* ---- Backends: life ---- */
+
+/* Where a backend is in its life. */
+enum hostmem_state {
+	HOSTMEM_STATE_CONFIGURING = 1, /* no memory; every property may be set */
+	HOSTMEM_STATE_COMPLETING, /* hostmem_backend_complete() is running; nothing may be set */
+	HOSTMEM_STATE_READY,      /* the memory is mapped in this process */
+	HOSTMEM_STATE_MAPPED,     /* ready and claimed; cannot be deleted */
+	HOSTMEM_STATE_DELETED,    /* memory and id are given back; only to be freed */
+};
+
+/*
+ * Makes a backend in state configuring. The id is a letter, then letters, digits, '-', '.', '_', at
+ * most HOSTMEM_ID_MAX bytes, not taken in the set. Errors: VALUE (id malformed or taken, kind
+ * unknown or abstract, bad compat value), UNKNOWN_PROPERTY (compat value), NO_MEMORY.
+ */
+int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend **backend,
+			const char *kind, const char *id, struct hostmem_error *err);
+/*
+ * Checks the whole configuration, then makes, maps, advises, binds and preallocates the memory:
+ * state ready. When a step fails everything is undone, the state is configuring again with the
+ * properties as they were, and the call may be repeated. Only in state configuring. Errors: STATE,
+ * BUSY (completing already), VALUE, UNSUPPORTED, NO_MEMORY, IO.
+ */
+int hostmem_backend_complete(struct hostmem_backend *backend, struct hostmem_error *err);
+/*
+ * Takes a ready backend for an owner, whose name (1 to HOSTMEM_ID_MAX bytes) is shown to others:
+ * state mapped. Errors: STATE (not complete), BUSY (claimed; says by whom), VALUE (name empty or
+ * too long).
+ */
+int hostmem_backend_claim(struct hostmem_backend *backend, const char *owner,
+			  struct hostmem_error *err);
+/* Ends the claim: state ready. Errors: STATE (not claimed). */
+int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_error *err);
+/* 0 when hostmem_backend_delete() would succeed now; else its error. */
+int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend,
+				   struct hostmem_error *err);
+/*
+ * Unmaps the memory, closes its descriptor and gives the id back: state deleted. In a forked child,
+ * where the memory is not mapped (MADV_DONTFORK), only the bookkeeping goes. Errors: BUSY (claimed,
+ * completing or preallocating; says by whom or what), STATE (deleted already).
+ */
+int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err);
+/* Frees the object, deleting it first where that was not done. Nobody else may be using it or hold
+ * a claim. NULL is allowed. */
+void hostmem_backend_free(struct hostmem_backend *backend);
+
+/* The state now. */
+enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backend);
+/* The id, and the kind's name, given to hostmem_backend_new(). They live as long as the object. */
+const char *hostmem_backend_get_id(const struct hostmem_backend *backend);
+const char *hostmem_backend_get_kind(const struct hostmem_backend *backend);
+/* The name of the RAM block for migration: the id, or /objects/<id> with
+ * x-use-canonical-path-for-ramblock-id. Returns its length. */
+int hostmem_backend_get_name(const struct hostmem_backend *backend, char *buffer, size_t size,
+			     struct hostmem_error *err);
+/* The owner's name, "" when not claimed. Returns its length. */
+int hostmem_backend_get_owner(const struct hostmem_backend *backend, char *buffer, size_t size,
+			      struct hostmem_error *err);
+
+/* Mapped memory. */
+struct hostmem_memory {
+	/* First byte; NULL for a kind that allocates nothing. */
+	void *address;
+	/* Bytes. */
+	uint64_t size;
+	/* What the memory is made of: the base page, or the huge page of a hugetlb descriptor;
+	 * bytes. */
+	uint64_t page_size;
+	/* The descriptor behind the memory, owned by the backend; -1 for anonymous memory. */
+	int32_t fd;
+	/* Whether writes reach everyone who maps the descriptor (MAP_SHARED). */
+	bool shared;
+	/* Whether the guest may only read it. */
+	bool readonly;
+	/* Where in the descriptor the memory begins; bytes. */
+	uint64_t offset;
+};
+
+/* The memory. Errors: STATE (not ready or mapped). */
+int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hostmem_memory *memory,
+			       struct hostmem_error *err);
+
+/* ---- Backends: properties ---- */
+
+/*
+ * Set a property, by text (any type, forms as enum hostmem_type says) or typed: bool; number for
+ * size, uint32 and node; list for node sets, which replaces the whole set, an empty list empties
+ * it. In state configuring only the value by itself is checked; combinations are checked by
+ * complete. In ready and mapped a live property acts before the call returns; when the kernel
+ * refuses, the old value stays. Errors: UNKNOWN_PROPERTY, TYPE (typed call for another type),
+ * VALUE, STATE (not settable now; says what would work), BUSY (prealloc or rebinding while a
+ * preallocation runs), UNSUPPORTED, NO_MEMORY, IO (live changes).
+ */
+int hostmem_backend_set_text(struct hostmem_backend *backend, const char *property,
+			     const char *text, struct hostmem_error *err);
+int hostmem_backend_set_bool(struct hostmem_backend *backend, const char *property, bool value,
+			     struct hostmem_error *err);
+int hostmem_backend_set_number(struct hostmem_backend *backend, const char *property,
+			       uint64_t value, struct hostmem_error *err);
+int hostmem_backend_set_list(struct hostmem_backend *backend, const char *property,
+			     const uint32_t *values, size_t values_len, struct hostmem_error *err);
+
+/*
+ * Read a property's effective value, in every state. The text of a size is its number of bytes in
+ * decimal. The text of a value can be set again, but for that of an empty set, which only a list
+ * sets. An unset link, and an empty set, read as "", an unset node as "none" and as a number is
+ * UINT64_MAX. get_list writes at most values_size ids and
+ * returns how many there are. Errors: UNKNOWN_PROPERTY, TYPE.
+ */
+int hostmem_backend_get_text(const struct hostmem_backend *backend, const char *property,
+			     char *buffer, size_t size, struct hostmem_error *err);
+int hostmem_backend_get_bool(const struct hostmem_backend *backend, const char *property,
+			     bool *value, struct hostmem_error *err);
+int hostmem_backend_get_number(const struct hostmem_backend *backend, const char *property,
+			       uint64_t *value, struct hostmem_error *err);
+int hostmem_backend_get_list(const struct hostmem_backend *backend, const char *property,
+			     uint32_t *values, size_t values_size, struct hostmem_error *err);
+/* Where the value comes from. Errors: UNKNOWN_PROPERTY. */
+int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char *property,
+			       enum hostmem_origin *origin, struct hostmem_error *err);
+
+/* ---- Option strings ---- */
+
+/*
+ * Makes a backend from "kind,id=ID,property=value,...", the grammar of QEMU's -object: ",," is a
+ * comma inside a value, a key without value is refused, a key given twice is refused unless it is a
+ * set, whose parts add up. The backend is configuring; nothing is left behind on failure. Errors:
+ * as hostmem_backend_new() and hostmem_backend_set_text().
+ */
+int hostmem_backend_new_from_options(struct hostmem_objects *objects,
+				     struct hostmem_backend **backend, const char *options,
+				     struct hostmem_error *err);
+
+/* ---- Preallocation ---- */
+
+/* Told how far a preallocation is: bytes done of total. At most every 100 ms, and once at the end
+ * of a successful one. */
+typedef void (*hostmem_progress_callback)(void *data, uint64_t done, uint64_t total);
+
+/* Sets the callback for the preallocations that begin from now on; NULL for none. data must live
+ * until it is replaced or the object freed. */
+void hostmem_backend_set_progress(struct hostmem_backend *backend,
+				  hostmem_progress_callback callback, void *data);
+/* How far the running or last preallocation is, in bytes; both 0 when there was none. Never waits.
+ */
+void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
+				  uint64_t *total);
+
+/* What the last successful preallocation did. All 0 when there was none. */
+struct hostmem_prealloc_result {
+	/* Threads that populated, the caller included where it took part. */
+	uint32_t threads;
+	/* errno where the workers could not be pinned to the CPUs of the bound nodes, else 0. They
+	 * populated all the same. */
+	int32_t affinity_error;
+	/* Bytes that are now present. */
+	uint64_t bytes;
+	/* Wall-clock time, thread creation included. */
+	uint64_t nanoseconds;
+};
+
+void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
+					 struct hostmem_prealloc_result *result);
+
+/* ---- Placement ---- */
+
+/* Where the memory is, as the kernel says now. Bytes. */
+struct hostmem_placement {
+	/* Mapped here, on all nodes. */
+	uint64_t resident;
+	/* Of that, in huge pages (transparent or hugetlb). */
+	uint64_t huge;
+	/* Swapped out. */
+	uint64_t swapped;
+	/* Neither resident nor swapped. */
+	uint64_t absent;
+	/* Whether the kernel lets identical pages be merged here; false for shared and hugetlb
+	 * memory whatever `merge` says (VmFlags, proc(5)). */
+	bool mergeable;
+	/* The policy as /proc/self/numa_maps words it, e.g. "bind:0-1", "prefer (many):0"; "" where
+	 * the kernel has no NUMA. */
+	char policy[HOSTMEM_POLICY_SIZE];
+	/* Mapped here, on each node. */
+	uint64_t nodes[HOSTMEM_NODES_MAX];
+};
+
+/*
+ * Reads /proc/self/smaps and /proc/self/numa_maps (numa(7)), which need no permission; their cost
+ * grows with the mappings of the whole process. Errors: STATE (not ready or mapped), IO (they
+ * cannot be read).
+ */
+int hostmem_backend_get_placement(const struct hostmem_backend *backend,
+				  struct hostmem_placement *placement, struct hostmem_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What the C files share with each other. Owns no behaviour.
+ *
+ * A file calls only files that stand below it here:
+ *
+ *     create.c                                   a new backend, also from an option string
+ *     props.c                                    the property table
+ *     backend.c  live.c                          an object's life; changes while it lives
+ *     complete.c                                 the steps from configuration to memory
+ *     check.c                                    is this configuration possible
+ *     kind_*.c                                   make the backing
+ *     prealloc.c  placement.c                    fill it; see where it is
+ *     map.c  advise.c  policy.c  populate.c      one thing done to memory
+ *     topology.c  host.c  objects.c              what there is
+ *     numa.c  os.c  text.c  error.c              system calls, libnuma, words
+ */
+#ifndef HOSTMEM_INTERNAL_H
+#define HOSTMEM_INTERNAL_H
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "hostmem.h"
+
+#define HM_ARRAY_LEN(array) (sizeof(array) / sizeof((array)[0]))
+
+/* CPU ids are below this: the kernel's own limit (NR_CPUS, x86-64 with MAXSMP). */
+#define HM_CPUS_MAX 8192
+
+/* Bit n stands for NUMA node n. */
+struct hm_nodes {
+	uint64_t bits[HOSTMEM_NODES_MAX / 64];
+};
+
+/* Bit n stands for CPU n. */
+struct hm_cpus {
+	uint64_t bits[HM_CPUS_MAX / 64];
+};
+
+/* ---- error.c ---- */
+
+/* Writes *err, unless it is NULL, and returns -1. os_error is a positive errno or 0. */
+int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_error,
+	    const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* NO_MEMORY for our own bookkeeping. */
+int hm_fail_alloc(struct hostmem_error *err);
+/* The kind of error that an errno (positive) of a memory call amounts to. */
+enum hostmem_error_kind hm_error_kind_of(int os_error);
+
+/* ---- text.c: words and values, no system ---- */
+
+/* Each returns 0, or -1 when the text is not of that form or does not fit. */
+int hm_text_parse_size(const char *text, uint64_t *value);
+int hm_text_parse_number(const char *text, uint64_t *value);
+int hm_text_parse_bool(const char *text, bool *value);
+/* "0-3,5" into bits [0, bits_len * 64). */
+int hm_text_parse_set(const char *text, uint64_t *bits, size_t bits_len);
+/* The inverse; returns the length of the whole text as snprintf does. */
+int hm_text_format_set(const uint64_t *bits, size_t bits_len, char *buffer, size_t size);
+/* Copies with snprintf's contract. */
+int hm_text_copy(const char *text, char *buffer, size_t size);
+/* Whether it is a letter, then letters, digits, '-', '.', '_', at most HOSTMEM_ID_MAX bytes. */
+bool hm_text_is_id(const char *text);
+/*
+ * Takes the next "key=value" or "value" off *options, which moves past it; ",," in a value is one
+ * comma. *key is NULL for a lone value. Both are cut out of the caller's writable string. Returns
+ * 1, or 0 at the end.
+ */
+int hm_text_next_option(char **options, char **key, char **value);
+
+bool hm_set_has(const uint64_t *bits, size_t bits_len, uint64_t bit);
+void hm_set_add(uint64_t *bits, uint64_t bit);
+bool hm_set_is_empty(const uint64_t *bits, size_t bits_len);
+size_t hm_set_count(const uint64_t *bits, size_t bits_len);
+
+/* ---- os.c: each system call, once; 0 or a value >= 0, or -errno ---- */
+
+int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset);
+int hm_os_unmap(void *address, size_t size);
+int hm_os_protect(void *address, size_t size, int protection);
+int hm_os_advise(void *address, size_t size, int advice);
+int hm_os_lock(void *address, size_t size, unsigned int flags);
+int hm_os_unlock(void *address, size_t size);
+int hm_os_name(void *address, size_t size, const char *name);
+int hm_os_set_home_node(void *address, size_t size, unsigned int node);
+int hm_os_memfd(const char *name, unsigned int flags);
+int hm_os_set_size(int fd, uint64_t size);
+int hm_os_stat(int fd, mode_t *mode, uint64_t *size, uint64_t *page_size);
+int hm_os_get_access(int fd);
+int hm_os_add_seals(int fd, unsigned int seals);
+int hm_os_close(int fd);
+int hm_os_get_limit(int resource, uint64_t *limit);
+int hm_os_get_affinity(struct hm_cpus *cpus);
+/* A file's text, cut to size - 1 bytes and ended by NUL; returns its length. */
+int hm_os_read_file(const char *path, char *buffer, size_t size);
+int hm_os_set_affinity(const struct hm_cpus *cpus);
+int hm_os_set_thread_name(const char *name);
+uint64_t hm_os_page_size(void);
+uint64_t hm_os_nanoseconds(void);
+pid_t hm_os_process(void);
+
+/* ---- numa.c: libnuma, or -ENOSYS where it is not built in ---- */
+
+enum hm_policy {
+	HM_POLICY_DEFAULT,
+	HM_POLICY_PREFERRED,
+	HM_POLICY_BIND,
+	HM_POLICY_INTERLEAVE,
+	HM_POLICY_PREFERRED_MANY,
+	HM_POLICY_WEIGHTED_INTERLEAVE,
+	HM_POLICY_LOCAL,
+	HM_POLICY_COUNT,
+};
+
+/* Fail when pages cannot be where the policy wants them; move those that can. */
+#define HM_NUMA_STRICT 1u
+#define HM_NUMA_MOVE   2u
+
+bool hm_numa_is_built(void);
+/* nodes may be NULL. */
+int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_nodes *nodes,
+		 unsigned int flags);
+
+/* ---- host.c ---- */
+
+struct hostmem_host {
+	uint64_t page_size;
+	/* Bytes of a transparent huge page, 0 where the kernel has none. */
+	uint64_t thp_size;
+	/* MADV_POPULATE_READ and _WRITE. */
+	bool populate;
+	/* errno with which mbind refuses the mode of each policy, 0 where it takes it. */
+	int policy_error[HM_POLICY_COUNT];
+	/* errno of set_mempolicy_home_node, 0 where the kernel has it. */
+	int home_node_error;
+	uint32_t methods;
+};
+
+/* ---- topology.c: nodes and CPUs as they are now ---- */
+
+struct hm_topology {
+	/* Nodes that are online, that have memory, that this process may use. */
+	struct hm_nodes online, memory, allowed;
+};
+
+/* Fills what the kernel tells; a kernel without NUMA leaves all sets empty. */
+void hm_topology_read(struct hm_topology *topology);
+/*
+ * The CPUs that this process may use and that are nearest to the nodes: their own, and for a node
+ * without CPUs those of the closest node that has some. Returns their number; 0: unknown.
+ */
+size_t hm_topology_get_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus);
+/* How many CPUs this process may use, at least 1. */
+uint32_t hm_topology_count_cpus(void);
+/*
+ * Bytes of small-page memory that can be had without the OOM killer: free and file pages and
+ * reclaimable slab, and swap. nodes: on these; NULL: anywhere. UINT64_MAX when the kernel does not
+ * tell.
+ */
+uint64_t hm_topology_get_available(const struct hm_nodes *nodes);
+
+/* ---- map.c ---- */
+
+/* Provenance: what was mapped, so that exactly this is unmapped. */
+struct hm_mapping {
+	/* The reservation: guard page, memory, guard page. */
+	uint8_t *base;
+	size_t base_size;
+	uint8_t *address;
+	size_t size;
+	/* The process that mapped it; 0: nothing is mapped. */
+	pid_t process;
+};
+
+struct hm_map_request {
+	size_t size;
+	size_t alignment;
+	/* -1 for anonymous memory. */
+	int fd;
+	uint64_t offset;
+	bool shared;
+	bool reserve;
+};
+
+/* Maps inaccessible memory between two guard pages. Returns 0 or -errno, with nothing left. */
+int hm_map_create(struct hm_mapping *mapping, const struct hm_map_request *request);
+void hm_map_destroy(struct hm_mapping *mapping);
+
+/* ---- a backend ---- */
+
+enum hm_thp {
+	HM_THP_AUTO,
+	HM_THP_ALWAYS,
+	HM_THP_NEVER,
+};
+
+enum hm_prealloc_mode {
+	HM_PREALLOC_WAIT,
+	HM_PREALLOC_BACKGROUND,
+};
+
+#define HM_NODE_NONE UINT64_MAX
+
+/* The value of every property. A copy of the struct is a snapshot. */
+struct hm_values {
+	uint64_t size;
+	uint64_t home_node;
+	uint64_t policy;
+	uint64_t prealloc_mode;
+	uint64_t prealloc_threads;
+	uint64_t thp;
+	struct hm_nodes host_nodes;
+	char prealloc_context[HOSTMEM_ID_MAX + 1];
+	bool canonical_name;
+	bool dump;
+	bool lock;
+	bool merge;
+	bool prealloc;
+	bool reserve;
+	bool share;
+};
+
+enum hm_property {
+	HM_PROPERTY_DUMP,
+	HM_PROPERTY_HOME_NODE,
+	HM_PROPERTY_HOST_NODES,
+	HM_PROPERTY_LOCK,
+	HM_PROPERTY_MERGE,
+	HM_PROPERTY_POLICY,
+	HM_PROPERTY_PREALLOC,
+	HM_PROPERTY_PREALLOC_CONTEXT,
+	HM_PROPERTY_PREALLOC_MODE,
+	HM_PROPERTY_PREALLOC_THREADS,
+	HM_PROPERTY_RESERVE,
+	HM_PROPERTY_SHARE,
+	HM_PROPERTY_SIZE,
+	HM_PROPERTY_THP,
+	HM_PROPERTY_CANONICAL_NAME,
+	HM_PROPERTY_COUNT,
+};
+
+struct hostmem_backend {
+	char id[HOSTMEM_ID_MAX + 1];
+	struct hostmem_objects *objects;
+	const struct hostmem_kind *kind;
+	const struct hostmem_host *host;
+	/* The next backend of the set, guarded by the set's lock. */
+	struct hostmem_backend *next;
+
+	/* One live change at a time. Taken before `lock`, never after. */
+	pthread_mutex_t change;
+	/* Guards what follows, held for a few instructions only, never during a system call. */
+	pthread_mutex_t lock;
+	enum hostmem_state state;
+	/* A preallocation of the ready memory is running. */
+	bool populating;
+	char owner[HOSTMEM_ID_MAX + 1];
+	struct hm_values values;
+	uint8_t origins[HM_PROPERTY_COUNT];
+	hostmem_progress_callback progress;
+	void *progress_data;
+	struct hostmem_prealloc_result result;
+
+	/* Written while completing, read when ready. */
+	struct hm_mapping mapping;
+	struct hostmem_backing backing;
+	uint64_t page_size;
+	/* The kind has made the backing, which undo may have to know. */
+	bool allocated;
+	bool shared, readonly;
+
+	_Atomic uint64_t bytes_done;
+	_Atomic uint64_t bytes_total;
+};
+
+/* ---- advise.c ---- */
+
+/* Page sharing, dumping, huge pages as the properties say, and no copies in forked children. */
+int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err);
+/* asked: whether the user asked for it, so that a kernel that cannot is an error. */
+int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool asked,
+		    struct hostmem_error *err);
+int hm_advise_dump(const struct hostmem_backend *backend, bool dump, struct hostmem_error *err);
+int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp,
+		  struct hostmem_error *err);
+/* populated: whether the pages are there, so that they are locked now and not on first use. */
+int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool populated,
+		   struct hostmem_error *err);
+
+/* ---- policy.c ---- */
+
+/* NULL-terminated; the index is enum hm_policy. */
+extern const char *const hm_policy_names[];
+/* Whether policy, host nodes and home node go together and this host can do them. */
+int hm_policy_check(const struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err);
+/* Binds fresh memory. Makes no system call for the default policy. */
+int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values *values,
+		   struct hostmem_error *err);
+/* Binds memory in use from old to new and moves its pages; on failure the old policy is back. */
+int hm_policy_rebind(const struct hostmem_backend *backend, const struct hm_values *old,
+		     const struct hm_values *new, struct hostmem_error *err);
+/* Whether the memory may only be on the host nodes. */
+bool hm_policy_is_strict(const struct hm_values *values);
+
+/* ---- populate.c ---- */
+
+struct hm_populate {
+	uint64_t page_size;
+	/* Bytes of the huge pages that the memory is expected to be made of; 0: small pages. */
+	uint64_t huge_size;
+	bool readonly;
+	bool last_page_first;
+};
+
+/* How the backend's memory is populated. */
+void hm_populate_plan(const struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hm_populate *plan);
+/* Makes [address, address + size) present, contents untouched. Returns 0 or -errno. */
+int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size);
+
+/* ---- prealloc.c ---- */
+
+/*
+ * Populates the whole memory by workers. absent: bytes that are not there yet. Returns 0 and
+ * *result, or -1.
+ */
+int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *values,
+		    uint64_t absent, struct hostmem_prealloc_result *result,
+		    struct hostmem_error *err);
+
+/* ---- placement.c ---- */
+
+/* Reads the placement of mapped memory, whatever the state. */
+int hm_placement_read(const struct hostmem_backend *backend, struct hostmem_placement *placement,
+		      struct hostmem_error *err);
+
+/* ---- check.c ---- */
+
+/* Whether the whole configuration is possible here; touches nothing. */
+int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		 struct hostmem_error *err);
+/* Whether `lock` may be switched on for this size. */
+int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct hostmem_error *err);
+
+/* ---- complete.c ---- */
+
+/* Makes the memory of the configuration. On failure hm_complete_undo() has to follow. */
+int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_prealloc_result *result, struct hostmem_error *err);
+/* Takes a half built backend as well as a whole one. failed: building did not succeed. */
+void hm_complete_undo(struct hostmem_backend *backend, bool failed);
+
+/* ---- kind_ram.c ---- */
+
+extern const struct hostmem_kind hm_kind_ram;
+
+/* ---- live.c ---- */
+
+/* Makes a ready backend be as `new` says where that differs from `old`. Called with `change`. */
+int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
+		  const struct hm_values *old, const struct hm_values *new,
+		  struct hostmem_error *err);
+
+/* ---- backend.c ---- */
+
+const char *hm_backend_state_name(enum hostmem_state state);
+int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
+			  struct hostmem_error *err);
+
+/* ---- props.c ---- */
+
+/* The values and origins that a fresh backend begins with, compat values excluded. */
+void hm_props_reset(struct hostmem_backend *backend, const struct hostmem_defaults *defaults);
+int hm_props_set_compat(struct hostmem_backend *backend, const char *property, const char *text,
+			struct hostmem_error *err);
+/* Whether the named property of this kind is a set, so that its parts may be given one by one. */
+bool hm_props_is_set(const struct hostmem_backend *backend, const char *property);
+
+/* ---- objects.c ---- */
+
+struct hostmem_objects {
+	pthread_mutex_t lock;
+	/* The embedder's hold on the set and one for each backend. */
+	size_t references;
+	struct hostmem_host host;
+	struct hostmem_defaults defaults;
+	struct hm_compat *compat;
+	size_t compat_len;
+	struct hm_registered_kind *registered;
+	struct hostmem_backend *backends;
+};
+
+struct hm_compat {
+	char *kind, *property, *value;
+};
+
+struct hm_registered_kind {
+	struct hostmem_kind kind;
+	struct hm_registered_kind *next;
+};
+
+/* NULL when the set has no kind of that name. */
+const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects, const char *name);
+/* Takes the backend's id in its set, and a reference to the set. */
+int hm_objects_add(struct hostmem_backend *backend, struct hostmem_error *err);
+/* Gives the id back. */
+void hm_objects_remove(struct hostmem_backend *backend);
+/* Gives a reference up; the last one frees the set. */
+void hm_objects_unref(struct hostmem_objects *objects);
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What changing a property of ready memory does. Called by the property table with the old values
+ * and the new; storing the new ones is its business.
+ */
+#include "internal.h"
+
+/* Marks that a preallocation runs, so that deleting, rebinding and another one are BUSY. */
+static void set_populating(struct hostmem_backend *backend, bool populating,
+			   const struct hostmem_prealloc_result *result)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->populating = populating;
+	if (result)
+		backend->result = *result;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+static bool is_populating(struct hostmem_backend *backend)
+{
+	bool populating;
+
+	pthread_mutex_lock(&backend->lock);
+	populating = backend->populating;
+	pthread_mutex_unlock(&backend->lock);
+	return populating;
+}
+
+static int fail_busy(const struct hostmem_backend *backend, const char *what,
+		     struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+		       "%s: %s: a preallocation is running; try again when it is done", backend->id,
+		       what);
+}
+
+static int populate_now(struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_error *err)
+{
+	struct hostmem_prealloc_result result;
+	struct hostmem_placement placement;
+	int failed;
+
+	if (!backend->mapping.size)
+		return 0;
+	failed = hm_placement_read(backend, &placement, err);
+	if (failed)
+		return failed;
+	set_populating(backend, true, NULL);
+	/* Other changes, from the progress callback too, need not wait for this one. */
+	pthread_mutex_unlock(&backend->change);
+	failed = hm_prealloc_run(backend, values, placement.absent, &result, err);
+	pthread_mutex_lock(&backend->change);
+	set_populating(backend, false, failed ? NULL : &result);
+	return failed;
+}
+
+static int change_prealloc(struct hostmem_backend *backend, const struct hm_values *old,
+			   const struct hm_values *new, struct hostmem_error *err)
+{
+	if (is_populating(backend))
+		return fail_busy(backend, "prealloc", err);
+	if (old->prealloc == new->prealloc)
+		return 0;
+	if (!new->prealloc)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+			       "%s: prealloc cannot be switched off: the memory is already there; "
+			       "discard gives it back",
+			       backend->id);
+	if (hm_check_all(backend, new, err))
+		return -1;
+	return populate_now(backend, new, err);
+}
+
+static int change_policy(struct hostmem_backend *backend, const struct hm_values *old,
+			 const struct hm_values *new, struct hostmem_error *err)
+{
+	if (is_populating(backend))
+		return fail_busy(backend, "policy", err);
+	if (!backend->mapping.size)
+		return hm_policy_check(backend, new, err);
+	return hm_policy_rebind(backend, old, new, err);
+}
+
+static int change_lock(struct hostmem_backend *backend, const struct hm_values *old,
+		       const struct hm_values *new, struct hostmem_error *err)
+{
+	if (new->lock && !old->lock && hm_check_lock(backend, backend->mapping.size, err))
+		return -1;
+	return hm_advise_lock(backend, new->lock, new->prealloc, err);
+}
+
+int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
+		  const struct hm_values *old, const struct hm_values *new,
+		  struct hostmem_error *err)
+{
+	switch (property) {
+	case HM_PROPERTY_PREALLOC:
+		return change_prealloc(backend, old, new, err);
+	case HM_PROPERTY_HOME_NODE:
+	case HM_PROPERTY_HOST_NODES:
+	case HM_PROPERTY_POLICY:
+		return change_policy(backend, old, new, err);
+	default:
+		break;
+	}
+	if (!backend->mapping.size)
+		return 0;
+	switch (property) {
+	case HM_PROPERTY_MERGE:
+		return hm_advise_merge(backend, new->merge, true, err);
+	case HM_PROPERTY_DUMP:
+		return hm_advise_dump(backend, new->dump, err);
+	case HM_PROPERTY_THP:
+		return hm_advise_thp(backend, (enum hm_thp) new->thp, err);
+	case HM_PROPERTY_LOCK:
+		return change_lock(backend, old, new, err);
+	default:
+		return 0;
+	}
+}

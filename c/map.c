@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Address space: reserves it, aligns it, maps the backing in between guard pages, and unmaps
+ * exactly what it mapped. Does not know what the memory is for.
+ *
+ *     base                address                        address + size
+ *      │ (trimmed) │ guard │ memory, inaccessible at first │ guard │ (trimmed) │
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+/* Bytes that leave room to align the memory and for both guards; -1 when there are none. */
+static int reservation_size(const struct hm_map_request *request, size_t page, size_t *size)
+{
+	if (__builtin_add_overflow(request->size, request->alignment, size) ||
+	    __builtin_add_overflow(*size, 2 * page, size))
+		return -1;
+	return *size > PTRDIFF_MAX ? -1 : 0;
+}
+
+/* Unmaps what the alignment left over on both sides of the guards. */
+static int trim(struct hm_mapping *mapping, size_t page)
+{
+	uint8_t *first = mapping->address - page;
+	uint8_t *end = mapping->address + mapping->size + page;
+	size_t front = (size_t)(first - mapping->base);
+	size_t back = (size_t)(mapping->base + mapping->base_size - end);
+	int result = 0;
+
+	if (front)
+		result = hm_os_unmap(mapping->base, front);
+	if (result)
+		return result;
+	mapping->base = first;
+	mapping->base_size -= front;
+	if (back)
+		result = hm_os_unmap(end, back);
+	if (!result)
+		mapping->base_size -= back;
+	return result;
+}
+
+static int reserve(struct hm_mapping *mapping, const struct hm_map_request *request)
+{
+	size_t page = (size_t)hm_os_page_size();
+	void *base = NULL;
+	uintptr_t first;
+	int result;
+
+	if (reservation_size(request, page, &mapping->base_size))
+		return -ENOMEM;
+	result = hm_os_map(&base, mapping->base_size, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (result)
+		return result;
+	mapping->base = base;
+	mapping->process = hm_os_process();
+	mapping->size = request->size;
+	first = (uintptr_t)base + page + request->alignment - 1;
+	first -= first % request->alignment;
+	mapping->address = mapping->base + (first - (uintptr_t)base);
+	return trim(mapping, page);
+}
+
+static int map_backing(struct hm_mapping *mapping, const struct hm_map_request *request)
+{
+	int flags = MAP_FIXED | (request->shared ? MAP_SHARED : MAP_PRIVATE);
+	void *address = mapping->address;
+
+	if (request->fd < 0)
+		flags |= MAP_ANONYMOUS;
+	if (!request->reserve)
+		flags |= MAP_NORESERVE;
+	return hm_os_map(&address, mapping->size, PROT_NONE, flags, request->fd, request->offset);
+}
+
+int hm_map_create(struct hm_mapping *mapping, const struct hm_map_request *request)
+{
+	int result = reserve(mapping, request);
+
+	if (!result)
+		result = map_backing(mapping, request);
+	if (result)
+		hm_map_destroy(mapping);
+	return result;
+}
+
+/*
+ * A forked child does not have the memory (MADV_DONTFORK): there the addresses may belong to
+ * something else by now.
+ */
+void hm_map_destroy(struct hm_mapping *mapping)
+{
+	if (mapping->process == hm_os_process())
+		hm_os_unmap(mapping->base, mapping->base_size);
+	*mapping = (struct hm_mapping){ 0 };
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The only file that knows libnuma. Of it only mbind() is used, a bare system call: the rest parses
+ * sysfs in a load-time constructor, prints, or exits. Owns the kernel's numbers for our policies.
+ */
+#include <errno.h>
+
+#include "internal.h"
+
+#if HOSTMEM_NUMA
+
+#include <linux/mempolicy.h>
+#include <linux/version.h>
+#include <numaif.h>
+
+/* The kernel's numbers, for headers of build machines that are older than the kernel. */
+enum mode {
+	MODE_DEFAULT = 0,
+	MODE_PREFERRED = 1,
+	MODE_BIND = 2,
+	MODE_INTERLEAVE = 3,
+	MODE_LOCAL = 4,
+	MODE_PREFERRED_MANY = 5,
+	MODE_WEIGHTED_INTERLEAVE = 6,
+};
+
+_Static_assert((int)MODE_DEFAULT == MPOL_DEFAULT, "default");
+_Static_assert((int)MODE_PREFERRED == MPOL_PREFERRED, "preferred");
+_Static_assert((int)MODE_BIND == MPOL_BIND, "bind");
+_Static_assert((int)MODE_INTERLEAVE == MPOL_INTERLEAVE, "interleave");
+_Static_assert((int)MODE_LOCAL == MPOL_LOCAL, "local");
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 15, 0)
+_Static_assert((int)MODE_PREFERRED_MANY == MPOL_PREFERRED_MANY, "preferred-many");
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
+_Static_assert((int)MODE_WEIGHTED_INTERLEAVE == MPOL_WEIGHTED_INTERLEAVE, "weighted-interleave");
+#endif
+_Static_assert(HM_NUMA_STRICT == MPOL_MF_STRICT, "strict");
+_Static_assert(HM_NUMA_MOVE == MPOL_MF_MOVE, "move");
+
+static const int modes[HM_POLICY_COUNT] = {
+	[HM_POLICY_DEFAULT] = MODE_DEFAULT,
+	[HM_POLICY_PREFERRED] = MODE_PREFERRED,
+	[HM_POLICY_BIND] = MODE_BIND,
+	[HM_POLICY_INTERLEAVE] = MODE_INTERLEAVE,
+	[HM_POLICY_PREFERRED_MANY] = MODE_PREFERRED_MANY,
+	[HM_POLICY_WEIGHTED_INTERLEAVE] = MODE_WEIGHTED_INTERLEAVE,
+	[HM_POLICY_LOCAL] = MODE_LOCAL,
+};
+
+bool hm_numa_is_built(void)
+{
+	return true;
+}
+
+int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_nodes *nodes,
+		 unsigned int flags)
+{
+	_Static_assert(sizeof(unsigned long) == sizeof(uint64_t), "node masks are of longs");
+	unsigned long count = 0;
+
+	/* The kernel ignores the last bit of the stated count, so a node n needs n + 2. */
+	for (unsigned long node = 0; nodes && node < HOSTMEM_NODES_MAX; node++) {
+		if (hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node))
+			count = node + 2;
+	}
+	if (mbind(address, size, modes[policy], count ? (const unsigned long *)nodes->bits : NULL,
+		  count, flags))
+		return -errno;
+	return 0;
+}
+
+#else
+
+bool hm_numa_is_built(void)
+{
+	return false;
+}
+
+int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_nodes *nodes,
+		 unsigned int flags)
+{
+	(void)address, (void)size, (void)policy, (void)nodes, (void)flags;
+	return -ENOSYS;
+}
+
+#endif

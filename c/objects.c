@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * A set of objects: its ids, its kinds, its defaults, and how long it lives. Does not know what a
+ * backend does.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+static const struct hostmem_kind *const own_kinds[] = { &hm_kind_ram };
+
+static void free_compat(struct hostmem_objects *objects)
+{
+	for (size_t i = 0; i < objects->compat_len; i++) {
+		free(objects->compat[i].kind);
+		free(objects->compat[i].property);
+		free(objects->compat[i].value);
+	}
+	free(objects->compat);
+}
+
+static void free_kinds(struct hostmem_objects *objects)
+{
+	while (objects->registered) {
+		struct hm_registered_kind *first = objects->registered;
+
+		objects->registered = first->next;
+		if (first->kind.free_data)
+			first->kind.free_data(first->kind.data);
+		free(first);
+	}
+}
+
+static void destroy(struct hostmem_objects *objects)
+{
+	free_kinds(objects);
+	free_compat(objects);
+	pthread_mutex_destroy(&objects->lock);
+	free(objects);
+}
+
+static int copy_compat(struct hostmem_objects *objects, const struct hostmem_compat *compat,
+		       size_t compat_len)
+{
+	if (!compat_len)
+		return 0;
+	objects->compat = calloc(compat_len, sizeof(*objects->compat));
+	if (!objects->compat)
+		return -1;
+	objects->compat_len = compat_len;
+	for (size_t i = 0; i < compat_len; i++) {
+		struct hm_compat *copy = &objects->compat[i];
+
+		copy->kind = strdup(compat[i].kind);
+		copy->property = strdup(compat[i].property);
+		copy->value = strdup(compat[i].value);
+		if (!copy->kind || !copy->property || !copy->value)
+			return -1;
+	}
+	return 0;
+}
+
+int hostmem_objects_new(struct hostmem_objects **objects, const struct hostmem_host *host,
+			const struct hostmem_defaults *defaults,
+			const struct hostmem_compat *compat, size_t compat_len,
+			struct hostmem_error *err)
+{
+	struct hostmem_objects *made = calloc(1, sizeof(*made));
+
+	if (!made)
+		return hm_fail_alloc(err);
+	pthread_mutex_init(&made->lock, NULL);
+	made->references = 1;
+	made->host = *host;
+	made->defaults = *defaults;
+	if (copy_compat(made, compat, compat_len)) {
+		destroy(made);
+		return hm_fail_alloc(err);
+	}
+	*objects = made;
+	return 0;
+}
+
+void hm_objects_unref(struct hostmem_objects *objects)
+{
+	size_t left;
+
+	pthread_mutex_lock(&objects->lock);
+	left = --objects->references;
+	pthread_mutex_unlock(&objects->lock);
+	if (!left)
+		destroy(objects);
+}
+
+void hostmem_objects_free(struct hostmem_objects *objects)
+{
+	if (objects)
+		hm_objects_unref(objects);
+}
+
+/* ---- Kinds ---- */
+
+/* Called with the lock held. */
+static const struct hostmem_kind *kind_at(const struct hostmem_objects *objects, size_t index)
+{
+	const struct hm_registered_kind *registered = objects->registered;
+
+	if (index < HM_ARRAY_LEN(own_kinds))
+		return own_kinds[index];
+	for (index -= HM_ARRAY_LEN(own_kinds); registered && index; index--)
+		registered = registered->next;
+	return registered ? &registered->kind : NULL;
+}
+
+static const struct hostmem_kind *find_kind_locked(const struct hostmem_objects *objects,
+						   const char *name)
+{
+	const struct hostmem_kind *kind;
+
+	for (size_t i = 0; (kind = kind_at(objects, i)); i++) {
+		if (!strcmp(kind->name, name))
+			return kind;
+	}
+	return NULL;
+}
+
+const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects, const char *name)
+{
+	const struct hostmem_kind *kind;
+
+	pthread_mutex_lock(&objects->lock);
+	kind = find_kind_locked(objects, name);
+	pthread_mutex_unlock(&objects->lock);
+	return kind;
+}
+
+const struct hostmem_kind *hostmem_objects_get_kind(const struct hostmem_objects *objects,
+						    size_t index)
+{
+	/* The lock is no part of the set's value. */
+	pthread_mutex_t *lock = &((struct hostmem_objects *)(uintptr_t)objects)->lock;
+	const struct hostmem_kind *kind;
+
+	pthread_mutex_lock(lock);
+	kind = kind_at(objects, index);
+	pthread_mutex_unlock(lock);
+	return kind;
+}
+
+size_t hostmem_objects_get_kind_count(const struct hostmem_objects *objects)
+{
+	size_t count = 0;
+
+	while (hostmem_objects_get_kind(objects, count))
+		count++;
+	return count;
+}
+
+/* Appends, so that kinds keep their places. Called with the lock held. */
+static int append_kind(struct hostmem_objects *objects, const struct hostmem_kind *kind,
+		       struct hostmem_error *err)
+{
+	struct hm_registered_kind **end = &objects->registered;
+	struct hm_registered_kind *added;
+
+	if (find_kind_locked(objects, kind->name))
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "kind '%s' is registered already",
+			       kind->name);
+	added = calloc(1, sizeof(*added));
+	if (!added)
+		return hm_fail_alloc(err);
+	added->kind = *kind;
+	while (*end)
+		end = &(*end)->next;
+	*end = added;
+	return 0;
+}
+
+int hostmem_objects_register_kind(struct hostmem_objects *objects, const struct hostmem_kind *kind,
+				  struct hostmem_error *err)
+{
+	int result;
+
+	if (hm_text_is_id(kind->name)) {
+		pthread_mutex_lock(&objects->lock);
+		result = append_kind(objects, kind, err);
+		pthread_mutex_unlock(&objects->lock);
+	} else {
+		result = hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+				 "kind '%.128s': a name is a letter, then letters, digits, '-', "
+				 "'.', '_', at most %d bytes",
+				 kind->name, HOSTMEM_ID_MAX);
+	}
+	if (result && kind->free_data)
+		kind->free_data(kind->data);
+	return result;
+}
+
+/* ---- Ids ---- */
+
+/* Called with the set's lock held. */
+static bool has_id(const struct hostmem_objects *objects, const char *id)
+{
+	for (const struct hostmem_backend *other = objects->backends; other; other = other->next) {
+		if (!strcmp(other->id, id))
+			return true;
+	}
+	return false;
+}
+
+int hm_objects_add(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	struct hostmem_objects *objects = backend->objects;
+	bool taken;
+
+	pthread_mutex_lock(&objects->lock);
+	taken = has_id(objects, backend->id);
+	if (!taken) {
+		backend->next = objects->backends;
+		objects->backends = backend;
+		objects->references++;
+	}
+	pthread_mutex_unlock(&objects->lock);
+	return taken ? hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "id '%s' is taken by another object; choose another", backend->id)
+		     : 0;
+}
+
+void hm_objects_remove(struct hostmem_backend *backend)
+{
+	struct hostmem_objects *objects = backend->objects;
+	struct hostmem_backend **link = &objects->backends;
+
+	pthread_mutex_lock(&objects->lock);
+	while (*link && *link != backend)
+		link = &(*link)->next;
+	if (*link)
+		*link = backend->next;
+	pthread_mutex_unlock(&objects->lock);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Every system call of the library but libnuma's, each in one place: a value >= 0 or -errno. Does
+ * not decide anything.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#ifndef PR_SET_VMA
+#define PR_SET_VMA           0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+#ifndef SYS_set_mempolicy_home_node
+#define SYS_set_mempolicy_home_node 450
+#endif
+
+static int or_errno(long result)
+{
+	return result < 0 ? -errno : (int)result;
+}
+
+int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset)
+{
+	void *mapped = mmap(*address, size, protection, flags, fd, (off_t)offset);
+
+	if (mapped == MAP_FAILED)
+		return -errno;
+	*address = mapped;
+	return 0;
+}
+
+int hm_os_unmap(void *address, size_t size)
+{
+	return or_errno(munmap(address, size));
+}
+
+int hm_os_protect(void *address, size_t size, int protection)
+{
+	return or_errno(mprotect(address, size, protection));
+}
+
+int hm_os_advise(void *address, size_t size, int advice)
+{
+	return or_errno(madvise(address, size, advice));
+}
+
+/* Not the C library's mlock2(), which makes another call where there are no flags. */
+int hm_os_lock(void *address, size_t size, unsigned int flags)
+{
+	return or_errno(syscall(SYS_mlock2, address, size, flags));
+}
+
+int hm_os_unlock(void *address, size_t size)
+{
+	return or_errno(munlock(address, size));
+}
+
+int hm_os_name(void *address, size_t size, const char *name)
+{
+	return or_errno(prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name));
+}
+
+int hm_os_set_home_node(void *address, size_t size, unsigned int node)
+{
+	return or_errno(syscall(SYS_set_mempolicy_home_node, address, size, node, 0));
+}
+
+int hm_os_memfd(const char *name, unsigned int flags)
+{
+	return or_errno(memfd_create(name, flags));
+}
+
+int hm_os_set_size(int fd, uint64_t size)
+{
+	int result;
+
+	do
+		result = or_errno(ftruncate(fd, (off_t)size));
+	while (result == -EINTR);
+	return result;
+}
+
+/* page_size: of a hugetlb file its huge page, of any other the base page. */
+int hm_os_stat(int fd, mode_t *mode, uint64_t *size, uint64_t *page_size)
+{
+	struct stat status;
+	struct statfs file_system;
+
+	if (fstat(fd, &status) || fstatfs(fd, &file_system))
+		return -errno;
+	*mode = status.st_mode;
+	*size = (uint64_t)status.st_size;
+	*page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
+							   : hm_os_page_size();
+	return 0;
+}
+
+/* O_RDONLY, O_WRONLY or O_RDWR. */
+int hm_os_get_access(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags < 0 ? -errno : flags & O_ACCMODE;
+}
+
+int hm_os_add_seals(int fd, unsigned int seals)
+{
+	return or_errno(fcntl(fd, F_ADD_SEALS, seals));
+}
+
+int hm_os_close(int fd)
+{
+	return or_errno(close(fd));
+}
+
+/* UINT64_MAX for no limit. */
+int hm_os_get_limit(int resource, uint64_t *limit)
+{
+	struct rlimit now;
+
+	if (getrlimit((__rlimit_resource_t)resource, &now))
+		return -errno;
+	*limit = now.rlim_cur == RLIM_INFINITY ? UINT64_MAX : now.rlim_cur;
+	return 0;
+}
+
+int hm_os_get_affinity(struct hm_cpus *cpus)
+{
+	*cpus = (struct hm_cpus){ 0 };
+	return or_errno(sched_getaffinity(0, sizeof(*cpus), (cpu_set_t *)cpus));
+}
+
+int hm_os_set_affinity(const struct hm_cpus *cpus)
+{
+	return or_errno(sched_setaffinity(0, sizeof(*cpus), (const cpu_set_t *)cpus));
+}
+
+/* Of the calling thread; the kernel cuts it to 15 bytes. */
+int hm_os_set_thread_name(const char *name)
+{
+	return or_errno(prctl(PR_SET_NAME, name));
+}
+
+static int read_all(int fd, char *buffer, size_t size)
+{
+	size_t length = 0;
+
+	while (length < size - 1) {
+		ssize_t got = read(fd, buffer + length, size - 1 - length);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		length += (size_t)got;
+	}
+	buffer[length] = '\0';
+	return (int)length;
+}
+
+int hm_os_read_file(const char *path, char *buffer, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int result;
+
+	if (fd < 0)
+		return -errno;
+	result = read_all(fd, buffer, size);
+	close(fd);
+	return result;
+}
+
+uint64_t hm_os_page_size(void)
+{
+	return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t hm_os_nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+pid_t hm_os_process(void)
+{
+	return getpid();
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * NUMA policy: whether one is possible here, binding memory to it, changing it. Does not choose
+ * threads or count pages.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+
+const char *const hm_policy_names[] = {
+	[HM_POLICY_DEFAULT] = "default",
+	[HM_POLICY_PREFERRED] = "preferred",
+	[HM_POLICY_BIND] = "bind",
+	[HM_POLICY_INTERLEAVE] = "interleave",
+	[HM_POLICY_PREFERRED_MANY] = "preferred-many",
+	[HM_POLICY_WEIGHTED_INTERLEAVE] = "weighted-interleave",
+	[HM_POLICY_LOCAL] = "local",
+	[HM_POLICY_COUNT] = NULL,
+};
+
+/* First kernel that has the policy, where some in use do not. */
+static const char *const first_kernels[HM_POLICY_COUNT] = {
+	[HM_POLICY_PREFERRED_MANY] = "5.15",
+	[HM_POLICY_WEIGHTED_INTERLEAVE] = "6.9",
+};
+
+static bool has_nodes(const struct hm_values *values)
+{
+	return !hm_set_is_empty(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits));
+}
+
+static bool takes_nodes(uint64_t policy)
+{
+	return policy != HM_POLICY_DEFAULT && policy != HM_POLICY_LOCAL;
+}
+
+bool hm_policy_is_strict(const struct hm_values *values)
+{
+	return values->policy == HM_POLICY_BIND;
+}
+
+/* What the kernel is asked for: preferred is preferred-many wherever that exists. */
+static enum hm_policy kernel_policy(const struct hostmem_backend *backend, uint64_t policy)
+{
+	if (policy == HM_POLICY_PREFERRED && !backend->host->policy_error[HM_POLICY_PREFERRED_MANY])
+		return HM_POLICY_PREFERRED_MANY;
+	return (enum hm_policy)policy;
+}
+
+/* Nodes of `wanted` that are missing in `have`, as text; "" when none is. */
+static const char *missing(const struct hm_nodes *wanted, const struct hm_nodes *have, char *text,
+			   size_t size)
+{
+	struct hm_nodes left;
+
+	for (size_t i = 0; i < HM_ARRAY_LEN(left.bits); i++)
+		left.bits[i] = wanted->bits[i] & ~have->bits[i];
+	hm_text_format_set(left.bits, HM_ARRAY_LEN(left.bits), text, size);
+	return text;
+}
+
+/* The kernel drops bad nodes in silence when one is good, so all are looked at beforehand. */
+static int check_nodes(const struct hostmem_backend *backend, const char *property,
+		       const struct hm_nodes *nodes, struct hostmem_error *err)
+{
+	struct hm_topology topology;
+	char bad[128], have[128];
+	const char *why = NULL;
+
+	hm_topology_read(&topology);
+	hm_text_format_set(topology.allowed.bits, HM_ARRAY_LEN(topology.allowed.bits), have,
+			   sizeof(have));
+	if (*missing(nodes, &topology.online, bad, sizeof(bad)))
+		why = "is not a node of this host";
+	else if (*missing(nodes, &topology.memory, bad, sizeof(bad)))
+		why = "has no memory";
+	else if (*missing(nodes, &topology.allowed, bad, sizeof(bad)))
+		why = "is outside this process's cpuset (cpuset.mems)";
+	if (!why)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s: node %s %s; usable nodes: %s",
+		       backend->id, property, bad, why, *have ? have : "none");
+}
+
+static int check_combination(const struct hostmem_backend *backend, const struct hm_values *values,
+			     struct hostmem_error *err)
+{
+	const char *policy = hm_policy_names[values->policy];
+
+	if (takes_nodes(values->policy) && !has_nodes(values))
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: policy=%s needs host-nodes, for example host-nodes=0",
+			       backend->id, policy);
+	if (!takes_nodes(values->policy) && has_nodes(values))
+		return hm_fail(
+			err, HOSTMEM_ERROR_VALUE, 0,
+			"%s: host-nodes is set but policy=%s takes no nodes; say policy=bind, "
+			"preferred or interleave, or leave host-nodes out",
+			backend->id, policy);
+	if (values->home_node != HM_NODE_NONE && values->policy != HM_POLICY_BIND &&
+	    values->policy != HM_POLICY_PREFERRED_MANY)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: home-node goes with policy=bind or preferred-many, not %s",
+			       backend->id, policy);
+	return 0;
+}
+
+static int check_kernel(const struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_error *err)
+{
+	enum hm_policy policy = kernel_policy(backend, values->policy);
+	const char *name = hm_policy_names[values->policy];
+	size_t count = hm_set_count(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits));
+	int os_error = backend->host->policy_error[policy];
+
+	if (os_error == EINVAL && first_kernels[policy])
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
+			       "%s: policy=%s needs Linux %s", backend->id, name,
+			       first_kernels[policy]);
+	if (os_error == EPERM)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
+			       "%s: policy=%s: mbind is forbidden in this process (a container's "
+			       "seccomp profile?): allow it, or use policy=default",
+			       backend->id, name);
+	if (os_error)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
+			       "%s: policy=%s: this host cannot do it (mbind: %s)", backend->id,
+			       name, strerror(os_error));
+	if (policy == HM_POLICY_PREFERRED && count > 1)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+			       "%s: policy=preferred with several host-nodes needs Linux 5.15; "
+			       "this kernel would use only the first: give one node",
+			       backend->id);
+	return 0;
+}
+
+static int check_home_node(const struct hostmem_backend *backend, const struct hm_values *values,
+			   struct hostmem_error *err)
+{
+	struct hm_nodes node = { 0 };
+	int os_error = backend->host->home_node_error;
+
+	if (values->home_node == HM_NODE_NONE)
+		return 0;
+	if (os_error)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
+			       "%s: home-node needs Linux 5.17 and set_mempolicy_home_node allowed "
+			       "(%s)",
+			       backend->id, strerror(os_error));
+	hm_set_add(node.bits, values->home_node);
+	return check_nodes(backend, "home-node", &node, err);
+}
+
+int hm_policy_check(const struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err)
+{
+	if (values->policy == HM_POLICY_DEFAULT && !has_nodes(values) &&
+	    values->home_node == HM_NODE_NONE)
+		return 0;
+	if (!hm_numa_is_built())
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+			       "%s: %s: hostmem is built without NUMA (feature `numa`); build with "
+			       "it, or use policy=default without host-nodes and home-node",
+			       backend->id,
+			       values->policy != HM_POLICY_DEFAULT ? "policy"
+			       : has_nodes(values)                 ? "host-nodes"
+								   : "home-node");
+	if (check_combination(backend, values, err) ||
+	    check_nodes(backend, "host-nodes", &values->host_nodes, err) ||
+	    check_kernel(backend, values, err))
+		return -1;
+	return check_home_node(backend, values, err);
+}
+
+static int fail_bind(const struct hostmem_backend *backend, const struct hm_values *values,
+		     int result, struct hostmem_error *err)
+{
+	const char *why = "";
+	char nodes[128];
+
+	hm_text_format_set(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits), nodes,
+			   sizeof(nodes));
+	if (result == -EPERM)
+		why = "; mbind is forbidden in this process (a container's seccomp profile?): "
+		      "allow it, or use policy=default";
+	else if (result == -EINVAL)
+		why = "; are all host-nodes still there and allowed?";
+	else if (result == -EIO)
+		why = "; some pages could not be moved (pinned, shared, or the nodes are full)";
+	return hm_fail(err,
+		       result == -EPERM ? HOSTMEM_ERROR_UNSUPPORTED : hm_error_kind_of(-result),
+		       -result, "%s: policy=%s,host-nodes=%s: mbind failed: %s%s", backend->id,
+		       hm_policy_names[values->policy], nodes, strerror(-result), why);
+}
+
+/* mbind forgets the home node, so it is set again after each. */
+static int set_policy(const struct hostmem_backend *backend, const struct hm_values *values,
+		      unsigned int flags)
+{
+	const struct hm_mapping *mapping = &backend->mapping;
+	int result = hm_numa_bind(mapping->address, mapping->size,
+				  kernel_policy(backend, values->policy),
+				  takes_nodes(values->policy) ? &values->host_nodes : NULL, flags);
+
+	if (!result && values->home_node != HM_NODE_NONE)
+		result = hm_os_set_home_node(mapping->address, mapping->size,
+					     (unsigned int)values->home_node);
+	return result;
+}
+
+int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values *values,
+		   struct hostmem_error *err)
+{
+	int result;
+
+	if (values->policy == HM_POLICY_DEFAULT)
+		return 0;
+	result = set_policy(backend, values, HM_NUMA_STRICT | HM_NUMA_MOVE);
+	return result ? fail_bind(backend, values, result, err) : 0;
+}
+
+int hm_policy_rebind(const struct hostmem_backend *backend, const struct hm_values *old,
+		     const struct hm_values *new, struct hostmem_error *err)
+{
+	int result;
+
+	if (hm_policy_check(backend, new, err))
+		return -1;
+	result = set_policy(backend, new, HM_NUMA_STRICT | HM_NUMA_MOVE);
+	if (!result)
+		return 0;
+	/* With MOVE the kernel replaces the policy before it finds that pages cannot be moved. */
+	set_policy(backend, old, 0);
+	return fail_bind(backend, new, result, err);
+}

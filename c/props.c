@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * THE property table, and reading and setting a property by it. What a value means is not known
+ * here: combinations are check.c's, changes of ready memory live.c's.
+ */
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "internal.h"
+
+struct row {
+	struct hostmem_property public;
+	/* Where the value is in struct hm_values. */
+	size_t offset;
+	/* Of a bool, a number or an enum. */
+	uint64_t initial;
+	/* Of a size, a number or a node: the least and the largest value. */
+	uint64_t least, largest;
+};
+
+static const char *const prealloc_modes[] = { "wait", "background", NULL };
+static const char *const thp_choices[] = { "auto", "always", "never", NULL };
+
+#define ROW(ID, FIELD, NAME, TYPE, WHEN, DEFAULT, CHOICES, DESCRIPTION, ...)                       \
+	[HM_PROPERTY_##ID] = { .public = { .name = NAME,                                           \
+					   .type = HOSTMEM_TYPE_##TYPE,                            \
+					   .settable = HOSTMEM_SETTABLE_##WHEN,                    \
+					   .default_text = DEFAULT,                                \
+					   .choices = CHOICES,                                     \
+					   .description = DESCRIPTION },                           \
+			       .offset = offsetof(struct hm_values, FIELD),                        \
+			       __VA_ARGS__ }
+
+static const struct row rows[HM_PROPERTY_COUNT] = {
+	ROW(DUMP, dump, "dump", BOOL, ALWAYS, "on", NULL,
+	    "Whether core dumps of this process contain the memory; the default comes from the "
+	    "defaults record.",
+	    .initial = true),
+	ROW(HOME_NODE, home_node, "home-node", NODE, ALWAYS, "none", NULL,
+	    "The node of host-nodes to fill first, with policy bind or preferred-many; needs Linux "
+	    "5.17.",
+	    .initial = HM_NODE_NONE, .largest = HOSTMEM_NODES_MAX - 1),
+	ROW(HOST_NODES, host_nodes, "host-nodes", NODES, ALWAYS, "", NULL,
+	    "The NUMA nodes of the host that the policy is about; setting it replaces the whole "
+	    "set.",
+	    .initial = 0),
+	ROW(LOCK, lock, "lock", BOOL, ALWAYS, "off", NULL,
+	    "Whether the memory is locked against being swapped: all of it after prealloc, else "
+	    "each page once it is there.",
+	    .initial = false),
+	ROW(MERGE, merge, "merge", BOOL, ALWAYS, "on", NULL,
+	    "Whether the kernel may merge identical pages (KSM); the default comes from the "
+	    "defaults record.",
+	    .initial = true),
+	ROW(POLICY, policy, "policy", ENUM, ALWAYS, "default", hm_policy_names,
+	    "Where the memory comes from; all but default and local need host-nodes.",
+	    .initial = HM_POLICY_DEFAULT),
+	ROW(PREALLOC, prealloc, "prealloc", BOOL, ALWAYS, "off", NULL,
+	    "Whether all memory is made present when the backend is completed; the default comes "
+	    "from the defaults record.",
+	    .initial = false),
+	ROW(PREALLOC_CONTEXT, prealloc_context, "prealloc-context", LINK, LATER_USE, "", NULL,
+	    "The thread-context that creates the threads that preallocate.", .initial = 0),
+	ROW(PREALLOC_MODE, prealloc_mode, "prealloc-mode", ENUM, LATER_USE, "wait", prealloc_modes,
+	    "Whether completing waits for prealloc or lets it run in the background.",
+	    .initial = HM_PREALLOC_WAIT),
+	ROW(PREALLOC_THREADS, prealloc_threads, "prealloc-threads", UINT32, LATER_USE,
+	    "usable CPUs", NULL,
+	    "How many threads preallocate at most; fewer where there is little to do.",
+	    .initial = 0, .least = 1, .largest = UINT32_MAX),
+	ROW(RESERVE, reserve, "reserve", BOOL, CONFIGURING, "on", NULL,
+	    "Whether the kernel sets swap space or huge pages aside for the whole memory.",
+	    .initial = true),
+	ROW(SHARE, share, "share", BOOL, CONFIGURING, "off", NULL,
+	    "Whether processes that map the same descriptor share the memory; the default depends "
+	    "on the kind.",
+	    .initial = false),
+	ROW(SIZE, size, "size", SIZE, CONFIGURING, "0", NULL,
+	    "Bytes of memory, required; a multiple of the page size of what it is made of.",
+	    .initial = 0, .least = 1, .largest = UINT64_MAX),
+	ROW(THP, thp, "thp", ENUM, ALWAYS, "auto", thp_choices,
+	    "Transparent huge pages: auto asks for them where the memory is large enough, always "
+	    "insists, never forbids.",
+	    .initial = HM_THP_AUTO),
+	ROW(CANONICAL_NAME, canonical_name, "x-use-canonical-path-for-ramblock-id", BOOL,
+	    CONFIGURING, "off", NULL,
+	    "Whether the name of the memory in a migration is /objects/<id> instead of <id>.",
+	    .initial = false),
+};
+
+const struct hostmem_property *hostmem_property_get(size_t index)
+{
+	return index < HM_PROPERTY_COUNT ? &rows[index].public : NULL;
+}
+
+static void *field_of(struct hm_values *values, const struct row *row)
+{
+	return (char *)values + row->offset;
+}
+
+static size_t size_of_field(const struct row *row)
+{
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_BOOL:
+		return sizeof(bool);
+	case HOSTMEM_TYPE_NODES:
+		return sizeof(struct hm_nodes);
+	case HOSTMEM_TYPE_LINK:
+		return HOSTMEM_ID_MAX + 1;
+	default:
+		return sizeof(uint64_t);
+	}
+}
+
+static bool has_kind(const struct row *row, const char *kind)
+{
+	if (!row->public.kinds)
+		return true;
+	for (const char *const *name = row->public.kinds; *name; name++) {
+		if (!strcmp(*name, kind))
+			return true;
+	}
+	return false;
+}
+
+/* "a, b, c": the names of a kind's properties, for messages. */
+static void list_names(const char *kind, char *text, size_t size)
+{
+	size_t length = 0;
+
+	*text = '\0';
+	for (size_t i = 0; i < HM_PROPERTY_COUNT; i++) {
+		if (has_kind(&rows[i], kind) && length < size)
+			length += (size_t)snprintf(text + length, size - length, "%s%s",
+						   length ? ", " : "", rows[i].public.name);
+	}
+}
+
+static const struct row *find(const struct hostmem_backend *backend, const char *property,
+			      struct hostmem_error *err)
+{
+	char names[512];
+
+	for (size_t i = 0; i < HM_PROPERTY_COUNT; i++) {
+		if (!strcmp(rows[i].public.name, property) &&
+		    has_kind(&rows[i], backend->kind->name))
+			return &rows[i];
+	}
+	list_names(backend->kind->name, names, sizeof(names));
+	hm_fail(err, HOSTMEM_ERROR_UNKNOWN_PROPERTY, 0,
+		"%s: %s has no property '%.128s'; it has %s", backend->id, backend->kind->name,
+		property, names);
+	return NULL;
+}
+
+bool hm_props_is_set(const struct hostmem_backend *backend, const char *property)
+{
+	const struct row *row = find(backend, property, NULL);
+
+	return row && row->public.type == HOSTMEM_TYPE_NODES;
+}
+
+void hm_props_reset(struct hostmem_backend *backend, const struct hostmem_defaults *defaults)
+{
+	struct hm_values *values = &backend->values;
+
+	*values = (struct hm_values){ 0 };
+	for (size_t i = 0; i < HM_PROPERTY_COUNT; i++) {
+		void *field = field_of(values, &rows[i]);
+
+		backend->origins[i] = HOSTMEM_ORIGIN_DEFAULT;
+		if (rows[i].public.type == HOSTMEM_TYPE_BOOL)
+			*(bool *)field = rows[i].initial;
+		else if (size_of_field(&rows[i]) == sizeof(uint64_t))
+			*(uint64_t *)field = rows[i].initial;
+	}
+	values->merge = defaults->merge;
+	values->dump = defaults->dump;
+	values->prealloc = defaults->prealloc;
+	values->prealloc_threads = defaults->prealloc_threads;
+	values->share = backend->kind->share;
+}
+
+/* ---- Setting ---- */
+
+static const char *settable_hint(const struct hostmem_backend *backend)
+{
+	return backend->state == HOSTMEM_STATE_COMPLETING
+		       ? "wait until it is complete"
+		       : "set it before completing, or make a new backend";
+}
+
+/*
+ * Whether the property may be set now; called with the lock held. *live: the memory is there and
+ * has to follow.
+ */
+static int check_settable(const struct hostmem_backend *backend, const struct row *row, bool *live,
+			  struct hostmem_error *err)
+{
+	bool ready =
+		backend->state == HOSTMEM_STATE_READY || backend->state == HOSTMEM_STATE_MAPPED;
+
+	*live = ready;
+	if (backend->state == HOSTMEM_STATE_CONFIGURING ||
+	    (ready && row->public.settable != HOSTMEM_SETTABLE_CONFIGURING))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: %s cannot be set while it is %s; %s",
+		       backend->id, row->public.name, hm_backend_state_name(backend->state),
+		       settable_hint(backend));
+}
+
+static void store_locked(struct hostmem_backend *backend, const struct row *row,
+			 const struct hm_values *values, enum hostmem_origin origin)
+{
+	memcpy((char *)&backend->values + row->offset, (const char *)values + row->offset,
+	       size_of_field(row));
+	backend->origins[row - rows] = (uint8_t)origin;
+}
+
+/* Makes the value of the row in `from` the backend's; called with `change` held. */
+static int store(struct hostmem_backend *backend, const struct row *row,
+		 const struct hm_values *from, enum hostmem_origin origin,
+		 struct hostmem_error *err)
+{
+	struct hm_values old, new;
+	bool live;
+	int failed;
+
+	pthread_mutex_lock(&backend->lock);
+	failed = check_settable(backend, row, &live, err);
+	if (!failed && !live)
+		store_locked(backend, row, from, origin);
+	old = backend->values;
+	pthread_mutex_unlock(&backend->lock);
+	if (failed || !live)
+		return failed;
+	new = old;
+	memcpy(field_of(&new, row), (const char *)from + row->offset, size_of_field(row));
+	if (hm_live_apply(backend, (enum hm_property)(row - rows), &old, &new, err))
+		return -1;
+	pthread_mutex_lock(&backend->lock);
+	store_locked(backend, row, &new, origin);
+	pthread_mutex_unlock(&backend->lock);
+	return 0;
+}
+
+static int store_as_user(struct hostmem_backend *backend, const struct row *row,
+			 const struct hm_values *from, struct hostmem_error *err)
+{
+	int result;
+
+	pthread_mutex_lock(&backend->change);
+	result = store(backend, row, from, HOSTMEM_ORIGIN_USER, err);
+	pthread_mutex_unlock(&backend->change);
+	return result;
+}
+
+static int fail_value(const struct hostmem_backend *backend, const struct row *row,
+		      const char *text, const char *expected, struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s=%.128s: expected %s", backend->id,
+		       row->public.name, text, expected);
+}
+
+static int fail_type(const struct hostmem_backend *backend, const struct row *row, const char *got,
+		     struct hostmem_error *err)
+{
+	static const char *const types[] = {
+		[HOSTMEM_TYPE_BOOL] = "a boolean",      [HOSTMEM_TYPE_SIZE] = "a size in bytes",
+		[HOSTMEM_TYPE_UINT32] = "a number",     [HOSTMEM_TYPE_ENUM] = "one of its choices",
+		[HOSTMEM_TYPE_NODES] = "a node list",   [HOSTMEM_TYPE_NODE] = "a node",
+		[HOSTMEM_TYPE_LINK] = "an object's id",
+	};
+
+	return hm_fail(err, HOSTMEM_ERROR_TYPE, 0, "%s: %s is %s, not %s", backend->id,
+		       row->public.name, types[row->public.type], got);
+}
+
+/* Puts a number into the row's field of *values, within the row's bounds. */
+static int put_number(const struct hostmem_backend *backend, const struct row *row, uint64_t number,
+		      struct hm_values *values, struct hostmem_error *err)
+{
+	if (number < row->least || number > row->largest)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: %s=%ju: expected a value from %ju to %ju", backend->id,
+			       row->public.name, (uintmax_t)number, (uintmax_t)row->least,
+			       (uintmax_t)row->largest);
+	*(uint64_t *)field_of(values, row) = number;
+	return 0;
+}
+
+static int parse_bool(const struct hostmem_backend *backend, const struct row *row,
+		      const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	if (hm_text_parse_bool(text, field_of(values, row)))
+		return fail_value(backend, row, text, "on or off", err);
+	return 0;
+}
+
+static int parse_size(const struct hostmem_backend *backend, const struct row *row,
+		      const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	uint64_t number;
+
+	if (hm_text_parse_size(text, &number))
+		return fail_value(backend, row, text,
+				  "a size below 16E such as 4096, 512M, 1.5G or 0x40000000 (one "
+				  "suffix of B k K M G T P E)",
+				  err);
+	return put_number(backend, row, number, values, err);
+}
+
+static int parse_number(const struct hostmem_backend *backend, const struct row *row,
+			const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	uint64_t number;
+
+	if (hm_text_parse_number(text, &number))
+		return fail_value(backend, row, text, "a whole number", err);
+	return put_number(backend, row, number, values, err);
+}
+
+static int parse_node(const struct hostmem_backend *backend, const struct row *row,
+		      const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	if (!strcmp(text, "none")) {
+		*(uint64_t *)field_of(values, row) = HM_NODE_NONE;
+		return 0;
+	}
+	return parse_number(backend, row, text, values, err);
+}
+
+static int parse_nodes(const struct hostmem_backend *backend, const struct row *row,
+		       const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	struct hm_nodes *nodes = field_of(values, row);
+
+	if (hm_text_parse_set(text, nodes->bits, HM_ARRAY_LEN(nodes->bits)))
+		return fail_value(backend, row, text,
+				  "node ids below 1024 and rising ranges, such as 0 or 0-1", err);
+	return 0;
+}
+
+/* "a, b or c" */
+static void list_choices(const char *const *choices, char *text, size_t size)
+{
+	size_t length = 0;
+
+	for (size_t i = 0; choices[i] && length < size; i++)
+		length += (size_t)snprintf(text + length, size - length, "%s%s",
+					   i == 0           ? ""
+					   : choices[i + 1] ? ", "
+							    : " or ",
+					   choices[i]);
+}
+
+static int parse_enum(const struct hostmem_backend *backend, const struct row *row,
+		      const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	char choices[256];
+
+	for (uint64_t i = 0; row->public.choices[i]; i++) {
+		if (!strcmp(row->public.choices[i], text)) {
+			*(uint64_t *)field_of(values, row) = i;
+			return 0;
+		}
+	}
+	list_choices(row->public.choices, choices, sizeof(choices));
+	return fail_value(backend, row, text, choices, err);
+}
+
+/* No object but a backend can be made yet, and a backend is not what a link here wants. */
+static int parse_link(const struct hostmem_backend *backend, const struct row *row,
+		      const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	char *link = field_of(values, row);
+
+	if (*text)
+		return fail_value(backend, row, text, "the id of a thread-context, there is none",
+				  err);
+	link[0] = '\0';
+	return 0;
+}
+
+static int parse(const struct hostmem_backend *backend, const struct row *row, const char *text,
+		 struct hm_values *values, struct hostmem_error *err)
+{
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_BOOL:
+		return parse_bool(backend, row, text, values, err);
+	case HOSTMEM_TYPE_SIZE:
+		return parse_size(backend, row, text, values, err);
+	case HOSTMEM_TYPE_UINT32:
+		return parse_number(backend, row, text, values, err);
+	case HOSTMEM_TYPE_ENUM:
+		return parse_enum(backend, row, text, values, err);
+	case HOSTMEM_TYPE_NODES:
+		return parse_nodes(backend, row, text, values, err);
+	case HOSTMEM_TYPE_NODE:
+		return parse_node(backend, row, text, values, err);
+	case HOSTMEM_TYPE_LINK:
+		return parse_link(backend, row, text, values, err);
+	}
+	return -1;
+}
+
+int hostmem_backend_set_text(struct hostmem_backend *backend, const char *property,
+			     const char *text, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+
+	if (!row || parse(backend, row, text, &values, err))
+		return -1;
+	return store_as_user(backend, row, &values, err);
+}
+
+int hm_props_set_compat(struct hostmem_backend *backend, const char *property, const char *text,
+			struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+
+	if (!row || parse(backend, row, text, &values, err))
+		return -1;
+	return store(backend, row, &values, HOSTMEM_ORIGIN_COMPAT, err);
+}
+
+int hostmem_backend_set_bool(struct hostmem_backend *backend, const char *property, bool value,
+			     struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+
+	if (!row)
+		return -1;
+	if (row->public.type != HOSTMEM_TYPE_BOOL)
+		return fail_type(backend, row, "a boolean", err);
+	*(bool *)field_of(&values, row) = value;
+	return store_as_user(backend, row, &values, err);
+}
+
+static bool is_number(const struct row *row)
+{
+	return row->public.type == HOSTMEM_TYPE_SIZE || row->public.type == HOSTMEM_TYPE_UINT32 ||
+	       row->public.type == HOSTMEM_TYPE_NODE;
+}
+
+int hostmem_backend_set_number(struct hostmem_backend *backend, const char *property,
+			       uint64_t value, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+
+	if (!row)
+		return -1;
+	if (!is_number(row))
+		return fail_type(backend, row, "a number", err);
+	if (row->public.type == HOSTMEM_TYPE_NODE && value == HM_NODE_NONE)
+		*(uint64_t *)field_of(&values, row) = value;
+	else if (put_number(backend, row, value, &values, err))
+		return -1;
+	return store_as_user(backend, row, &values, err);
+}
+
+int hostmem_backend_set_list(struct hostmem_backend *backend, const char *property,
+			     const uint32_t *list, size_t list_len, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+	struct hm_nodes *nodes;
+
+	if (!row)
+		return -1;
+	if (row->public.type != HOSTMEM_TYPE_NODES)
+		return fail_type(backend, row, "a list", err);
+	nodes = field_of(&values, row);
+	*nodes = (struct hm_nodes){ 0 };
+	for (size_t i = 0; i < list_len; i++) {
+		if (list[i] >= HOSTMEM_NODES_MAX)
+			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+				       "%s: %s: node %u: expected node ids below %d", backend->id,
+				       property, list[i], HOSTMEM_NODES_MAX);
+		hm_set_add(nodes->bits, list[i]);
+	}
+	return store_as_user(backend, row, &values, err);
+}
+
+/* ---- Reading ---- */
+
+/* The effective value of every property. */
+static void read_values(const struct hostmem_backend *backend, struct hm_values *values)
+{
+	/* The lock is no part of a backend's value. */
+	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
+
+	pthread_mutex_lock(lock);
+	*values = backend->values;
+	pthread_mutex_unlock(lock);
+	if (!values->prealloc_threads)
+		values->prealloc_threads = hm_topology_count_cpus();
+}
+
+static int format(const struct row *row, struct hm_values *values, char *buffer, size_t size)
+{
+	const void *field = field_of(values, row);
+	uint64_t number = 0;
+
+	if (size_of_field(row) == sizeof(number))
+		memcpy(&number, field, sizeof(number));
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_BOOL:
+		return hm_text_copy(*(const bool *)field ? "on" : "off", buffer, size);
+	case HOSTMEM_TYPE_ENUM:
+		return hm_text_copy(row->public.choices[number], buffer, size);
+	case HOSTMEM_TYPE_NODES:
+		return hm_text_format_set(((const struct hm_nodes *)field)->bits,
+					  HOSTMEM_NODES_MAX / 64, buffer, size);
+	case HOSTMEM_TYPE_LINK:
+		return hm_text_copy(field, buffer, size);
+	case HOSTMEM_TYPE_NODE:
+		if (number == HM_NODE_NONE)
+			return hm_text_copy("none", buffer, size);
+		break;
+	default:
+		break;
+	}
+	return snprintf(buffer, size, "%ju", (uintmax_t)number);
+}
+
+int hostmem_backend_get_text(const struct hostmem_backend *backend, const char *property,
+			     char *buffer, size_t size, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+
+	if (!row)
+		return -1;
+	read_values(backend, &values);
+	return format(row, &values, buffer, size);
+}
+
+int hostmem_backend_get_bool(const struct hostmem_backend *backend, const char *property,
+			     bool *value, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+
+	if (!row)
+		return -1;
+	if (row->public.type != HOSTMEM_TYPE_BOOL)
+		return fail_type(backend, row, "a boolean", err);
+	read_values(backend, &values);
+	*value = *(const bool *)field_of(&values, row);
+	return 0;
+}
+
+int hostmem_backend_get_number(const struct hostmem_backend *backend, const char *property,
+			       uint64_t *value, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	struct hm_values values;
+
+	if (!row)
+		return -1;
+	if (!is_number(row))
+		return fail_type(backend, row, "a number", err);
+	read_values(backend, &values);
+	*value = *(const uint64_t *)field_of(&values, row);
+	return 0;
+}
+
+int hostmem_backend_get_list(const struct hostmem_backend *backend, const char *property,
+			     uint32_t *list, size_t list_size, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	const struct hm_nodes *nodes;
+	struct hm_values values;
+	size_t count = 0;
+
+	if (!row)
+		return -1;
+	if (row->public.type != HOSTMEM_TYPE_NODES)
+		return fail_type(backend, row, "a list", err);
+	read_values(backend, &values);
+	nodes = field_of(&values, row);
+	for (uint32_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		if (!hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node))
+			continue;
+		if (count < list_size)
+			list[count] = node;
+		count++;
+	}
+	return (int)count;
+}
+
+int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char *property,
+			       enum hostmem_origin *origin, struct hostmem_error *err)
+{
+	const struct row *row = find(backend, property, err);
+	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
+
+	if (!row)
+		return -1;
+	pthread_mutex_lock(lock);
+	*origin = (enum hostmem_origin)backend->origins[row - rows];
+	pthread_mutex_unlock(lock);
+	return 0;
+}

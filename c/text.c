@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Values as text: sizes, numbers, booleans, sets, ids, key=value strings. Pure: no system call, no
+ * allocation, no locale. Does not know any property.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "internal.h"
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* The value of a digit in base 10 or 16; -1 when it is none. */
+static int digit_value(char c, int base)
+{
+	if (is_digit(c))
+		return c - '0';
+	if (base == 16 && c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (base == 16 && c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* Takes digits off *text. At least one has to be there and the value has to fit. */
+static int take_digits(const char **text, int base, uint64_t *value)
+{
+	const char *start = *text;
+	uint64_t result = 0;
+	int digit;
+
+	while ((digit = digit_value(**text, base)) >= 0) {
+		if (__builtin_mul_overflow(result, (uint64_t)base, &result) ||
+		    __builtin_add_overflow(result, (uint64_t)digit, &result))
+			return -1;
+		(*text)++;
+	}
+	if (*text == start)
+		return -1;
+	*value = result;
+	return 0;
+}
+
+static bool is_hex(const char *text)
+{
+	return text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+}
+
+static int take_number(const char **text, uint64_t *value)
+{
+	if (is_hex(*text)) {
+		*text += 2;
+		return take_digits(text, 16, value);
+	}
+	return take_digits(text, 10, value);
+}
+
+/* The exponent of two that a size suffix stands for, 0 for none; -1 when it is not one. */
+static int suffix_shift(const char *text)
+{
+	static const char suffixes[] = "BKMGTPE";
+	const char *found;
+
+	if (!*text)
+		return 0;
+	found = strchr(suffixes, *text == 'k' ? 'K' : *text);
+	if (!found || text[1])
+		return -1;
+	return (int)(found - suffixes) * 10;
+}
+
+/*
+ * Takes ".5" off *text as a fraction of 2^shift bytes, rounded down. Digits beyond 18 cannot change
+ * a whole byte of what fits, since 2^60 < 10^19, and are passed over.
+ */
+static int take_fraction(const char **text, uint64_t *numerator, uint64_t *denominator)
+{
+	*numerator = 0;
+	*denominator = 1;
+	if (**text != '.')
+		return 0;
+	(*text)++;
+	if (!is_digit(**text))
+		return -1;
+	for (; is_digit(**text); (*text)++) {
+		if (*denominator >= 1000000000000000000u)
+			continue;
+		*numerator = *numerator * 10 + (uint64_t)(**text - '0');
+		*denominator *= 10;
+	}
+	return 0;
+}
+
+int hm_text_parse_size(const char *text, uint64_t *value)
+{
+	uint64_t whole, numerator, denominator;
+	unsigned __int128 result;
+	bool hex = is_hex(text);
+	int shift;
+
+	if (take_number(&text, &whole) || take_fraction(&text, &numerator, &denominator))
+		return -1;
+	shift = suffix_shift(text);
+	if (shift < 0 || (numerator && !shift) || (denominator > 1 && hex))
+		return -1;
+	result = ((unsigned __int128)whole << shift) +
+		 (((unsigned __int128)numerator << shift) / denominator);
+	if (result > UINT64_MAX)
+		return -1;
+	*value = (uint64_t)result;
+	return 0;
+}
+
+int hm_text_parse_number(const char *text, uint64_t *value)
+{
+	return take_number(&text, value) || *text ? -1 : 0;
+}
+
+int hm_text_parse_bool(const char *text, bool *value)
+{
+	static const char *const words[][2] = {
+		{ "on", "off" }, { "yes", "no" }, { "true", "false" }, { "y", "n" }
+	};
+
+	for (size_t i = 0; i < HM_ARRAY_LEN(words); i++) {
+		if (!strcmp(text, words[i][0]) || !strcmp(text, words[i][1])) {
+			*value = !strcmp(text, words[i][0]);
+			return 0;
+		}
+	}
+	return -1;
+}
+
+/* Takes "3" or "0-3" off *text. */
+static int take_range(const char **text, uint64_t limit, uint64_t *first, uint64_t *last)
+{
+	if (take_digits(text, 10, first))
+		return -1;
+	*last = *first;
+	if (**text == '-') {
+		(*text)++;
+		if (take_digits(text, 10, last))
+			return -1;
+	}
+	return *first <= *last && *last < limit ? 0 : -1;
+}
+
+int hm_text_parse_set(const char *text, uint64_t *bits, size_t bits_len)
+{
+	uint64_t first, last;
+
+	memset(bits, 0, bits_len * sizeof(*bits));
+	for (;;) {
+		if (take_range(&text, bits_len * 64, &first, &last))
+			return -1;
+		for (uint64_t bit = first; bit <= last; bit++)
+			hm_set_add(bits, bit);
+		if (!*text)
+			return 0;
+		if (*text++ != ',')
+			return -1;
+	}
+}
+
+static uint64_t end_of_run(const uint64_t *bits, size_t bits_len, uint64_t first)
+{
+	while (hm_set_has(bits, bits_len, first + 1))
+		first++;
+	return first;
+}
+
+int hm_text_format_set(const uint64_t *bits, size_t bits_len, char *buffer, size_t size)
+{
+	const char *separator = "";
+	size_t length = 0;
+
+	if (size)
+		*buffer = '\0';
+	for (uint64_t first = 0; first < bits_len * 64; first++) {
+		char part[48];
+		uint64_t last;
+		int part_len;
+
+		if (!hm_set_has(bits, bits_len, first))
+			continue;
+		last = end_of_run(bits, bits_len, first);
+		part_len = first == last ? snprintf(part, sizeof(part), "%s%ju", separator,
+						    (uintmax_t)first)
+					 : snprintf(part, sizeof(part), "%s%ju-%ju", separator,
+						    (uintmax_t)first, (uintmax_t)last);
+		if (length < size)
+			hm_text_copy(part, buffer + length, size - length);
+		length += (size_t)part_len;
+		separator = ",";
+		first = last;
+	}
+	return (int)length;
+}
+
+int hm_text_copy(const char *text, char *buffer, size_t size)
+{
+	return snprintf(buffer, size, "%s", text);
+}
+
+bool hm_text_is_id(const char *text)
+{
+	size_t length = strlen(text);
+
+	if (!is_letter(*text) || length > HOSTMEM_ID_MAX)
+		return false;
+	for (; *text; text++) {
+		if (!is_letter(*text) && !is_digit(*text) && !strchr("-._", *text))
+			return false;
+	}
+	return true;
+}
+
+/* Cuts the part before the next single comma off *options, turning ",," into ",". */
+static char *take_part(char **options)
+{
+	char *part = *options;
+	char *read = part, *write = part;
+
+	while (*read) {
+		if (*read == ',' && read[1] != ',') {
+			read++;
+			break;
+		}
+		read += *read == ',' ? 1 : 0;
+		*write++ = *read++;
+	}
+	*options = read;
+	*write = '\0';
+	return part;
+}
+
+int hm_text_next_option(char **options, char **key, char **value)
+{
+	char *part, *equals;
+
+	if (!**options)
+		return 0;
+	part = take_part(options);
+	equals = strchr(part, '=');
+	*key = equals ? part : NULL;
+	*value = equals ? equals + 1 : part;
+	if (equals)
+		*equals = '\0';
+	return 1;
+}
+
+bool hm_set_has(const uint64_t *bits, size_t bits_len, uint64_t bit)
+{
+	return bit < bits_len * 64 && (bits[bit / 64] >> (bit % 64) & 1);
+}
+
+void hm_set_add(uint64_t *bits, uint64_t bit)
+{
+	bits[bit / 64] |= UINT64_C(1) << (bit % 64);
+}
+
+bool hm_set_is_empty(const uint64_t *bits, size_t bits_len)
+{
+	return !hm_set_count(bits, bits_len);
+}
+
+size_t hm_set_count(const uint64_t *bits, size_t bits_len)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < bits_len; i++)
+		count += (size_t)__builtin_popcountll(bits[i]);
+	return count;
+}

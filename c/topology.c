@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What nodes, CPUs and memory there are now, from sysfs and proc, which need no permission and no
+ * system call that a VMM's filter forbids. Remembers nothing: cpusets and memory change.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+#define NODE_DIR "/sys/devices/system/node/"
+
+/* The text after "name" in a file of "name value" lines; NULL when it has none. */
+static const char *find_line(const char *text, const char *name)
+{
+	const char *found = strstr(text, name);
+
+	return found ? found + strlen(name) : NULL;
+}
+
+/* Parses a kernel list up to the end of its line; what cannot be read is an empty set. */
+static void parse_list(const char *text, uint64_t *bits, size_t bits_len)
+{
+	char line[4096];
+	size_t length = strcspn(text, "\n");
+
+	memset(bits, 0, bits_len * sizeof(*bits));
+	if (length >= sizeof(line))
+		return;
+	memcpy(line, text, length);
+	line[length] = '\0';
+	if (hm_text_parse_set(line, bits, bits_len))
+		memset(bits, 0, bits_len * sizeof(*bits));
+}
+
+static void read_list(const char *path, uint64_t *bits, size_t bits_len)
+{
+	char text[4096];
+
+	if (hm_os_read_file(path, text, sizeof(text)) < 0)
+		text[0] = '\0';
+	parse_list(text, bits, bits_len);
+}
+
+void hm_topology_read(struct hm_topology *topology)
+{
+	char status[16384];
+	const char *allowed = NULL;
+
+	*topology = (struct hm_topology){ 0 };
+	read_list(NODE_DIR "online", topology->online.bits, HM_ARRAY_LEN(topology->online.bits));
+	read_list(NODE_DIR "has_memory", topology->memory.bits,
+		  HM_ARRAY_LEN(topology->memory.bits));
+	if (hm_os_read_file("/proc/self/status", status, sizeof(status)) > 0)
+		allowed = find_line(status, "\nMems_allowed_list:\t");
+	if (allowed)
+		parse_list(allowed, topology->allowed.bits, HM_ARRAY_LEN(topology->allowed.bits));
+}
+
+static void read_node_cpus(uint64_t node, struct hm_cpus *cpus)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), NODE_DIR "node%ju/cpulist", (uintmax_t)node);
+	read_list(path, cpus->bits, HM_ARRAY_LEN(cpus->bits));
+}
+
+/*
+ * The node with CPUs that is closest to a node; HM_NODE_NONE when the kernel does not tell. The
+ * distance file has one number for each online node, in order.
+ */
+static uint64_t nearest_node_with_cpus(const struct hm_topology *topology, uint64_t node)
+{
+	struct hm_nodes with_cpus;
+	uint64_t nearest = HM_NODE_NONE;
+	unsigned long least = ULONG_MAX;
+	char path[80], text[8192], *next = text;
+
+	read_list(NODE_DIR "has_cpu", with_cpus.bits, HM_ARRAY_LEN(with_cpus.bits));
+	snprintf(path, sizeof(path), NODE_DIR "node%ju/distance", (uintmax_t)node);
+	if (hm_os_read_file(path, text, sizeof(text)) < 0)
+		return HM_NODE_NONE;
+	for (uint64_t other = 0; other < HOSTMEM_NODES_MAX; other++) {
+		unsigned long distance;
+
+		if (!hm_set_has(topology->online.bits, HM_ARRAY_LEN(topology->online.bits), other))
+			continue;
+		distance = strtoul(next, &next, 10);
+		if (distance < least &&
+		    hm_set_has(with_cpus.bits, HM_ARRAY_LEN(with_cpus.bits), other)) {
+			least = distance;
+			nearest = other;
+		}
+	}
+	return nearest;
+}
+
+static void add_node_cpus(const struct hm_topology *topology, uint64_t node, struct hm_cpus *cpus)
+{
+	struct hm_cpus own;
+	uint64_t nearest;
+
+	read_node_cpus(node, &own);
+	if (hm_set_is_empty(own.bits, HM_ARRAY_LEN(own.bits))) {
+		nearest = nearest_node_with_cpus(topology, node);
+		if (nearest != HM_NODE_NONE)
+			read_node_cpus(nearest, &own);
+	}
+	for (size_t i = 0; i < HM_ARRAY_LEN(own.bits); i++)
+		cpus->bits[i] |= own.bits[i];
+}
+
+size_t hm_topology_get_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus)
+{
+	struct hm_topology topology;
+	struct hm_cpus allowed;
+
+	*cpus = (struct hm_cpus){ 0 };
+	hm_topology_read(&topology);
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		if (hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node))
+			add_node_cpus(&topology, node, cpus);
+	}
+	if (hm_os_get_affinity(&allowed))
+		return 0;
+	for (size_t i = 0; i < HM_ARRAY_LEN(cpus->bits); i++)
+		cpus->bits[i] &= allowed.bits[i];
+	return hm_set_count(cpus->bits, HM_ARRAY_LEN(cpus->bits));
+}
+
+uint32_t hm_topology_count_cpus(void)
+{
+	struct hm_cpus cpus;
+	size_t count = 0;
+
+	if (!hm_os_get_affinity(&cpus))
+		count = hm_set_count(cpus.bits, HM_ARRAY_LEN(cpus.bits));
+	return count ? (uint32_t)count : 1;
+}
+
+/* Adds a "name: 123 kB" line to *bytes; says whether there was one. */
+static bool add_meminfo(const char *text, const char *name, uint64_t *bytes)
+{
+	const char *line = find_line(text, name);
+
+	if (line)
+		*bytes += strtoull(line, NULL, 10) * 1024;
+	return line != NULL;
+}
+
+/*
+ * Sums what a meminfo file says can be had. prefix: what stands before a name in it. File pages
+ * leave out shared memory, which is on the anonymous lists.
+ */
+static bool sum_meminfo(const char *path, const char *prefix, uint64_t *bytes)
+{
+	static const char *const names[] = { "Active(file):", "Inactive(file):", "SReclaimable:" };
+	char text[8192], name[64];
+
+	if (hm_os_read_file(path, text, sizeof(text)) < 0)
+		return false;
+	snprintf(name, sizeof(name), "%sMemFree:", prefix);
+	if (!add_meminfo(text, name, bytes))
+		return false;
+	for (size_t i = 0; i < HM_ARRAY_LEN(names); i++) {
+		snprintf(name, sizeof(name), "%s%s", prefix, names[i]);
+		add_meminfo(text, name, bytes);
+	}
+	return true;
+}
+
+static uint64_t get_available_anywhere(void)
+{
+	uint64_t bytes = 0;
+
+	return sum_meminfo("/proc/meminfo", "\n", &bytes) ? bytes : UINT64_MAX;
+}
+
+static uint64_t get_available_on(const struct hm_nodes *nodes)
+{
+	uint64_t bytes = 0;
+
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		char path[80], prefix[32];
+
+		if (!hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node))
+			continue;
+		snprintf(path, sizeof(path), NODE_DIR "node%ju/meminfo", (uintmax_t)node);
+		snprintf(prefix, sizeof(prefix), "Node %ju ", (uintmax_t)node);
+		if (!sum_meminfo(path, prefix, &bytes))
+			return UINT64_MAX;
+	}
+	return bytes;
+}
+
+static uint64_t get_free_swap(void)
+{
+	uint64_t bytes = 0;
+	char text[8192];
+
+	if (hm_os_read_file("/proc/meminfo", text, sizeof(text)) > 0)
+		add_meminfo(text, "\nSwapFree:", &bytes);
+	return bytes;
+}
+
+/*
+ * A set that covers every node with memory is the whole machine: only its own figures then count
+ * memory that hypervisors plugged in behind the nodes' back.
+ */
+static bool covers_all(const struct hm_nodes *nodes)
+{
+	struct hm_topology topology;
+
+	hm_topology_read(&topology);
+	for (size_t i = 0; i < HM_ARRAY_LEN(nodes->bits); i++) {
+		if (topology.memory.bits[i] & ~nodes->bits[i])
+			return false;
+	}
+	return true;
+}
+
+uint64_t hm_topology_get_available(const struct hm_nodes *nodes)
+{
+	uint64_t bytes =
+		!nodes || covers_all(nodes) ? get_available_anywhere() : get_available_on(nodes);
+
+	return bytes == UINT64_MAX ? bytes : bytes + get_free_swap();
+}
