@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A backend that has its memory.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::handle::BackendHandle;
+use crate::sys;
+use crate::Claim;
+use crate::Error;
+use crate::Origin;
+use crate::Placement;
+use crate::PreallocResult;
+use crate::Progress;
+use crate::Result;
+use crate::Value;
+
+/// A complete backend: its memory is mapped in this process, and reached by a [`Claim`].
+///
+/// Everything may be called from any thread. Reading a property, the state or the progress, and
+/// claiming, never wait for a running preallocation.
+///
+/// Dropping it deletes it, unless a claim is left: then dropping that does.
+#[doc(alias = "hostmem_backend")]
+pub struct Backend {
+    handle: Arc<BackendHandle>,
+}
+
+impl Backend {
+    pub(crate) fn from_handle(handle: Arc<BackendHandle>) -> Self {
+        Self { handle }
+    }
+
+    /// Takes the backend for an owner, whose name (1 to 128 bytes) is shown to others.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) (claimed; says by whom), [`Value`](crate::ErrorKind::Value)
+    /// (name empty or too long).
+    #[doc(alias = "hostmem_backend_claim")]
+    pub fn claim(&self, owner: &str) -> Result<Claim> {
+        self.handle.claim(owner).map(Claim::from_handle)
+    }
+
+    /// The state now.
+    #[doc(alias = "hostmem_backend_get_state")]
+    pub fn state(&self) -> State {
+        State::from_raw(self.handle.view().state())
+    }
+
+    /// The id.
+    #[doc(alias = "hostmem_backend_get_id")]
+    pub fn id(&self) -> &str {
+        self.handle.view().id()
+    }
+
+    /// The kind's name.
+    #[doc(alias = "hostmem_backend_get_kind")]
+    pub fn kind(&self) -> &str {
+        self.handle.view().kind()
+    }
+
+    /// The name of the RAM block for migration: the id, or `/objects/<id>` with
+    /// `x-use-canonical-path-for-ramblock-id`.
+    #[doc(alias = "hostmem_backend_get_name")]
+    pub fn name(&self) -> String {
+        // Never fails, as far as C says.
+        let name = self.handle.view().name();
+        name.unwrap_or_else(|_| self.id().to_owned())
+    }
+
+    /// The name of who claimed it, while claimed.
+    #[doc(alias = "hostmem_backend_get_owner")]
+    pub fn owner(&self) -> Option<String> {
+        // Never fails, as far as C says.
+        let owner = self.handle.view().owner().unwrap_or_default();
+        (!owner.is_empty()).then_some(owner)
+    }
+
+    /// Sets a property. One that is settable [always](crate::Settable::Always) acts before the call
+    /// returns; `prealloc` populates the memory.
+    ///
+    /// # Errors
+    ///
+    /// The value stays as it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value),
+    /// [`State`](crate::ErrorKind::State) (not settable now; says what would work),
+    /// [`Busy`](crate::ErrorKind::Busy) (prealloc or rebinding while a preallocation runs),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NoMemory`](crate::ErrorKind::NoMemory),
+    /// [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_set_text")]
+    #[doc(alias = "hostmem_backend_set_bool")]
+    #[doc(alias = "hostmem_backend_set_number")]
+    #[doc(alias = "hostmem_backend_set_list")]
+    pub fn set(&self, property: &str, value: impl Into<Value>) -> Result<()> {
+        value.into().set(&self.handle, property)
+    }
+
+    /// A property's effective value, in the form of its type. A node that is unset reads as the
+    /// text `none`.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
+    #[doc(alias = "hostmem_backend_get_bool")]
+    #[doc(alias = "hostmem_backend_get_number")]
+    #[doc(alias = "hostmem_backend_get_list")]
+    pub fn get(&self, property: &str) -> Result<Value> {
+        Value::get(self.handle.view(), property)
+    }
+
+    /// A property's effective value as text, which can be set again. The text of a size is its
+    /// number of bytes in decimal.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
+    #[doc(alias = "hostmem_backend_get_text")]
+    pub fn get_text(&self, property: &str) -> Result<String> {
+        self.handle.view().get_text(property)
+    }
+
+    /// Where a property's value comes from.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
+    #[doc(alias = "hostmem_backend_get_origin")]
+    pub fn origin(&self, property: &str) -> Result<Origin> {
+        self.handle.view().origin(property)
+    }
+
+    /// Where the memory is, as the kernel says now: reads `/proc/self/smaps` and
+    /// `/proc/self/numa_maps`, at a cost that grows with the mappings of the whole process.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](crate::ErrorKind::Io) (they cannot be read).
+    #[doc(alias = "hostmem_backend_get_placement")]
+    pub fn placement(&self) -> Result<Placement> {
+        let raw = self.handle.view().placement()?;
+        Ok(Placement::from_raw(&raw))
+    }
+
+    /// What the last successful preallocation did; `None` when there was none.
+    #[doc(alias = "hostmem_backend_get_prealloc_result")]
+    pub fn prealloc_result(&self) -> Option<PreallocResult> {
+        PreallocResult::from_raw(&self.handle.view().prealloc_result())
+    }
+
+    /// How far the running or last preallocation is. Never waits.
+    #[doc(alias = "hostmem_backend_get_progress")]
+    pub fn progress(&self) -> Progress {
+        let (done, total) = self.handle.view().progress();
+        Progress::new(done, total)
+    }
+
+    /// Whether [`delete`](Backend::delete) would succeed now.
+    ///
+    /// # Errors
+    ///
+    /// Those of `delete`.
+    #[doc(alias = "hostmem_backend_can_be_deleted")]
+    pub fn can_be_deleted(&self) -> Result<()> {
+        self.handle.view().can_be_deleted()
+    }
+
+    /// Unmaps the memory, closes its descriptor and gives the id back.
+    ///
+    /// In a forked child, where the memory is not mapped, only the bookkeeping goes.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) (claimed or preallocating; says by whom or what). The error
+    /// brings the backend back.
+    #[doc(alias = "hostmem_backend_delete")]
+    pub fn delete(self) -> Result<(), DeleteError> {
+        self.handle.delete().map_err(|error| DeleteError {
+            backend: self,
+            error,
+        })
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("id", &self.id())
+            .field("kind", &self.kind())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a backend is in its life.
+#[doc(alias = "hostmem_state")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// No memory; every property may be set. A [`Builder`](crate::Builder).
+    Configuring,
+    /// [`Builder::complete`](crate::Builder::complete) is running; nothing may be set.
+    Completing,
+    /// The memory is mapped in this process.
+    Ready,
+    /// Ready and claimed; cannot be deleted.
+    Mapped,
+    /// Memory and id are given back.
+    Deleted,
+}
+
+impl State {
+    fn from_raw(raw: sys::hostmem_state) -> Self {
+        match raw {
+            sys::hostmem_state::HOSTMEM_STATE_CONFIGURING => Self::Configuring,
+            sys::hostmem_state::HOSTMEM_STATE_COMPLETING => Self::Completing,
+            sys::hostmem_state::HOSTMEM_STATE_READY => Self::Ready,
+            sys::hostmem_state::HOSTMEM_STATE_MAPPED => Self::Mapped,
+            // The one that promises nothing, also for anything that C has no name for.
+            _ => Self::Deleted,
+        }
+    }
+}
+
+/// Why a backend could not be deleted, and the backend. Displays as the error does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct DeleteError {
+    /// As it was.
+    pub backend: Backend,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl fmt::Display for DeleteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for DeleteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Drops the backend, which is deleted when its claim is given up.
+impl From<DeleteError> for Error {
+    fn from(failed: DeleteError) -> Self {
+        failed.error
+    }
+}

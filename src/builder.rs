@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A backend that is being configured.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::handle::BackendHandle;
+use crate::Backend;
+use crate::Defaults;
+use crate::Error;
+use crate::Host;
+use crate::Objects;
+use crate::Origin;
+use crate::Policy;
+use crate::Result;
+use crate::Thp;
+use crate::Value;
+
+/// A backend without memory yet, in state [configuring](crate::State::Configuring): set its
+/// properties, then [`complete`](Builder::complete) it.
+///
+/// Properties are set by name with [`set`](Builder::set), which answers at once, or in a chain of
+/// the methods that are called like properties, whose first error `complete` returns. Either way the
+/// value by itself is checked when it is set, and combinations are checked by `complete`.
+///
+/// Dropping it gives its id back.
+#[doc(alias = "hostmem_backend")]
+pub struct Builder {
+    handle: Arc<BackendHandle>,
+    /// The first error of the chain.
+    deferred: Option<Error>,
+}
+
+impl Builder {
+    pub(crate) fn from_handle(handle: Arc<BackendHandle>) -> Self {
+        Self {
+            handle,
+            deferred: None,
+        }
+    }
+
+    /// Begins a backend in a set of its own, with [`Defaults::default`] and on this host as it is
+    /// now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::probe`] and [`Objects::builder`].
+    pub fn new(kind: &str, id: &str) -> Result<Self> {
+        Objects::new(&Host::probe()?, &Defaults::default())?.builder(kind, id)
+    }
+
+    /// Sets a property.
+    ///
+    /// # Errors
+    ///
+    /// The value stays as it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory).
+    #[doc(alias = "hostmem_backend_set_text")]
+    #[doc(alias = "hostmem_backend_set_bool")]
+    #[doc(alias = "hostmem_backend_set_number")]
+    #[doc(alias = "hostmem_backend_set_list")]
+    pub fn set(&mut self, property: &str, value: impl Into<Value>) -> Result<()> {
+        value.into().set(&self.handle, property)
+    }
+
+    fn with(mut self, property: &str, value: impl Into<Value>) -> Self {
+        if let Err(error) = self.set(property, value) {
+            self.deferred.get_or_insert(error);
+        }
+        self
+    }
+
+    /// The size in bytes; a multiple of the page size of what the memory is made of. Required.
+    #[must_use]
+    pub fn size(self, bytes: u64) -> Self {
+        self.with("size", bytes)
+    }
+
+    /// Whether writes reach everyone who maps the same descriptor.
+    #[must_use]
+    pub fn share(self, on: bool) -> Self {
+        self.with("share", on)
+    }
+
+    /// Whether the kernel sets swap space or huge pages aside for all of the memory.
+    #[must_use]
+    pub fn reserve(self, on: bool) -> Self {
+        self.with("reserve", on)
+    }
+
+    /// Whether the kernel may merge identical pages.
+    #[must_use]
+    pub fn merge(self, on: bool) -> Self {
+        self.with("merge", on)
+    }
+
+    /// Whether the memory is part of a core dump.
+    #[must_use]
+    pub fn dump(self, on: bool) -> Self {
+        self.with("dump", on)
+    }
+
+    /// Whether `complete` populates all of the memory.
+    #[must_use]
+    pub fn prealloc(self, on: bool) -> Self {
+        self.with("prealloc", on)
+    }
+
+    /// How many threads preallocate, at least 1. Unless set: as many as there are usable CPUs.
+    #[must_use]
+    pub fn prealloc_threads(self, threads: u32) -> Self {
+        self.with("prealloc-threads", threads)
+    }
+
+    /// Which NUMA nodes the memory comes from: sets `policy` and replaces `host-nodes`. Node ids are
+    /// below 1024.
+    #[must_use]
+    pub fn policy(self, policy: Policy, nodes: &[u32]) -> Self {
+        self.with("policy", policy).with("host-nodes", nodes)
+    }
+
+    /// The NUMA node that memory comes from first, with [`Policy::Bind`] or
+    /// [`Policy::PreferredMany`]. Linux 5.17.
+    #[must_use]
+    pub fn home_node(self, node: u32) -> Self {
+        self.with("home-node", node)
+    }
+
+    /// Whether transparent huge pages back the memory.
+    #[must_use]
+    pub fn thp(self, thp: Thp) -> Self {
+        self.with("thp", thp)
+    }
+
+    /// Whether the memory is locked: never swapped out, within `RLIMIT_MEMLOCK`.
+    #[must_use]
+    pub fn lock(self, on: bool) -> Self {
+        self.with("lock", on)
+    }
+
+    /// Sets what is told how far a preallocation is, in bytes: done, of total. It is called on the
+    /// thread that caused the preallocation, at most every 100 ms, and once at the end of a
+    /// successful one; a panic in it is caught and ends the calls.
+    ///
+    /// It lives as long as the backend: one that owns the backend, or a claim on it, keeps both
+    /// forever.
+    #[doc(alias = "hostmem_backend_set_progress")]
+    #[must_use]
+    pub fn on_progress(self, callback: impl FnMut(u64, u64) + Send + 'static) -> Self {
+        self.handle.set_progress(Box::new(callback));
+        self
+    }
+
+    /// The id.
+    #[doc(alias = "hostmem_backend_get_id")]
+    pub fn id(&self) -> &str {
+        self.handle.view().id()
+    }
+
+    /// The kind's name.
+    #[doc(alias = "hostmem_backend_get_kind")]
+    pub fn kind(&self) -> &str {
+        self.handle.view().kind()
+    }
+
+    /// A property's effective value, in the form of its type. A node that is unset reads as the
+    /// text `none`.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
+    #[doc(alias = "hostmem_backend_get_bool")]
+    #[doc(alias = "hostmem_backend_get_number")]
+    #[doc(alias = "hostmem_backend_get_list")]
+    pub fn get(&self, property: &str) -> Result<Value> {
+        Value::get(self.handle.view(), property)
+    }
+
+    /// A property's effective value as text, which can be set again. The text of a size is its
+    /// number of bytes in decimal.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
+    #[doc(alias = "hostmem_backend_get_text")]
+    pub fn get_text(&self, property: &str) -> Result<String> {
+        self.handle.view().get_text(property)
+    }
+
+    /// Where a property's value comes from.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
+    #[doc(alias = "hostmem_backend_get_origin")]
+    pub fn origin(&self, property: &str) -> Result<Origin> {
+        self.handle.view().origin(property)
+    }
+
+    /// Checks the whole configuration, then makes, maps, advises, binds and preallocates the
+    /// memory.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the chain, before anything is done; else
+    /// [`Value`](crate::ErrorKind::Value), [`Unsupported`](crate::ErrorKind::Unsupported),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io), with everything
+    /// undone. Either way the error brings the builder back with its properties as they were; it can
+    /// be changed and completed again.
+    #[doc(alias = "hostmem_backend_complete")]
+    pub fn complete(mut self) -> Result<Backend, CompleteError> {
+        let result = match self.deferred.take() {
+            Some(error) => Err(error),
+            None => self.handle.complete(),
+        };
+        match result {
+            Ok(()) => Ok(Backend::from_handle(self.handle)),
+            Err(error) => Err(CompleteError {
+                builder: self,
+                error,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("id", &self.id())
+            .field("kind", &self.kind())
+            .field("deferred", &self.deferred)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a backend could not be completed, and the builder it still is. Displays as the error does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CompleteError {
+    /// To be changed and completed again. The chain's error is forgotten.
+    pub builder: Builder,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl fmt::Display for CompleteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for CompleteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Drops the builder.
+impl From<CompleteError> for Error {
+    fn from(failed: CompleteError) -> Self {
+        failed.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handle::BackendHandle;
+    use crate::sys;
+    use crate::ErrorKind;
+    use std::sync::Mutex;
+
+    const SIZE: u64 = 256 * 1024;
+
+    fn builder() -> Builder {
+        Builder::new("memory-backend-ram", "ram0").unwrap()
+    }
+
+    #[test]
+    fn set_answers_at_once() {
+        let mut builder = builder();
+        let error = builder.set("no-such", true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownProperty);
+        let error = builder.set("size", true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Type);
+        let error = builder.set("size", "1MB").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        let error = builder.set("size", "1\0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        builder.set("size", "256K").unwrap();
+        assert_eq!(builder.get("size").unwrap(), Value::Number(SIZE));
+        assert_eq!(builder.get_text("size").unwrap(), "262144");
+        assert_eq!(builder.origin("size").unwrap(), Origin::User);
+        assert_eq!(builder.origin("dump").unwrap(), Origin::Default);
+    }
+
+    #[test]
+    fn what_was_set_is_read() {
+        let builder = builder()
+            .size(SIZE)
+            .share(true)
+            .reserve(false)
+            .merge(true)
+            .dump(false)
+            .prealloc(true)
+            .prealloc_threads(3)
+            .policy(Policy::Bind, &[3, 0, 1023])
+            .home_node(3)
+            .thp(Thp::Never)
+            .lock(true);
+        assert_eq!(builder.deferred, None);
+        let values: [(&str, Value); 12] = [
+            ("size", SIZE.into()),
+            ("share", true.into()),
+            ("reserve", false.into()),
+            ("merge", true.into()),
+            ("dump", false.into()),
+            ("prealloc", true.into()),
+            ("prealloc-threads", 3u32.into()),
+            ("policy", Policy::Bind.into()),
+            ("host-nodes", [0, 3, 1023].into()),
+            ("home-node", 3u32.into()),
+            ("thp", Thp::Never.into()),
+            ("lock", true.into()),
+        ];
+        for (name, value) in values {
+            assert_eq!(builder.get(name).unwrap(), value, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_value_can_be_set_again() {
+        let mut builder = builder();
+        for property in crate::properties() {
+            let name = property.name();
+            let Ok(value) = builder.get(name) else {
+                // Of another kind.
+                continue;
+            };
+            let text = builder.get_text(name).unwrap();
+            // A size that was never set is no size to set.
+            if name != "size" {
+                builder.set(name, value.clone()).unwrap();
+            }
+            // An empty set is set as a list only.
+            if name != "size" && value != Value::List(Vec::new()) {
+                builder.set(name, text).unwrap();
+            }
+            assert_eq!(builder.get(name).unwrap(), value, "{name}");
+        }
+        assert_eq!(builder.get("home-node").unwrap(), "none".into());
+    }
+
+    #[test]
+    fn the_first_error_of_a_chain_is_the_one_returned() {
+        let failed = builder()
+            .size(SIZE)
+            .prealloc_threads(0)
+            .home_node(1024)
+            .complete()
+            .unwrap_err();
+        assert_eq!(failed.error.kind(), ErrorKind::Value);
+        let message = failed.to_string();
+        assert!(message.contains("prealloc-threads"), "{message}");
+        assert_eq!(message, failed.error.to_string());
+        // It is forgotten.
+        failed.builder.complete().unwrap();
+    }
+
+    #[test]
+    fn a_builder_that_comes_back_can_be_completed() {
+        let failed = builder().complete().unwrap_err();
+        assert_eq!(failed.error.kind(), ErrorKind::Value);
+        assert!(failed.error.to_string().contains("size"), "{failed}");
+        let backend = failed.builder.size(SIZE).complete().unwrap();
+        assert_eq!(backend.get_text("size").unwrap(), SIZE.to_string());
+    }
+
+    #[test]
+    fn progress_ends_at_the_total() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let report = Arc::clone(&seen);
+        let backend = builder()
+            .size(SIZE)
+            .prealloc(true)
+            .on_progress(move |done, total| report.lock().unwrap().push((done, total)))
+            .complete()
+            .unwrap();
+        let progress = backend.progress();
+        assert_eq!((progress.done, progress.total), (SIZE, SIZE));
+        assert_eq!(seen.lock().unwrap().last(), Some(&(SIZE, SIZE)));
+        let result = backend.prealloc_result().unwrap();
+        assert_eq!(result.bytes, SIZE);
+        assert!(result.threads >= 1);
+        drop(backend);
+        // The callback went with the backend.
+        assert_eq!(Arc::strong_count(&seen), 1);
+    }
+
+    #[test]
+    fn a_panic_in_the_progress_callback_does_no_harm() {
+        let backend = builder()
+            .size(SIZE)
+            .prealloc(true)
+            .on_progress(|_, _| panic!("from the callback"))
+            .complete()
+            .unwrap();
+        assert_eq!(backend.progress().done, SIZE);
+    }
+
+    #[test]
+    fn nothing_was_preallocated_unless_asked_for() {
+        let backend = builder().size(SIZE).complete().unwrap();
+        assert_eq!(backend.prealloc_result(), None);
+        assert_eq!(backend.progress(), crate::Progress::default());
+        assert_eq!(backend.placement().unwrap().resident, 0);
+        backend.set("prealloc", true).unwrap();
+        assert_eq!(backend.placement().unwrap().resident, SIZE);
+    }
+
+    /// Runs `check` in the progress callback of a preallocation that `run` starts.
+    fn while_preallocating(
+        builder: Builder,
+        run: impl FnOnce(&BackendHandle),
+        check: impl Fn(&BackendHandle) + Send + 'static,
+    ) {
+        let calls = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&calls);
+        let handle = Arc::clone(&builder.handle);
+        let weak = Arc::downgrade(&handle);
+        // A panic in the callback is caught, so what counts is that its end is reached.
+        let _builder = builder.on_progress(move |_, _| {
+            check(&weak.upgrade().unwrap());
+            *counted.lock().unwrap() += 1;
+        });
+        run(&handle);
+        assert!(*calls.lock().unwrap() > 0, "the callback got to its end");
+    }
+
+    #[test]
+    fn nothing_happens_to_a_backend_that_is_completing() {
+        let builder = builder().size(SIZE).prealloc(true);
+        let run = |handle: &BackendHandle| handle.complete().unwrap();
+        while_preallocating(builder, run, |handle| {
+            let kind = |result: Result<()>| result.unwrap_err().kind();
+            assert_eq!(
+                handle.view().state(),
+                sys::hostmem_state::HOSTMEM_STATE_COMPLETING
+            );
+            assert_eq!(kind(handle.complete()), ErrorKind::Busy);
+            assert_eq!(kind(handle.delete()), ErrorKind::Busy);
+            assert_eq!(kind(handle.view().can_be_deleted()), ErrorKind::Busy);
+            for property in crate::properties().map(|property| property.name()) {
+                let text = match property {
+                    "size" => "1M".into(),
+                    "host-nodes" => "0".into(),
+                    _ => handle.view().get_text(property).unwrap(),
+                };
+                assert_eq!(kind(handle.set_text(property, &text)), ErrorKind::State);
+            }
+            assert_eq!(handle.view().get_number("size").unwrap(), SIZE);
+            assert_eq!(handle.view().progress(), (SIZE, SIZE));
+        });
+    }
+
+    #[test]
+    fn a_preallocation_of_ready_memory_keeps_out_what_would_disturb_it() {
+        let builder = builder().size(SIZE);
+        let run = |handle: &BackendHandle| {
+            handle.complete().unwrap();
+            handle.set_bool("prealloc", true).unwrap();
+            handle.delete().unwrap();
+        };
+        while_preallocating(builder, run, |handle| {
+            let kind = |result: Result<()>| result.unwrap_err().kind();
+            assert_eq!(kind(handle.delete()), ErrorKind::Busy);
+            assert_eq!(kind(handle.complete()), ErrorKind::State);
+            assert_eq!(kind(handle.set_bool("prealloc", true)), ErrorKind::Busy);
+            assert_eq!(kind(handle.set_text("policy", "local")), ErrorKind::Busy);
+            // What does not disturb it goes on.
+            handle.set_bool("dump", false).unwrap();
+            assert!(!handle.view().get_bool("dump").unwrap());
+            assert!(!handle.view().get_bool("prealloc").unwrap());
+            assert!(handle.view().placement().is_ok());
+        });
+    }
+}

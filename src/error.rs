@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What went wrong: a kind for programs, a message for people.
+
+use std::error::Error as StdError;
+use std::io;
+use std::mem;
+use std::panic::catch_unwind;
+use std::panic::AssertUnwindSafe;
+
+use crate::sys;
+use crate::sys::hostmem_error_kind as RawKind;
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure: its [kind](Error::kind), the errno of the system call that failed, if one did, and one
+/// line for people that names the backend, the property, the value, what was expected and, where
+/// one exists, the way out.
+#[doc(alias = "hostmem_error")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    os_error: Option<i32>,
+    message: String,
+}
+
+/// What went wrong, for programs.
+#[doc(alias = "hostmem_error_kind")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The kind of object has no property of that name.
+    UnknownProperty,
+    /// The value has another type than the property.
+    Type,
+    /// The value, or its combination with others, is not allowed.
+    Value,
+    /// Not in this state of the object.
+    State,
+    /// Somebody holds the object, or an operation on it is running.
+    Busy,
+    /// This kernel, host or build cannot do it.
+    Unsupported,
+    /// Memory, address space or huge pages are short.
+    NoMemory,
+    /// A system call failed for another reason.
+    Io,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            os_error: None,
+            message: message.into(),
+        }
+    }
+
+    /// What went wrong, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The errno of the system call that failed; `None` where none did.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.os_error
+    }
+
+    pub(crate) fn from_raw(raw: &sys::hostmem_error) -> Self {
+        let message: Vec<u8> = raw
+            .message
+            .iter()
+            .map(|&byte| byte as u8)
+            .take_while(|&byte| byte != 0)
+            .collect();
+        Self {
+            kind: ErrorKind::from_raw(raw.kind),
+            os_error: (raw.os_error != 0).then_some(raw.os_error),
+            message: String::from_utf8_lossy(&message).into_owned(),
+        }
+    }
+
+    /// The record for C: one line, cut where it is too long.
+    pub(crate) fn to_raw(&self) -> sys::hostmem_error {
+        const CUT: &str = "...";
+        let mut raw = empty_raw();
+        raw.kind = self.kind.to_raw();
+        raw.os_error = self.os_error.unwrap_or(0);
+        let mut line = self.message.replace(|c: char| c.is_control(), " ");
+        if line.len() >= raw.message.len() {
+            let mut end = raw.message.len() - 1 - CUT.len();
+            while !line.is_char_boundary(end) {
+                end -= 1;
+            }
+            line.truncate(end);
+            line.push_str(CUT);
+        }
+        for (to, from) in raw.message.iter_mut().zip(line.bytes()) {
+            *to = from as _;
+        }
+        raw
+    }
+
+    /// What an implementor's own error says, as ours.
+    pub(crate) fn from_foreign(
+        prefix: &str,
+        error: &(dyn StdError + Send + Sync + 'static),
+    ) -> Self {
+        if let Some(own) = error.downcast_ref::<Self>() {
+            return own.clone();
+        }
+        let mut message = format!("{prefix}: {error}");
+        let mut os_error = None;
+        let mut link: Option<&(dyn StdError + 'static)> = Some(error);
+        let mut first = true;
+        while let Some(error) = link {
+            if !first {
+                message.push_str(&format!(": {error}"));
+            }
+            first = false;
+            os_error = os_error.or(error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error));
+            link = error.source();
+        }
+        Self {
+            kind: ErrorKind::Io,
+            os_error,
+            message,
+        }
+    }
+}
+
+/// Keeps a panic out of C: the message of one that was caught.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let payload = match payload.downcast::<&str>() {
+            Ok(text) => return text.to_string(),
+            Err(payload) => payload,
+        };
+        match payload.downcast::<String>() {
+            Ok(text) => *text,
+            Err(payload) => {
+                // Dropping it may panic again.
+                mem::forget(payload);
+                String::new()
+            }
+        }
+    })
+}
+
+/// What C writes an error to.
+pub(crate) fn empty_raw() -> sys::hostmem_error {
+    sys::hostmem_error {
+        kind: RawKind(0),
+        os_error: 0,
+        message: [0; sys::HOSTMEM_MESSAGE_SIZE as usize],
+    }
+}
+
+impl ErrorKind {
+    fn from_raw(kind: RawKind) -> Self {
+        match kind {
+            RawKind::HOSTMEM_ERROR_UNKNOWN_PROPERTY => Self::UnknownProperty,
+            RawKind::HOSTMEM_ERROR_TYPE => Self::Type,
+            RawKind::HOSTMEM_ERROR_VALUE => Self::Value,
+            RawKind::HOSTMEM_ERROR_STATE => Self::State,
+            RawKind::HOSTMEM_ERROR_BUSY => Self::Busy,
+            RawKind::HOSTMEM_ERROR_UNSUPPORTED => Self::Unsupported,
+            RawKind::HOSTMEM_ERROR_NO_MEMORY => Self::NoMemory,
+            // IO, and anything that C has no name for.
+            _ => Self::Io,
+        }
+    }
+
+    fn to_raw(self) -> RawKind {
+        match self {
+            Self::UnknownProperty => RawKind::HOSTMEM_ERROR_UNKNOWN_PROPERTY,
+            Self::Type => RawKind::HOSTMEM_ERROR_TYPE,
+            Self::Value => RawKind::HOSTMEM_ERROR_VALUE,
+            Self::State => RawKind::HOSTMEM_ERROR_STATE,
+            Self::Busy => RawKind::HOSTMEM_ERROR_BUSY,
+            Self::Unsupported => RawKind::HOSTMEM_ERROR_UNSUPPORTED,
+            Self::NoMemory => RawKind::HOSTMEM_ERROR_NO_MEMORY,
+            Self::Io => RawKind::HOSTMEM_ERROR_IO,
+        }
+    }
+}
+
+impl From<ErrorKind> for io::ErrorKind {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::UnknownProperty | ErrorKind::Type | ErrorKind::Value => Self::InvalidInput,
+            ErrorKind::Busy => Self::ResourceBusy,
+            ErrorKind::Unsupported => Self::Unsupported,
+            ErrorKind::NoMemory => Self::OutOfMemory,
+            ErrorKind::State | ErrorKind::Io => Self::Other,
+        }
+    }
+}
+
+/// Keeps the message and the kind; the errno stays readable through the
+/// [inner error](std::io::Error::get_ref).
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind.into(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_the_way_to_c_and_back() {
+        let error = Error {
+            kind: ErrorKind::Busy,
+            os_error: Some(16),
+            message: "ram0: é".into(),
+        };
+        assert_eq!(Error::from_raw(&error.to_raw()), error);
+    }
+
+    #[test]
+    fn is_one_line_of_whole_characters_for_c() {
+        let size = sys::HOSTMEM_MESSAGE_SIZE as usize;
+        let error = Error::new(ErrorKind::Io, "a\nb\0".to_owned() + &"é".repeat(size));
+        let back = Error::from_raw(&error.to_raw()).to_string();
+        assert!(back.starts_with("a b é"), "{back}");
+        assert!(back.ends_with("é..."), "{back}");
+        assert!(back.len() < size, "{}", back.len());
+    }
+
+    #[test]
+    fn an_unknown_kind_is_io() {
+        let mut raw = empty_raw();
+        raw.kind = RawKind(77);
+        assert_eq!(Error::from_raw(&raw).kind(), ErrorKind::Io);
+    }
+}

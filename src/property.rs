@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The property table.
+
+use crate::handle;
+use crate::sys;
+
+/// One row of the property table: what a property is called, takes and means.
+#[doc(alias = "hostmem_property")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Property {
+    pub(crate) name: &'static str,
+    pub(crate) value_type: PropertyType,
+    pub(crate) settable: Settable,
+    pub(crate) default_text: &'static str,
+    pub(crate) choices: Vec<&'static str>,
+    pub(crate) kinds: Option<Vec<&'static str>>,
+    pub(crate) description: &'static str,
+}
+
+impl Property {
+    /// The name, as in an option string.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What its value is.
+    pub fn value_type(&self) -> PropertyType {
+        self.value_type
+    }
+
+    /// When it may be set.
+    pub fn settable(&self) -> Settable {
+        self.settable
+    }
+
+    /// The value of a fresh object as text, or in words where that depends on host, kind or
+    /// [`Defaults`](crate::Defaults). Empty where there is none.
+    pub fn default_text(&self) -> &'static str {
+        self.default_text
+    }
+
+    /// The choices of a [`PropertyType::Enum`]; of another type there are none.
+    pub fn choices(&self) -> &[&'static str] {
+        &self.choices
+    }
+
+    /// The kinds that have it; `None`: all kinds.
+    pub fn kinds(&self) -> Option<&[&'static str]> {
+        self.kinds.as_deref()
+    }
+
+    /// One sentence for people.
+    pub fn description(&self) -> &'static str {
+        self.description
+    }
+}
+
+/// The rows of the property table, in alphabetical order.
+#[doc(alias = "hostmem_property_get")]
+pub fn properties() -> impl Iterator<Item = Property> {
+    (0..).map_while(handle::property)
+}
+
+pub(crate) fn find(name: &str) -> Option<Property> {
+    properties().find(|property| property.name == name)
+}
+
+/// What a property's value is, and how it is written as text.
+#[doc(alias = "hostmem_type")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PropertyType {
+    /// `on`, `yes`, `true`, `y`; `off`, `no`, `false`, `n`.
+    Bool,
+    /// Bytes: decimal, fraction or 0x hex, then one of `B k K M G T P E` (powers of 1024).
+    Size,
+    /// Decimal or 0x hex.
+    Uint32,
+    /// One of the [choices](Property::choices).
+    Enum,
+    /// A set of NUMA nodes: ids and ranges, `0-1,3`.
+    Nodes,
+    /// One NUMA node id, or `none`.
+    Node,
+    /// The id of another object, or empty for none.
+    Link,
+}
+
+impl PropertyType {
+    pub(crate) fn from_raw(raw: sys::hostmem_type) -> Self {
+        match raw {
+            sys::hostmem_type::HOSTMEM_TYPE_BOOL => Self::Bool,
+            sys::hostmem_type::HOSTMEM_TYPE_SIZE => Self::Size,
+            sys::hostmem_type::HOSTMEM_TYPE_UINT32 => Self::Uint32,
+            sys::hostmem_type::HOSTMEM_TYPE_ENUM => Self::Enum,
+            sys::hostmem_type::HOSTMEM_TYPE_NODES => Self::Nodes,
+            sys::hostmem_type::HOSTMEM_TYPE_NODE => Self::Node,
+            // Link, and anything that C has no name for: read and set as text, as every type can.
+            _ => Self::Link,
+        }
+    }
+}
+
+/// When a property may be set. While a backend is completing nothing may be.
+#[doc(alias = "hostmem_settable")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Settable {
+    /// While configuring only.
+    Configuring,
+    /// Also when ready or mapped, and then it acts at once.
+    Always,
+    /// Also when ready or mapped; used by the next preallocation.
+    LaterUse,
+}
+
+impl Settable {
+    pub(crate) fn from_raw(raw: sys::hostmem_settable) -> Self {
+        match raw {
+            sys::hostmem_settable::HOSTMEM_SETTABLE_ALWAYS => Self::Always,
+            sys::hostmem_settable::HOSTMEM_SETTABLE_LATER_USE => Self::LaterUse,
+            // The narrowest one for anything that C has no name for.
+            _ => Self::Configuring,
+        }
+    }
+}
+
+/// Where a property's value comes from. A later one replaces an earlier one.
+#[doc(alias = "hostmem_origin")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// The table or the [`Defaults`](crate::Defaults).
+    Default,
+    /// A compat value of the [set](crate::Objects::with_compat).
+    Compat,
+    /// Set on the object itself.
+    User,
+}
+
+impl Origin {
+    pub(crate) fn from_raw(raw: sys::hostmem_origin) -> Self {
+        match raw {
+            sys::hostmem_origin::HOSTMEM_ORIGIN_DEFAULT => Self::Default,
+            sys::hostmem_origin::HOSTMEM_ORIGIN_COMPAT => Self::Compat,
+            // What nobody else claims is the user's.
+            _ => Self::User,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_alphabetical_and_complete() {
+        let table: Vec<_> = properties().collect();
+        let names: Vec<_> = table.iter().map(Property::name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        for property in &table {
+            assert!(!property.description().is_empty(), "{}", property.name());
+            assert_eq!(
+                property.value_type() == PropertyType::Enum,
+                !property.choices().is_empty(),
+                "{}",
+                property.name()
+            );
+        }
+    }
+
+    #[test]
+    fn a_property_is_found_by_name() {
+        assert_eq!(find("size").unwrap().value_type(), PropertyType::Size);
+        assert_eq!(find("dump").unwrap().settable(), Settable::Always);
+        assert_eq!(find("no-such"), None);
+    }
+}

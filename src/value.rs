@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Values of properties, typed or as text.
+
+use crate::handle::BackendHandle;
+use crate::handle::BackendView;
+use crate::property;
+use crate::property::PropertyType;
+use crate::Result;
+
+/// A property's value. Text fits every type; [`PropertyType`] says in which form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Value {
+    /// For [`PropertyType::Bool`].
+    Bool(bool),
+    /// For [`PropertyType::Size`] in bytes, [`PropertyType::Uint32`] and [`PropertyType::Node`].
+    Number(u64),
+    /// For [`PropertyType::Nodes`]: the whole set, in any order; empty for none.
+    List(Vec<u32>),
+    /// For every type.
+    Text(String),
+}
+
+impl Value {
+    pub(crate) fn set(&self, backend: &BackendHandle, name: &str) -> Result<()> {
+        match self {
+            Self::Bool(value) => backend.set_bool(name, *value),
+            Self::Number(value) => backend.set_number(name, *value),
+            Self::List(values) => backend.set_list(name, values),
+            Self::Text(text) => backend.set_text(name, text),
+        }
+    }
+
+    /// The value as the property's type says; as text where no other form can hold it.
+    pub(crate) fn get(backend: BackendView<'_>, name: &str) -> Result<Self> {
+        match property::find(name).map(|property| property.value_type) {
+            Some(PropertyType::Bool) => backend.get_bool(name).map(Self::Bool),
+            Some(PropertyType::Size | PropertyType::Uint32) => {
+                backend.get_number(name).map(Self::Number)
+            }
+            Some(PropertyType::Node) => match backend.get_number(name)? {
+                u64::MAX => backend.get_text(name).map(Self::Text),
+                node => Ok(Self::Number(node)),
+            },
+            Some(PropertyType::Nodes) => backend.get_list(name).map(Self::List),
+            _ => backend.get_text(name).map(Self::Text),
+        }
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Number(value.into())
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Number(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&[u32]> for Value {
+    fn from(values: &[u32]) -> Self {
+        Self::List(values.into())
+    }
+}
+
+impl<const N: usize> From<[u32; N]> for Value {
+    fn from(values: [u32; N]) -> Self {
+        Self::List(values.into())
+    }
+}
+
+impl From<Vec<u32>> for Value {
+    fn from(values: Vec<u32>) -> Self {
+        Self::List(values)
+    }
+}
+
+/// Which NUMA nodes memory comes from; the property `policy`. Each but [`Default`](Policy::Default)
+/// and [`Local`](Policy::Local) needs host nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Nothing is asked of the kernel: memory follows the process. No host nodes.
+    #[default]
+    Default,
+    /// From the host nodes while they have some, else from the nearest other. On a kernel before
+    /// 5.15 of one node only.
+    Preferred,
+    /// From the host nodes only; a shortage there is an error.
+    Bind,
+    /// Page by page in turn from the host nodes.
+    Interleave,
+    /// As [`Preferred`](Policy::Preferred), refused by a kernel before 5.15 for one node too.
+    PreferredMany,
+    /// In turn from the host nodes, as many pages each as the host's weights say. Linux 6.9.
+    WeightedInterleave,
+    /// From the node of the CPU that touches it first. No host nodes.
+    Local,
+}
+
+impl Policy {
+    /// The name, as in an option string.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Preferred => "preferred",
+            Self::Bind => "bind",
+            Self::Interleave => "interleave",
+            Self::PreferredMany => "preferred-many",
+            Self::WeightedInterleave => "weighted-interleave",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl From<Policy> for Value {
+    fn from(policy: Policy) -> Self {
+        policy.as_str().into()
+    }
+}
+
+/// Whether transparent huge pages back the memory; the property `thp`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Thp {
+    /// Asked for where the memory is big and aligned enough.
+    #[default]
+    Auto,
+    /// Asked for.
+    Always,
+    /// Forbidden.
+    Never,
+}
+
+impl Thp {
+    /// The name, as in an option string.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl From<Thp> for Value {
+    fn from(thp: Thp) -> Self {
+        thp.as_str().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choices(name: &str) -> Vec<&'static str> {
+        property::find(name).unwrap().choices
+    }
+
+    #[test]
+    fn the_names_are_the_tables() {
+        let mut policies = [
+            Policy::Default,
+            Policy::Preferred,
+            Policy::Bind,
+            Policy::Interleave,
+            Policy::PreferredMany,
+            Policy::WeightedInterleave,
+            Policy::Local,
+        ]
+        .map(Policy::as_str);
+        let mut expected = choices("policy");
+        policies.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(expected, policies);
+
+        let mut thp = [Thp::Auto, Thp::Always, Thp::Never].map(Thp::as_str);
+        let mut expected = choices("thp");
+        thp.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(expected, thp);
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the tests share: children of their own, system calls that fail, and looking for what was
+//! left behind.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::process::Command;
+use std::thread;
+
+use hostmem::Builder;
+use hostmem::Defaults;
+use hostmem::Host;
+use hostmem::Objects;
+use seccompiler::SeccompAction;
+use seccompiler::SeccompFilter;
+use seccompiler::SeccompRule;
+
+/// The base page size, in bytes.
+pub fn page_size() -> u64 {
+    // SAFETY: sysconf takes any name and touches no memory.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+/// A set of objects with QEMU's defaults.
+pub fn objects() -> Objects {
+    Objects::new(&Host::probe().unwrap(), &Defaults::qemu()).unwrap()
+}
+
+/// A backend of memory-backend-ram that is being configured, from the rest of an option string.
+pub fn ram(options: &str) -> Builder {
+    objects()
+        .parse(&format!("memory-backend-ram,id=ram0,{options}"))
+        .unwrap()
+}
+
+/// Says that a test, or a part of it, did not run, and why.
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
+const CHILD: &str = "HOSTMEM_TEST_CHILD";
+
+/// Runs the body in a process of its own, which is this test binary with only the named test: for
+/// what changes limits, filters or credentials, or counts what the whole process has.
+pub fn in_child(test: &str, body: impl FnOnce()) {
+    if env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args([test, "--exact", "--test-threads=1", "--nocapture"])
+        .env(CHILD, "1")
+        // What the allocator keeps is then in the heap, apart from all other mappings.
+        .env("MALLOC_ARENA_MAX", "1")
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && stdout.contains("1 passed"),
+        "child {test}: {}\n{stdout}\n{stderr}",
+        output.status
+    );
+    eprint!("{stderr}");
+}
+
+/// A system call that shall fail, and how.
+pub struct Refusal {
+    pub call: libc::c_long,
+    /// Only where each argument of that index, masked, has that value: (index, mask, value).
+    pub only: Vec<(u8, u64, u64)>,
+    pub errno: libc::c_int,
+}
+
+impl Refusal {
+    pub fn new(call: libc::c_long, errno: libc::c_int) -> Self {
+        Self {
+            call,
+            only: Vec::new(),
+            errno,
+        }
+    }
+
+    pub fn only(mut self, argument: u8, value: u64) -> Self {
+        self.only.push((argument, u64::MAX, value));
+        self
+    }
+
+    pub fn only_masked(mut self, argument: u8, mask: u64, value: u64) -> Self {
+        self.only.push((argument, mask, value));
+        self
+    }
+
+    /// Installs it for the calling thread and what that creates; for good.
+    pub fn install(&self) {
+        use seccompiler::SeccompCmpArgLen::Qword;
+        use seccompiler::SeccompCmpOp::MaskedEq;
+        let conditions: Vec<_> = self
+            .only
+            .iter()
+            .map(|&(argument, mask, value)| {
+                seccompiler::SeccompCondition::new(argument, Qword, MaskedEq(mask), value).unwrap()
+            })
+            .collect();
+        let rules = match conditions.len() {
+            0 => Vec::new(),
+            _ => vec![SeccompRule::new(conditions).unwrap()],
+        };
+        let filter = SeccompFilter::new(
+            BTreeMap::from([(self.call, rules)]),
+            SeccompAction::Allow,
+            SeccompAction::Errno(self.errno as u32),
+            env::consts::ARCH.try_into().unwrap(),
+        )
+        .unwrap();
+        let program: seccompiler::BpfProgram = filter.try_into().unwrap();
+        seccompiler::apply_filter(&program).unwrap();
+    }
+}
+
+/// Runs the body on a thread of its own for which the calls fail.
+pub fn refusing<T: Send>(refusals: &[Refusal], body: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            refusals.iter().for_each(Refusal::install);
+            body()
+        });
+        worker.join().unwrap()
+    })
+}
+
+/// What a process has that a failed call must not add to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Belongings {
+    mappings: Vec<String>,
+    descriptors: Vec<String>,
+    threads: usize,
+}
+
+impl Belongings {
+    pub fn now() -> Self {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+        let mut descriptors: Vec<_> = descriptors
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .map(|link| link.display().to_string())
+            .filter(|link| !link.starts_with("/proc/"))
+            .collect();
+        descriptors.sort();
+        Self {
+            mappings: maps
+                .lines()
+                .filter(|line| !line.ends_with("[heap]") && !line.ends_with("[stack]"))
+                .map(str::to_owned)
+                .collect(),
+            descriptors,
+            threads: fs::read_dir("/proc/self/task").unwrap().count(),
+        }
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+}
+
+/// The entries of /proc/self/smaps that begin inside a range: each header with its fields.
+pub fn smaps(address: u64, size: u64) -> Vec<(String, BTreeMap<String, String>)> {
+    let text = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut entries: Vec<(String, BTreeMap<String, String>)> = Vec::new();
+    for line in text.lines() {
+        match line.split_once(':') {
+            Some((name, value)) if !name.contains(' ') => {
+                let fields = &mut entries.last_mut().unwrap().1;
+                fields.insert(name.to_owned(), value.trim().to_owned());
+            }
+            _ => entries.push((line.to_owned(), BTreeMap::new())),
+        }
+    }
+    entries.retain(|(header, _)| {
+        let start = header.split('-').next().unwrap();
+        let start = u64::from_str_radix(start, 16).unwrap();
+        (address..address + size).contains(&start)
+    });
+    entries
+}
+
+/// The VmFlags of the one mapping that begins at an address.
+pub fn vm_flags(address: *const u8) -> Vec<String> {
+    let entries = smaps(address as u64, 1);
+    assert_eq!(entries.len(), 1, "one mapping begins at {address:?}");
+    let flags = entries[0].1["VmFlags"].split(' ').map(str::to_owned);
+    flags.collect()
+}
