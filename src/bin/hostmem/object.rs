@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An object as the command line gives it: an option string, or JSON.
+
+use hostmem::properties;
+use hostmem::Builder;
+use hostmem::Objects;
+use hostmem::PropertyType;
+use hostmem::Value;
+use serde_json::Map;
+use serde_json::Value as Json;
+
+use crate::Result;
+
+/// Begins the backend that `text` describes.
+pub(crate) fn parse(objects: &Objects, text: &str) -> Result<Builder> {
+    if text.trim_start().starts_with('{') {
+        from_json(objects, text)
+    } else {
+        Ok(objects.parse(text)?)
+    }
+}
+
+fn from_json(objects: &Objects, text: &str) -> Result<Builder> {
+    let object: Map<String, Json> =
+        serde_json::from_str(text).map_err(|error| format!("JSON object: {error}"))?;
+    let kind = required(&object, "qom-type", "memory-backend-ram")?;
+    let id = required(&object, "id", "ram0")?;
+    let mut builder = objects.builder(kind, id)?;
+    for (name, json) in &object {
+        if name != "qom-type" && name != "id" {
+            builder.set(name, value(id, name, json)?)?;
+        }
+    }
+    Ok(builder)
+}
+
+fn required<'a>(object: &'a Map<String, Json>, key: &str, example: &str) -> Result<&'a str> {
+    object.get(key).and_then(Json::as_str).ok_or_else(|| {
+        format!("JSON object: {key} is missing or no string; add \"{key}\": \"{example}\"").into()
+    })
+}
+
+/// The value in the one JSON form that its property has. A property that does not exist is left
+/// for the library to refuse.
+fn value(id: &str, name: &str, json: &Json) -> Result<Value> {
+    let value_type = properties()
+        .find(|property| property.name() == name)
+        .map(|property| property.value_type());
+    let (value, expected) = match value_type {
+        Some(PropertyType::Bool) => (json.as_bool().map(Value::Bool), "true or false"),
+        Some(PropertyType::Size) => (json.as_u64().map(Value::Number), "a number of bytes"),
+        Some(PropertyType::Uint32 | PropertyType::Node) => {
+            (json.as_u64().map(Value::Number), "a whole number")
+        }
+        Some(PropertyType::Nodes) => (nodes(json).map(Value::List), "an array of node ids"),
+        Some(_) => (text(json), "a string"),
+        None => (Some(Value::Text(json.to_string())), "a value"),
+    };
+    value.ok_or_else(|| format!("{id}: {name}: {json} is not {expected}").into())
+}
+
+fn nodes(json: &Json) -> Option<Vec<u32>> {
+    let node = |json: &Json| u32::try_from(json.as_u64()?).ok();
+    json.as_array()?.iter().map(node).collect()
+}
+
+fn text(json: &Json) -> Option<Value> {
+    json.as_str().map(Value::from)
+}
