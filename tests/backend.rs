@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Completing: every step that fails is undone, and can be tried again.
+
+mod common;
+
+use common::in_child;
+use common::ram;
+use common::refusing;
+use common::Belongings;
+use common::Refusal;
+use hostmem::Backend;
+use hostmem::Builder;
+use hostmem::ErrorKind;
+use hostmem::State;
+
+/// Not a size that anything else here has, so that conditions on it hit nothing else.
+const SIZE: u64 = 37 * 0x10_0000;
+
+fn madvise(advice: libc::c_int, errno: libc::c_int) -> Refusal {
+    Refusal::new(libc::SYS_madvise, errno)
+        .only(1, SIZE)
+        .only(2, advice as u64)
+}
+
+/// A step of completing that fails, the backends that have the step, and the error it becomes.
+struct Case {
+    name: &'static str,
+    refusal: fn() -> Refusal,
+    options: &'static [&'static str],
+    kind: ErrorKind,
+    words: &'static str,
+}
+
+const PRIVATE: &str = "";
+const SHARED: &str = ",share=on";
+const BOTH: &[&str] = &[PRIVATE, SHARED];
+
+const CASES: &[Case] = &[
+    Case {
+        name: "memfd_create without descriptors left",
+        refusal: || Refusal::new(libc::SYS_memfd_create, libc::EMFILE),
+        options: &[SHARED],
+        kind: ErrorKind::NoMemory,
+        words: "memfd",
+    },
+    Case {
+        name: "memfd_create forbidden",
+        refusal: || Refusal::new(libc::SYS_memfd_create, libc::EPERM),
+        options: &[SHARED],
+        kind: ErrorKind::Io,
+        words: "memfd",
+    },
+    Case {
+        name: "ftruncate",
+        refusal: || Refusal::new(libc::SYS_ftruncate, libc::ENOSPC),
+        options: &[SHARED],
+        kind: ErrorKind::NoMemory,
+        words: "share=on",
+    },
+    Case {
+        name: "looking at the descriptor",
+        refusal: || Refusal::new(libc::SYS_fstatfs, libc::EIO),
+        options: &[SHARED],
+        kind: ErrorKind::Io,
+        words: "backing",
+    },
+    Case {
+        name: "reserving address space",
+        refusal: || {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            Refusal::new(libc::SYS_mmap, libc::ENOMEM).only(3, flags as u64)
+        },
+        options: BOTH,
+        kind: ErrorKind::NoMemory,
+        words: "RLIMIT_AS",
+    },
+    Case {
+        name: "mapping",
+        refusal: || {
+            Refusal::new(libc::SYS_mmap, libc::ENOMEM)
+                .only(1, SIZE)
+                .only_masked(3, libc::MAP_FIXED as u64, libc::MAP_FIXED as u64)
+        },
+        options: BOTH,
+        kind: ErrorKind::NoMemory,
+        words: "cannot map",
+    },
+    Case {
+        name: "sealing",
+        refusal: || Refusal::new(libc::SYS_fcntl, libc::EPERM).only(1, libc::F_ADD_SEALS as u64),
+        options: &[SHARED],
+        kind: ErrorKind::Io,
+        words: "seal",
+    },
+    Case {
+        name: "MADV_HUGEPAGE",
+        refusal: || madvise(libc::MADV_HUGEPAGE, libc::EPERM),
+        options: BOTH,
+        kind: ErrorKind::Io,
+        words: "thp",
+    },
+    Case {
+        name: "MADV_HUGEPAGE on a kernel without it",
+        refusal: || madvise(libc::MADV_HUGEPAGE, libc::EINVAL),
+        options: &[",thp=always"],
+        kind: ErrorKind::Unsupported,
+        words: "thp=always",
+    },
+    Case {
+        name: "MADV_NOHUGEPAGE",
+        refusal: || madvise(libc::MADV_NOHUGEPAGE, libc::EPERM),
+        options: &[",thp=never"],
+        kind: ErrorKind::Io,
+        words: "thp",
+    },
+    Case {
+        name: "MADV_DONTFORK",
+        refusal: || madvise(libc::MADV_DONTFORK, libc::EPERM),
+        options: BOTH,
+        kind: ErrorKind::Io,
+        words: "MADV_DONTFORK",
+    },
+    Case {
+        name: "MADV_MERGEABLE",
+        refusal: || madvise(libc::MADV_MERGEABLE, libc::ENOMEM),
+        options: BOTH,
+        kind: ErrorKind::NoMemory,
+        words: "merge",
+    },
+    Case {
+        name: "MADV_MERGEABLE on a kernel without it",
+        refusal: || madvise(libc::MADV_MERGEABLE, libc::EINVAL),
+        options: &[",merge=on"],
+        kind: ErrorKind::Unsupported,
+        words: "merge=off",
+    },
+    Case {
+        name: "MADV_UNMERGEABLE",
+        refusal: || madvise(libc::MADV_UNMERGEABLE, libc::EPERM),
+        options: &[",merge=off"],
+        kind: ErrorKind::Io,
+        words: "merge",
+    },
+    Case {
+        name: "MADV_DONTDUMP",
+        refusal: || madvise(libc::MADV_DONTDUMP, libc::EPERM),
+        options: &[",dump=off"],
+        kind: ErrorKind::Io,
+        words: "dump",
+    },
+    Case {
+        name: "MADV_DODUMP",
+        refusal: || madvise(libc::MADV_DODUMP, libc::EPERM),
+        options: BOTH,
+        kind: ErrorKind::Io,
+        words: "dump",
+    },
+    #[cfg(feature = "numa")]
+    Case {
+        name: "mbind",
+        refusal: || Refusal::new(libc::SYS_mbind, libc::EIO),
+        options: &[
+            ",policy=bind,host-nodes=0",
+            ",policy=bind,host-nodes=0,share=on",
+        ],
+        kind: ErrorKind::Io,
+        words: "policy=bind",
+    },
+    Case {
+        name: "mprotect",
+        refusal: || Refusal::new(libc::SYS_mprotect, libc::ENOMEM).only(1, SIZE),
+        options: BOTH,
+        kind: ErrorKind::NoMemory,
+        words: "cannot map",
+    },
+    Case {
+        name: "MADV_POPULATE_WRITE",
+        refusal: || Refusal::new(libc::SYS_madvise, libc::EFAULT).only(2, 23),
+        options: &[",prealloc=on", ",prealloc=on,share=on"],
+        kind: ErrorKind::NoMemory,
+        words: "prealloc",
+    },
+    Case {
+        name: "mlock2",
+        refusal: || Refusal::new(libc::SYS_mlock2, libc::ENOMEM),
+        options: &[",lock=on", ",lock=on,prealloc=on", ",lock=on,share=on"],
+        kind: ErrorKind::NoMemory,
+        words: "RLIMIT_MEMLOCK",
+    },
+];
+
+fn builder(options: &str) -> Builder {
+    ram(&format!("size={SIZE}{options}"))
+}
+
+/// Completes in vain; gives the builder back.
+fn fail(case: &Case, options: &str) -> Builder {
+    let builder = builder(options);
+    let before: Vec<_> = values(&builder);
+    let failed = refusing(&[(case.refusal)()], || builder.complete())
+        .expect_err(&format!("{}{options}", case.name));
+    let message = failed.to_string();
+    assert_eq!(failed.error.kind(), case.kind, "{}: {message}", case.name);
+    assert!(message.contains(case.words), "{}: {message}", case.name);
+    assert!(message.starts_with("ram0: "), "{}: {message}", case.name);
+    assert_eq!(values(&failed.builder), before, "{}", case.name);
+    failed.builder
+}
+
+fn values(builder: &Builder) -> Vec<String> {
+    hostmem::properties()
+        .filter_map(|property| builder.get_text(property.name()).ok())
+        .collect()
+}
+
+#[test]
+fn a_step_that_fails_is_undone_and_can_be_tried_again() {
+    in_child("a_step_that_fails_is_undone_and_can_be_tried_again", || {
+        for case in CASES {
+            for options in case.options {
+                // The first time the allocator maps what it keeps.
+                drop(fail(case, options));
+                let before = Belongings::now();
+                drop(fail(case, options));
+                assert_eq!(Belongings::now(), before, "{}{options}", case.name);
+
+                // It is configuring: everything can be set, and it completes.
+                let mut builder = fail(case, options);
+                builder.set("size", SIZE).unwrap();
+                let backend = builder.complete().unwrap();
+                assert_eq!(backend.state(), State::Ready);
+                drop(backend);
+                assert_eq!(Belongings::now(), before, "{}{options}", case.name);
+            }
+        }
+    });
+}
+
+#[test]
+fn too_little_address_space_is_an_error() {
+    in_child("too_little_address_space_is_an_error", || {
+        let limit = |bytes| {
+            let limit = libc::rlimit {
+                rlim_cur: bytes,
+                rlim_max: libc::RLIM_INFINITY,
+            };
+            // SAFETY: reads the struct given.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        };
+        if std::env::var_os("HOSTMEM_SANITIZER").is_some() {
+            return common::skip("a sanitizer needs all of the address space");
+        }
+        for share in ["off", "on"] {
+            let builder = ram(&format!("size=64G,reserve=off,share={share}"));
+            let before = Belongings::now();
+            limit(32 << 30);
+            let failed = builder.complete().unwrap_err();
+            limit(libc::RLIM_INFINITY);
+            assert_eq!(Belongings::now(), before);
+            assert_eq!(failed.error.kind(), ErrorKind::NoMemory);
+            assert!(failed.to_string().contains("RLIMIT_AS"), "{failed}");
+            assert!(failed.builder.complete().is_ok());
+        }
+    });
+}
+
+/// What only came from defaults and this kernel cannot do is passed over.
+#[test]
+fn advice_the_kernel_lacks_is_skipped_unless_asked_for() {
+    for (advice, options, property, value) in [
+        (libc::MADV_HUGEPAGE, "", "thp", "auto"),
+        (libc::MADV_MERGEABLE, "", "merge", "on"),
+        (libc::MADV_UNMERGEABLE, ",merge=off", "merge", "off"),
+        (libc::MADV_NOHUGEPAGE, ",thp=never", "thp", "never"),
+    ] {
+        let builder = builder(options);
+        let refusals = [madvise(advice, libc::EINVAL)];
+        let backend = refusing(&refusals, || builder.complete().unwrap());
+        assert_eq!(backend.get_text(property).unwrap(), value);
+    }
+}
+
+/// Advice and policy come before any page can be there, so the memory is inaccessible until then.
+#[test]
+fn locking_everything_to_come_populates_by_policy_and_advice() {
+    in_child(
+        "locking_everything_to_come_populates_by_policy_and_advice",
+        || {
+            // SAFETY: takes flags; the child ends with its locks.
+            if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
+                return common::skip("this process may not lock its memory");
+            }
+            let backend = builder(",thp=always").complete().unwrap();
+            let placement = backend.placement().unwrap();
+            assert_eq!(placement.resident, SIZE);
+            let enabled = "/sys/kernel/mm/transparent_hugepage/enabled";
+            let enabled = std::fs::read_to_string(enabled).unwrap_or_default();
+            if enabled.contains("[never]") || enabled.is_empty() {
+                return common::skip("this host has no transparent huge pages");
+            }
+            assert!(placement.huge > 0, "{placement:?}");
+        },
+    );
+}
+
+#[test]
+fn memory_appears_in_the_process_by_name_where_the_kernel_can() {
+    let name = c"probe";
+    // SAFETY: names no memory: length 0.
+    let result = unsafe { libc::prctl(0x53564d41, 0, 0, 0, name.as_ptr()) };
+    let backend = ram("size=64K").complete().unwrap();
+    let claim = backend.claim("test").unwrap();
+    let address = claim.memory().as_ptr() as u64;
+    let header = common::smaps(address, 1).remove(0).0;
+    if result != 0 {
+        assert!(!header.contains("hostmem"), "{header}");
+        return common::skip("this kernel has no names for anonymous memory");
+    }
+    assert!(header.ends_with("[anon:hostmem:ram0]"), "{header}");
+}
+
+/// QEMU's migration knows the memory by this name.
+#[test]
+fn the_name_is_the_id_or_its_path() {
+    let name = |options| builder(options).complete().unwrap().name();
+    assert_eq!(name(""), "ram0");
+    let canonical = ",x-use-canonical-path-for-ramblock-id=on";
+    assert_eq!(name(canonical), "/objects/ram0");
+}
+
+#[test]
+fn what_was_completed_has_its_memory_at_once() {
+    let backend: Backend = builder("").complete().unwrap();
+    assert_eq!(backend.state(), State::Ready);
+    let claim = backend.claim("test").unwrap();
+    assert_eq!(claim.memory().len(), SIZE);
+    assert_eq!(claim.memory().page_size(), common::page_size());
+}

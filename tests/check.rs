@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The whole configuration is checked before anything is made, whatever order it was set in.
+
+mod common;
+
+use std::fs;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use common::in_child;
+use common::page_size;
+use common::ram;
+use common::skip;
+use hostmem::ErrorKind;
+
+/// Completes a configuration that cannot be; returns the kind of error and its message.
+fn refused(options: &str) -> (ErrorKind, String) {
+    let failed = ram(options).complete().unwrap_err();
+    (failed.error.kind(), failed.error.to_string())
+}
+
+#[test]
+fn size_is_required() {
+    let failed = common::objects()
+        .builder("memory-backend-ram", "ram0")
+        .unwrap()
+        .complete()
+        .unwrap_err();
+    assert_eq!(failed.error.kind(), ErrorKind::Value);
+    assert_eq!(
+        failed.error.to_string(),
+        "ram0: size is required, for example size=1G"
+    );
+}
+
+#[test]
+fn size_is_a_multiple_of_the_page_size() {
+    let page = page_size();
+    for (size, good) in [
+        (1, false),
+        (page - 1, false),
+        (page, true),
+        (page + 1, false),
+        (2 * page - 1, false),
+        (2 * page, true),
+    ] {
+        for share in ["off", "on"] {
+            let result = ram(&format!("size={size},share={share}")).complete();
+            assert_eq!(result.is_ok(), good, "size {size}");
+            if let Err(failed) = result {
+                assert_eq!(failed.error.kind(), ErrorKind::Value);
+                let message = failed.error.to_string();
+                assert!(message.contains(&page.to_string()), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_size_wraps() {
+    let page = page_size();
+    for size in [
+        u64::MAX,
+        u64::MAX - page + 1,
+        u64::MAX - 2 * page + 1,
+        1 << 63,
+        (1 << 63) - page,
+        1 << 62,
+        1 << 47,
+    ] {
+        for share in ["off", "on"] {
+            let (kind, message) = refused(&format!("size={size},share={share}"));
+            let expected = [ErrorKind::Value, ErrorKind::NoMemory, ErrorKind::Io];
+            assert!(expected.contains(&kind), "size {size}: {message}");
+            assert!(message.starts_with("ram0: "), "{message}");
+        }
+    }
+}
+
+#[test]
+fn reserve_off_excludes_prealloc_in_either_order() {
+    for options in [
+        "size=1M,reserve=off,prealloc=on",
+        "size=1M,prealloc=on,reserve=off",
+    ] {
+        let (kind, message) = refused(options);
+        assert_eq!(kind, ErrorKind::Value);
+        assert!(
+            message.contains("reserve=off") && message.contains("prealloc=on"),
+            "{message}"
+        );
+    }
+    let _turn = Overcommit::turn();
+    // What is asked for last is what counts: prealloc off and reserve off go together.
+    let mut builder = ram("size=1M,prealloc=on,reserve=off");
+    builder.set("prealloc", false).unwrap();
+    assert!(builder.complete().is_ok());
+}
+
+/// The kernel's overcommit settings, put back in the end. Tests that depend on them take turns.
+struct Overcommit {
+    _turn: MutexGuard<'static, ()>,
+    mode: String,
+    ratio: String,
+}
+
+impl Overcommit {
+    const MODE: &'static str = "/proc/sys/vm/overcommit_memory";
+    const RATIO: &'static str = "/proc/sys/vm/overcommit_ratio";
+
+    fn turn() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Strict accounting with a limit that nobody meets; None without the permission.
+    fn strict() -> Option<Self> {
+        let before = Self {
+            _turn: Self::turn(),
+            mode: fs::read_to_string(Self::MODE).ok()?,
+            ratio: fs::read_to_string(Self::RATIO).ok()?,
+        };
+        fs::write(Self::RATIO, "100000").ok()?;
+        fs::write(Self::MODE, "2").ok()?;
+        Some(before)
+    }
+}
+
+impl Drop for Overcommit {
+    fn drop(&mut self) {
+        fs::write(Self::MODE, &self.mode).unwrap();
+        fs::write(Self::RATIO, &self.ratio).unwrap();
+    }
+}
+
+#[test]
+fn reserve_off_is_effective_or_refused() {
+    let Some(_strict) = Overcommit::strict() else {
+        return skip("/proc/sys/vm/overcommit_memory cannot be set");
+    };
+    let (kind, message) = refused("size=1M,reserve=off");
+    assert_eq!(kind, ErrorKind::Unsupported);
+    assert!(message.contains("overcommit_memory is 2"), "{message}");
+    // Shared memory behind a descriptor is not accounted for as a whole.
+    assert!(ram("size=1M,reserve=off,share=on").complete().is_ok());
+    assert!(ram("size=1M").complete().is_ok());
+}
+
+#[test]
+fn reserve_off_maps_without_reserving() {
+    let _turn = Overcommit::turn();
+    for (options, noreserve) in [("size=1M,reserve=off", true), ("size=1M", false)] {
+        let backend = ram(options).complete().unwrap();
+        let claim = backend.claim("test").unwrap();
+        let flags = common::vm_flags(claim.memory().as_ptr());
+        assert_eq!(flags.contains(&"nr".to_owned()), noreserve, "{options}");
+    }
+}
+
+fn set_limit(resource: libc::__rlimit_resource_t, bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: reads the struct given.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+}
+
+/// Growing a file past the limit would kill the process by SIGXFSZ.
+#[test]
+fn a_size_above_the_file_limit_is_refused() {
+    in_child("a_size_above_the_file_limit_is_refused", || {
+        let page = page_size();
+        let limit = 64 * page;
+        set_limit(libc::RLIMIT_FSIZE, limit);
+        for (size, good) in [(limit - page, true), (limit, true), (limit + page, false)] {
+            let result = ram(&format!("size={size},share=on")).complete();
+            assert_eq!(result.is_ok(), good, "size {size}");
+            if let Err(failed) = result {
+                assert_eq!(failed.error.kind(), ErrorKind::Value);
+                let message = failed.error.to_string();
+                assert!(message.contains("RLIMIT_FSIZE"), "{message}");
+                // It is gone with the limit.
+                set_limit(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
+                assert!(failed.builder.complete().is_ok());
+            }
+        }
+        set_limit(libc::RLIMIT_FSIZE, limit);
+        assert!(ram(&format!("size={}", limit + page)).complete().is_ok());
+    });
+}
+
+/// Root may lock without limit, so the child gives that up.
+#[test]
+fn locking_above_the_limit_is_refused_beforehand() {
+    in_child("locking_above_the_limit_is_refused_beforehand", || {
+        // SAFETY: changes this process's credentials only, which is the child's.
+        if unsafe { libc::geteuid() == 0 && libc::setresuid(65534, 65534, 65534) != 0 } {
+            return skip("the privilege to lock cannot be given up");
+        }
+        let page = page_size();
+        let limit = 64 * page;
+        let now = libc::rlimit {
+            rlim_cur: limit,
+            rlim_max: limit,
+        };
+        // SAFETY: reads the struct given.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &now) }, 0);
+        for (size, good) in [(limit - page, true), (limit, true), (limit + page, false)] {
+            let result = ram(&format!("size={size},lock=on,prealloc=on")).complete();
+            assert_eq!(result.is_ok(), good, "size {size}");
+            if let Err(failed) = result {
+                assert_eq!(failed.error.kind(), ErrorKind::Value);
+                let message = failed.error.to_string();
+                assert!(
+                    message.contains("RLIMIT_MEMLOCK") && message.contains("ulimit -l"),
+                    "{message}"
+                );
+            }
+        }
+        // What is locked already counts.
+        let first = ram(&format!("size={limit},lock=on")).complete().unwrap();
+        let second = ram(&format!("size={page}")).complete().unwrap();
+        let error = second.set("lock", true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert_eq!(second.get_text("lock").unwrap(), "off");
+        first.delete().unwrap();
+        second.set("lock", true).unwrap();
+    });
+}
+
+#[test]
+fn background_prealloc_is_refused_by_name() {
+    let (kind, message) = refused("size=1M,prealloc=on,prealloc-mode=background");
+    assert_eq!(kind, ErrorKind::Unsupported);
+    assert!(message.contains("prealloc-mode=wait"), "{message}");
+}
+
+/// What the first page of a configuration needs is no reason to refuse the next one.
+#[test]
+fn a_refused_configuration_can_be_mended() {
+    let mut builder = ram("size=100,reserve=off,prealloc=on");
+    for (property, value, problem) in [
+        ("size", "4096", "size=100"),
+        ("prealloc", "off", "reserve=off"),
+    ] {
+        let failed = builder.complete().unwrap_err();
+        assert!(failed.to_string().contains(problem), "{failed}");
+        builder = failed.builder;
+        builder.set(property, value).unwrap();
+    }
+    assert!(builder.complete().is_ok());
+}

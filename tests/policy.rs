@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! NUMA policies: which are possible, what the kernel makes of them, and how it refuses.
+
+mod common;
+
+use common::ram;
+use common::refusing;
+use common::Refusal;
+use hostmem::ErrorKind;
+
+fn refused(options: &str) -> (ErrorKind, String) {
+    let failed = ram(options).complete().unwrap_err();
+    (failed.error.kind(), failed.error.to_string())
+}
+
+/// Containers that block mbind must still work.
+#[test]
+fn the_default_policy_makes_no_system_call() {
+    let host = hostmem::Host::probe().unwrap();
+    let objects = hostmem::Objects::new(&host, &hostmem::Defaults::qemu()).unwrap();
+    let calls = [
+        Refusal::new(libc::SYS_mbind, libc::EPERM),
+        Refusal::new(libc::SYS_set_mempolicy, libc::EPERM),
+        Refusal::new(libc::SYS_get_mempolicy, libc::EPERM),
+    ];
+    refusing(&calls, || {
+        let options = "memory-backend-ram,id=ram0,size=1M,prealloc=on";
+        let backend = objects.parse(options).unwrap().complete().unwrap();
+        assert_eq!(backend.placement().unwrap().resident, 1 << 20);
+    });
+}
+
+#[cfg(not(feature = "numa"))]
+#[test]
+fn without_libnuma_nodes_and_policies_are_unsupported() {
+    for (options, property) in [
+        ("policy=bind,host-nodes=0", "policy"),
+        ("policy=bind", "policy"),
+        ("policy=local", "policy"),
+        ("host-nodes=0", "host-nodes"),
+        ("home-node=0", "home-node"),
+    ] {
+        let (kind, message) = refused(&format!("size=1M,{options}"));
+        assert_eq!(kind, ErrorKind::Unsupported, "{options}");
+        let expected = format!("ram0: {property}: hostmem is built without NUMA");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    // The properties are there all the same, and the default works.
+    assert!(ram("size=1M,policy=default").complete().is_ok());
+}
+
+#[cfg(feature = "numa")]
+mod with_libnuma {
+    use super::*;
+    use std::fs;
+
+    /// The first node this process may use; None where the kernel has no NUMA.
+    fn usable_node() -> Option<u32> {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let nodes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Mems_allowed_list:\t"))?;
+        nodes.split(['-', ',']).next()?.parse().ok()
+    }
+
+    fn has_mode(probe: &str) -> bool {
+        ram(probe).complete().is_ok()
+    }
+
+    #[test]
+    fn nodes_and_policy_go_together() {
+        for (options, words) in [
+            (
+                "host-nodes=0",
+                &["host-nodes", "policy=default", "policy=bind"][..],
+            ),
+            ("host-nodes=0,policy=local", &["host-nodes", "policy=local"]),
+            ("policy=bind", &["policy=bind needs host-nodes"]),
+            ("policy=preferred", &["policy=preferred needs host-nodes"]),
+            (
+                "policy=preferred-many",
+                &["preferred-many needs host-nodes"],
+            ),
+            ("policy=interleave", &["policy=interleave needs host-nodes"]),
+            ("policy=weighted-interleave", &["needs host-nodes"]),
+            ("home-node=0", &["home-node", "policy=bind"]),
+            (
+                "home-node=0,policy=interleave,host-nodes=0",
+                &["home-node", "interleave"],
+            ),
+        ] {
+            let (kind, message) = refused(&format!("size=1M,{options}"));
+            assert_eq!(kind, ErrorKind::Value, "{options}: {message}");
+            for word in words {
+                assert!(message.contains(word), "{options}: {message}");
+            }
+        }
+    }
+
+    /// The kernel drops such nodes in silence when another one is good.
+    #[test]
+    fn nodes_that_do_not_exist_are_named() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        for policy in ["bind", "preferred", "interleave"] {
+            for (nodes, bad) in [
+                (format!("host-nodes={node},host-nodes=1000"), "node 1000 "),
+                ("host-nodes=1022-1023".into(), "node 1022-1023 "),
+            ] {
+                let (kind, message) = refused(&format!("size=1M,policy={policy},{nodes}"));
+                assert_eq!(kind, ErrorKind::Value);
+                assert!(message.contains(bad), "{message}");
+                assert!(message.contains("usable nodes: "), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernel_has_the_policy_that_was_asked_for() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        for share in ["off", "on"] {
+            for (policy, words) in [
+                ("default", "default".to_owned()),
+                ("local", "local".into()),
+                ("bind", format!("bind:{node}")),
+                ("interleave", format!("interleave:{node}")),
+                ("preferred-many", format!("prefer (many):{node}")),
+                ("weighted-interleave", format!("weighted interleave:{node}")),
+            ] {
+                let takes_nodes = !matches!(policy, "default" | "local");
+                let nodes = if takes_nodes {
+                    format!(",host-nodes={node}")
+                } else {
+                    String::new()
+                };
+                let options = format!("size=1M,policy={policy}{nodes}");
+                match ram(&format!("{options},share={share},prealloc=on")).complete() {
+                    Ok(backend) => assert_eq!(backend.placement().unwrap().policy, words),
+                    Err(failed) => {
+                        // Only these are younger than the oldest kernel in use.
+                        assert!(matches!(policy, "preferred-many" | "weighted-interleave"));
+                        assert_eq!(failed.error.kind(), ErrorKind::Unsupported);
+                        assert!(failed.to_string().contains("needs Linux"), "{failed}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn preferred_is_preferred_many_where_the_kernel_has_it() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let many = has_mode(&format!("size=1M,policy=preferred-many,host-nodes={node}"));
+        let options = format!("size=1M,policy=preferred,host-nodes={node}");
+        let backend = ram(&options).complete().unwrap();
+        let words = if many { "prefer (many)" } else { "prefer" };
+        let expected = format!("{words}:{node}");
+        assert_eq!(backend.placement().unwrap().policy, expected);
+    }
+
+    #[test]
+    fn a_home_node_goes_with_bind() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let options = format!("size=1M,policy=bind,host-nodes={node},home-node={node}");
+        match ram(&options).complete() {
+            Ok(backend) => {
+                let expected = format!("bind:{node}");
+                assert_eq!(backend.placement().unwrap().policy, expected);
+            }
+            Err(failed) => {
+                assert_eq!(failed.error.kind(), ErrorKind::Unsupported);
+                assert!(failed.to_string().contains("5.17"), "{failed}");
+            }
+        }
+        let options = format!("size=1M,policy=bind,host-nodes={node},home-node=1000");
+        let (kind, message) = refused(&options);
+        assert_eq!(kind, ErrorKind::Value);
+        assert!(message.contains("home-node: node 1000"), "{message}");
+    }
+
+    #[test]
+    fn each_errno_of_mbind_has_its_own_message() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        for (errno, kind, words) in [
+            (
+                libc::EPERM,
+                ErrorKind::Unsupported,
+                "forbidden in this process",
+            ),
+            (libc::EINVAL, ErrorKind::Io, "host-nodes"),
+            (libc::EIO, ErrorKind::Io, "could not be moved"),
+            (libc::ENOMEM, ErrorKind::NoMemory, "mbind failed"),
+        ] {
+            let builder = ram(&format!("size=1M,policy=bind,host-nodes={node}"));
+            let refusal = [Refusal::new(libc::SYS_mbind, errno)];
+            let failed = refusing(&refusal, || builder.complete().unwrap_err());
+            assert_eq!(failed.error.kind(), kind, "{failed}");
+            assert_eq!(failed.error.raw_os_error(), Some(errno));
+            assert!(failed.to_string().contains(words), "{failed}");
+            assert!(failed.to_string().contains("policy=bind"), "{failed}");
+            // The cause is gone with the thread that had it.
+            assert!(failed.builder.complete().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_ready_backend_is_rebound() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let backend = ram("size=4M,prealloc=on").complete().unwrap();
+        // Each change by itself has to be possible.
+        let error = backend.set("policy", "bind").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert_eq!(backend.get_text("policy").unwrap(), "default");
+        backend.set("policy", "local").unwrap();
+        assert_eq!(backend.placement().unwrap().policy, "local");
+        backend.set("policy", "default").unwrap();
+        assert_eq!(backend.placement().unwrap().policy, "default");
+
+        let options = format!("size=4M,prealloc=on,policy=bind,host-nodes={node}");
+        let backend = ram(&options).complete().unwrap();
+        backend.set("policy", "interleave").unwrap();
+        let interleave = format!("interleave:{node}");
+        assert_eq!(backend.placement().unwrap().policy, interleave);
+        let error = backend.set("host-nodes", [1000]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert_eq!(backend.get("host-nodes").unwrap(), [node].into());
+
+        let refusal = [Refusal::new(libc::SYS_mbind, libc::EIO)];
+        let error = refusing(&refusal, || backend.set("policy", "bind").unwrap_err());
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        assert_eq!(backend.get_text("policy").unwrap(), "interleave");
+        assert_eq!(backend.placement().unwrap().policy, interleave);
+        assert_eq!(backend.placement().unwrap().resident, 4 << 20);
+    }
+}

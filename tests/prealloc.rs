@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Preallocation: every page there, contents untouched, by the threads asked for, or an error that
+//! says how far it came.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::thread;
+
+use common::in_child;
+use common::page_size;
+use common::ram;
+use common::refusing;
+use common::skip;
+use common::Belongings;
+use common::Refusal;
+use hostmem::Backend;
+use hostmem::ErrorKind;
+
+const MIB: u64 = 1 << 20;
+const MADV_POPULATE_WRITE: u64 = 23;
+
+fn threads(backend: &Backend) -> u32 {
+    backend.prealloc_result().unwrap().threads
+}
+
+fn usable_cpus() -> u32 {
+    std::thread::available_parallelism().unwrap().get() as u32
+}
+
+#[test]
+fn every_page_is_there_afterwards() {
+    let page = page_size();
+    for size in [
+        page,
+        3 * page,
+        2 * MIB - page,
+        2 * MIB,
+        5 * MIB + page,
+        67 * MIB,
+    ] {
+        for rest in ["thp=never", "thp=auto", "share=on"] {
+            let options = format!("size={size},prealloc=on,{rest}");
+            let backend = ram(&options).complete().unwrap();
+            let placement = backend.placement().unwrap();
+            assert_eq!(placement.resident, size, "{options}");
+            assert_eq!(placement.absent, 0, "{options}");
+            assert_eq!(backend.prealloc_result().unwrap().bytes, size);
+            assert_eq!(backend.progress().done, size);
+        }
+    }
+}
+
+#[test]
+fn contents_are_untouched() {
+    for rest in ["thp=never", "thp=always", "share=on"] {
+        let backend = ram(&format!("size=16M,{rest}")).complete().unwrap();
+        let claim = backend.claim("test").unwrap();
+        let memory = claim.memory();
+        let places: Vec<usize> = (0..16 << 20).step_by(3 * 4096 + 17).collect();
+        for &at in &places {
+            // SAFETY: inside the memory, mapped as long as the claim lives, used by nobody else.
+            unsafe { memory.as_ptr().add(at).write_volatile(at as u8 | 1) };
+        }
+        backend.set("prealloc", true).unwrap();
+        assert_eq!(backend.placement().unwrap().resident, 16 * MIB, "{rest}");
+        for &at in &places {
+            // SAFETY: as above.
+            let byte = unsafe { memory.as_ptr().add(at).read_volatile() };
+            assert_eq!(byte, at as u8 | 1, "{rest}: {at}");
+        }
+    }
+}
+
+/// Switching it off again would promise that memory is not there.
+#[test]
+fn it_cannot_be_switched_off_again() {
+    let backend = ram("size=1M,prealloc=on").complete().unwrap();
+    let error = backend.set("prealloc", false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::State);
+    assert!(error.to_string().contains("discard"), "{error}");
+    assert_eq!(backend.get_text("prealloc").unwrap(), "on");
+    backend.set("prealloc", true).unwrap();
+}
+
+#[test]
+fn there_are_as_many_threads_as_asked_for_and_useful() {
+    for (options, expected) in [
+        ("size=64M,thp=never,prealloc-threads=1".to_owned(), 1),
+        ("size=64M,thp=never,prealloc-threads=3".into(), 3),
+        ("size=64M,thp=never,prealloc-threads=20".into(), 20),
+        // 512 KiB of small pages each, and a chunk each.
+        ("size=512K,thp=never,prealloc-threads=20".into(), 1),
+        ("size=6M,thp=never,prealloc-threads=20".into(), 3),
+        // 8 MiB of huge pages each.
+        ("size=8M,thp=always,prealloc-threads=20".into(), 1),
+        ("size=16M,thp=always,prealloc-threads=20".into(), 2),
+        ("size=64M,thp=always".into(), usable_cpus().min(8)),
+    ] {
+        let backend = ram(&format!("{options},prealloc=on")).complete().unwrap();
+        assert_eq!(threads(&backend), expected, "{options}");
+    }
+}
+
+/// What one thread of this process looks like to the kernel.
+fn task(entry: &fs::DirEntry) -> Option<(String, u64, String)> {
+    let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+    let status = fs::read_to_string(entry.path().join("status")).ok()?;
+    let field = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.trim().to_owned())
+    };
+    let blocked = u64::from_str_radix(&field("SigBlk:")?, 16).ok()?;
+    Some((
+        name.trim().to_owned(),
+        blocked,
+        field("Cpus_allowed_list:")?,
+    ))
+}
+
+/// Completes a backend; returns it and its workers as they were seen meanwhile.
+fn watch_workers(options: &str) -> (Backend, Vec<(String, u64, String)>) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                let tasks = fs::read_dir("/proc/self/task").unwrap();
+                seen.extend(tasks.filter_map(|entry| task(&entry.unwrap())));
+            }
+            // One that begins is not named yet, nor on its CPUs.
+            seen.retain(|task| task.0 == "hm-ram0");
+            seen.into_iter().collect()
+        });
+        let backend = ram(options).complete().unwrap();
+        done.store(true, Ordering::Relaxed);
+        (backend, watcher.join().unwrap())
+    })
+}
+
+/// The library's threads must not take the program's signals, and are told apart in a process
+/// list.
+#[test]
+fn workers_are_named_and_leave_signals_alone() {
+    in_child("workers_are_named_and_leave_signals_alone", || {
+        let before = Belongings::now();
+        let options = "size=512M,thp=never,prealloc=on,prealloc-threads=4";
+        let (backend, workers) = watch_workers(options);
+        assert!(!workers.is_empty());
+        for (_, blocked, _) in workers {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGALRM, libc::SIGUSR1] {
+                assert_ne!(blocked & 1 << (signal - 1), 0, "signal {signal}");
+            }
+            for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL] {
+                assert_eq!(blocked & 1 << (signal - 1), 0, "signal {signal}");
+            }
+        }
+        drop(backend);
+        assert_eq!(Belongings::now().threads(), before.threads());
+    });
+}
+
+#[test]
+fn progress_rises_to_the_whole() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let report = Arc::clone(&seen);
+    let backend = ram("size=512M,thp=never,prealloc=on")
+        .on_progress(move |done, total| report.lock().unwrap().push((done, total)))
+        .complete()
+        .unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.is_sorted(), "{seen:?}");
+    assert!(seen.iter().all(|&(_, total)| total == 512 * MIB));
+    assert_eq!(seen.last(), Some(&(512 * MIB, 512 * MIB)));
+    // At most every 100 ms, and once at the end.
+    let most = 2 + backend.prealloc_result().unwrap().duration.as_millis() / 100;
+    assert!(seen.len() as u128 <= most, "{} of {most}", seen.len());
+}
+
+#[test]
+fn a_failure_says_how_far_it_came() {
+    let page = page_size();
+    // Populating fails from the third chunk of 2 MiB on: the length tells the last one apart.
+    let size = 4 * MIB + page;
+    let refusal = Refusal::new(libc::SYS_madvise, libc::EHWPOISON)
+        .only(1, page)
+        .only(2, MADV_POPULATE_WRITE);
+    let options = format!("size={size},thp=never,prealloc=on,prealloc-threads=1");
+    let builder = ram(&options);
+    let failed = refusing(&[refusal], || builder.complete().unwrap_err());
+    assert_eq!(failed.error.kind(), ErrorKind::Io);
+    assert_eq!(failed.error.raw_os_error(), Some(libc::EHWPOISON));
+    let message = failed.to_string();
+    for words in [
+        "ram0: prealloc: ",
+        &format!("after {} of {size} bytes", 4 * MIB),
+        &format!("at offset {}", 4 * MIB),
+        "hardware",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let backend = failed.builder.complete().unwrap();
+    assert_eq!(backend.placement().unwrap().resident, size);
+}
+
+#[test]
+fn an_errno_of_populate_becomes_a_kind_of_error() {
+    for (errno, kind, words) in [
+        (libc::EFAULT, ErrorKind::NoMemory, "SIGBUS"),
+        (libc::ENOMEM, ErrorKind::NoMemory, "offset 0"),
+        (libc::EINVAL, ErrorKind::Io, "offset 0"),
+        (libc::EAGAIN, ErrorKind::NoMemory, "offset 0"),
+    ] {
+        let refusal = Refusal::new(libc::SYS_madvise, errno).only(2, MADV_POPULATE_WRITE);
+        let builder = ram("size=1M,prealloc=on");
+        let failed = refusing(&[refusal], || builder.complete().unwrap_err());
+        assert_eq!(failed.error.kind(), kind, "{failed}");
+        assert_eq!(failed.error.raw_os_error(), Some(errno));
+        assert!(failed.to_string().contains(words), "{failed}");
+        assert!(failed.builder.complete().is_ok());
+    }
+}
+
+/// The optimisation is nothing that a result depends on.
+#[test]
+fn without_the_last_page_first_the_result_is_the_same() {
+    let page = page_size();
+    let refusal = Refusal::new(libc::SYS_madvise, libc::ENOMEM)
+        .only(1, page)
+        .only(2, MADV_POPULATE_WRITE);
+    let builder = ram("size=16M,thp=always,prealloc=on");
+    let backend = refusing(&[refusal], || builder.complete().unwrap());
+    assert_eq!(backend.placement().unwrap().resident, 16 * MIB);
+}
+
+#[test]
+fn threads_that_cannot_be_created_just_mean_fewer() {
+    let refusals = [
+        Refusal::new(libc::SYS_clone3, libc::EAGAIN),
+        Refusal::new(libc::SYS_clone, libc::EAGAIN),
+    ];
+    let builder = ram("size=64M,thp=never,prealloc=on,prealloc-threads=4");
+    let backend = refusing(&refusals, || builder.complete().unwrap());
+    assert_eq!(threads(&backend), 1);
+    assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
+}
+
+#[cfg(feature = "numa")]
+mod bound {
+    use super::*;
+
+    fn allowed_cpus() -> String {
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = |key| status.lines().find_map(|line| line.strip_prefix(key));
+        line("Cpus_allowed_list:").unwrap().trim().to_owned()
+    }
+
+    fn node_cpus() -> Option<String> {
+        let cpus = fs::read_to_string("/sys/devices/system/node/node0/cpulist").ok()?;
+        Some(cpus.trim().to_owned())
+    }
+
+    /// The caller's own affinity is not ours to change, so pinned work is done by workers only.
+    #[test]
+    fn workers_run_on_the_cpus_of_the_nodes() {
+        in_child("bound::workers_run_on_the_cpus_of_the_nodes", || {
+            let Some(cpus) = node_cpus() else {
+                return skip("this kernel has no NUMA");
+            };
+            let before = allowed_cpus();
+            let options = "size=512M,thp=never,prealloc=on,policy=bind,host-nodes=0";
+            let (backend, workers) = watch_workers(options);
+            assert_eq!(allowed_cpus(), before);
+            let result = backend.prealloc_result().unwrap();
+            assert_eq!(result.affinity_error, None);
+            assert!(!workers.is_empty());
+            for (_, _, worker_cpus) in workers {
+                assert_eq!(*worker_cpus, cpus);
+            }
+        });
+    }
+
+    #[test]
+    fn affinity_that_is_refused_is_reported() {
+        if node_cpus().is_none() {
+            return skip("this kernel has no NUMA");
+        }
+        let builder = ram("size=64M,prealloc=on,policy=bind,host-nodes=0");
+        let refusal = [Refusal::new(libc::SYS_sched_setaffinity, libc::EPERM)];
+        let backend = refusing(&refusal, || builder.complete().unwrap());
+        let result = backend.prealloc_result().unwrap();
+        assert_eq!(result.affinity_error, Some(libc::EPERM));
+        assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
+    }
+
+    #[test]
+    fn without_workers_the_caller_does_the_work() {
+        if node_cpus().is_none() {
+            return skip("this kernel has no NUMA");
+        }
+        let refusals = [
+            Refusal::new(libc::SYS_clone3, libc::EAGAIN),
+            Refusal::new(libc::SYS_clone, libc::EAGAIN),
+        ];
+        let builder = ram("size=64M,prealloc=on,policy=bind,host-nodes=0");
+        let backend = refusing(&refusals, || builder.complete().unwrap());
+        let result = backend.prealloc_result().unwrap();
+        assert_eq!(result.affinity_error, Some(libc::EAGAIN));
+        assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
+    }
+}
+
+fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+/// Running out of small pages would end in the OOM killer, so it is refused while there is room.
+#[test]
+fn a_shortage_of_memory_is_an_error() {
+    if meminfo("SwapFree:") > 0 {
+        return skip("there is swap, which could take it all");
+    }
+    let page = page_size();
+    // Below all of memory, so that the kernel's overcommit guess lets it be mapped.
+    let size = meminfo("MemTotal:") / page * page;
+    let failed = ram(&format!("size={size},prealloc=on"))
+        .complete()
+        .unwrap_err();
+    assert_eq!(failed.error.kind(), ErrorKind::NoMemory);
+    assert_eq!(failed.error.raw_os_error(), Some(libc::ENOMEM));
+    let message = failed.to_string();
+    for words in [
+        "ram0: prealloc: stopped before memory runs out",
+        "after 0 of",
+        "smaller size",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let backend = failed.builder.size(MIB).complete().unwrap();
+    assert_eq!(backend.placement().unwrap().resident, MIB);
+}
