@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# What a person or a machine runs here. `make` alone lists it.
+
+# rustup's default place, for shells that have not read its profile.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+FEATURES := --features cli
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test bench lint fmt doc setup-build setup-test setup-lint
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+run: setup-build ## build the program and allocate 1 GiB of guest memory on node 0
+	cargo build --release $(FEATURES)
+	@scripts/run
+
+test: setup-test ## everything that proves it: both builds, then the C under two sanitizers
+	cargo test $(FEATURES)
+	cargo test --no-default-features
+	scripts/sanitize address
+	scripts/sanitize undefined
+
+bench: setup-build ## measure
+	cargo bench $(FEATURES)
+
+lint: setup-lint ## compiler warnings, format, clippy and documentation; all of them errors
+	scripts/lint-c
+	cargo fmt --check
+	cargo clippy --all-targets $(FEATURES) -- -D warnings
+	cargo clippy --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps $(FEATURES)
+
+fmt: setup-lint ## bring C and Rust into their format
+	scripts/lint-c --fix
+	cargo fmt
+
+doc: setup-build ## make the documentation in target/doc
+	cargo doc --no-deps $(FEATURES)
+
+# Each installs what its target needs and the machine does not have.
+setup-build setup-test setup-lint: setup-%:
+	@scripts/setup $*
