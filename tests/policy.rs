@@ -243,4 +243,27 @@ mod with_libnuma {
         assert_eq!(backend.placement().unwrap().policy, interleave);
         assert_eq!(backend.placement().unwrap().resident, 4 << 20);
     }
+
+    /// libnuma looks around when it is loaded; what it did not see then is nothing to us.
+    #[test]
+    fn how_libnuma_fared_when_it_was_loaded_does_not_matter() {
+        const TEST: &str = "with_libnuma::how_libnuma_fared_when_it_was_loaded_does_not_matter";
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        // A filter lasts across execution, so the child loads libnuma under it.
+        let calls = [
+            Refusal::new(libc::SYS_get_mempolicy, libc::EPERM),
+            Refusal::new(libc::SYS_set_mempolicy, libc::EPERM),
+        ];
+        refusing(&calls, || {
+            common::in_child(TEST, || {
+                let options = format!("size=4M,prealloc=on,policy=bind,host-nodes={node}");
+                let backend = ram(&options).complete().unwrap();
+                let placement = backend.placement().unwrap();
+                assert_eq!(placement.policy, format!("bind:{node}"));
+                assert_eq!(placement.nodes[&node], 4 << 20);
+            });
+        });
+    }
 }
