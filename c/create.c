@@ -50,17 +50,26 @@ static int check_id(const char *id, struct hostmem_error *err)
 		       id, HOSTMEM_ID_MAX);
 }
 
+/* Whether a compat value is about the kind: 1 or 0; -1 when it is about none that exists. */
+static int is_about(const struct hm_compat *compat, const struct hostmem_backend *backend,
+		    struct hostmem_error *err)
+{
+	if (!strcmp(compat->kind, backend->kind->name) || !strcmp(compat->kind, abstract_kind))
+		return 1;
+	return find_kind(backend->objects, compat->kind, err) ? 0 : -1;
+}
+
 static int apply_compat(struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	const struct hostmem_objects *objects = backend->objects;
 
 	for (size_t i = 0; i < objects->compat_len; i++) {
 		const struct hm_compat *compat = &objects->compat[i];
+		int applies = is_about(compat, backend, err);
 
-		if (strcmp(compat->kind, backend->kind->name) &&
-		    strcmp(compat->kind, abstract_kind))
-			continue;
-		if (hm_props_set_compat(backend, compat->property, compat->value, err))
+		if (applies < 0)
+			return -1;
+		if (applies && hm_props_set_compat(backend, compat->property, compat->value, err))
 			return -1;
 	}
 	return 0;
@@ -145,6 +154,7 @@ static int split(char *text, struct option *options, size_t *count, struct hostm
 /* The parts of a set that is given in several, as one text; NULL without memory. */
 static char *join_values(const struct option *options, size_t count, const char *key)
 {
+	bool first = true;
 	char *joined;
 	size_t size = 1;
 
@@ -154,9 +164,10 @@ static char *join_values(const struct option *options, size_t count, const char 
 	for (size_t i = 0; joined && i < count; i++) {
 		if (strcmp(options[i].key, key))
 			continue;
-		if (*joined)
+		if (!first)
 			strcat(joined, ",");
 		strcat(joined, options[i].value);
+		first = false;
 	}
 	return joined;
 }
@@ -165,9 +176,11 @@ static int set_in_parts(struct hostmem_backend *backend, const struct option *op
 			const char *key, struct hostmem_error *err)
 {
 	char *joined;
-	int result;
+	int result = hm_props_is_set(backend, key, err);
 
-	if (!hm_props_is_set(backend, key))
+	if (result < 0)
+		return -1;
+	if (!result)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice", backend->id,
 			       key);
 	joined = join_values(options, count, key);

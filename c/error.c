@@ -14,6 +14,7 @@ int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_erro
 {
 	static const char cut[] = "...";
 	va_list arguments;
+	size_t end;
 	int length;
 
 	if (!err)
@@ -23,8 +24,14 @@ int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_erro
 	va_start(arguments, format);
 	length = vsnprintf(err->message, sizeof(err->message), format, arguments);
 	va_end(arguments);
-	if (length >= (int)sizeof(err->message))
-		memcpy(err->message + sizeof(err->message) - sizeof(cut), cut, sizeof(cut));
+	if (length >= (int)sizeof(err->message)) {
+		end = sizeof(err->message) - sizeof(cut);
+		/* Not in the middle of a character. */
+		while ((err->message[end] & 0xc0) == 0x80)
+			end--;
+		memcpy(err->message + end, cut, sizeof(cut));
+	}
+	hm_text_clean(err->message);
 	return -1;
 }
 

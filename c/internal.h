@@ -60,6 +60,8 @@ int hm_text_parse_bool(const char *text, bool *value);
 int hm_text_parse_set(const char *text, uint64_t *bits, size_t bits_len);
 /* The inverse; returns the length of the whole text as snprintf does. */
 int hm_text_format_set(const uint64_t *bits, size_t bits_len, char *buffer, size_t size);
+/* Turns control characters and broken UTF-8 into '?', so that the text is one line. */
+void hm_text_clean(char *text);
 /* Copies with snprintf's contract. */
 int hm_text_copy(const char *text, char *buffer, size_t size);
 /* Whether it is a letter, then letters, digits, '-', '.', '_', at most HOSTMEM_ID_MAX bytes. */
@@ -378,8 +380,12 @@ int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_st
 void hm_props_reset(struct hostmem_backend *backend, const struct hostmem_defaults *defaults);
 int hm_props_set_compat(struct hostmem_backend *backend, const char *property, const char *text,
 			struct hostmem_error *err);
-/* Whether the named property of this kind is a set, so that its parts may be given one by one. */
-bool hm_props_is_set(const struct hostmem_backend *backend, const char *property);
+/*
+ * Whether the named property of this kind is a set, so that its parts may be given one by one: 1 or
+ * 0; -1 when there is none of that name.
+ */
+int hm_props_is_set(const struct hostmem_backend *backend, const char *property,
+		    struct hostmem_error *err);
 
 /* ---- objects.c ---- */
 

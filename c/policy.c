@@ -227,6 +227,9 @@ int hm_policy_rebind(const struct hostmem_backend *backend, const struct hm_valu
 
 	if (hm_policy_check(backend, new, err))
 		return -1;
+	/* Containers that block mbind must work as long as nothing but the default is wanted. */
+	if (old->policy == HM_POLICY_DEFAULT && new->policy == HM_POLICY_DEFAULT)
+		return 0;
 	result = set_policy(backend, new, HM_NUMA_STRICT | HM_NUMA_MOVE);
 	if (!result)
 		return 0;

@@ -154,11 +154,12 @@ static const struct row *find(const struct hostmem_backend *backend, const char 
 	return NULL;
 }
 
-bool hm_props_is_set(const struct hostmem_backend *backend, const char *property)
+int hm_props_is_set(const struct hostmem_backend *backend, const char *property,
+		    struct hostmem_error *err)
 {
-	const struct row *row = find(backend, property, NULL);
+	const struct row *row = find(backend, property, err);
 
-	return row && row->public.type == HOSTMEM_TYPE_NODES;
+	return row ? row->public.type == HOSTMEM_TYPE_NODES : -1;
 }
 
 void hm_props_reset(struct hostmem_backend *backend, const struct hostmem_defaults *defaults)

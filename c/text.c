@@ -78,44 +78,69 @@ static int suffix_shift(const char *text)
 }
 
 /*
- * Takes ".5" off *text as a fraction of 2^shift bytes, rounded down. Digits beyond 18 cannot change
- * a whole byte of what fits, since 2^60 < 10^19, and are passed over.
+ * The decimals of a fraction. 2^-60 of a byte has no more of them, so what follows cannot change a
+ * whole byte, whatever the suffix.
  */
-static int take_fraction(const char **text, uint64_t *numerator, uint64_t *denominator)
+struct fraction {
+	uint8_t digits[60];
+	bool is_zero;
+};
+
+/* Takes ".5" off *text, if it is there. */
+static int take_fraction(const char **text, struct fraction *fraction)
 {
-	*numerator = 0;
-	*denominator = 1;
+	*fraction = (struct fraction){ .is_zero = true };
 	if (**text != '.')
 		return 0;
 	(*text)++;
 	if (!is_digit(**text))
 		return -1;
-	for (; is_digit(**text); (*text)++) {
-		if (*denominator >= 1000000000000000000u)
-			continue;
-		*numerator = *numerator * 10 + (uint64_t)(**text - '0');
-		*denominator *= 10;
+	for (size_t i = 0; is_digit(**text); i++, (*text)++) {
+		if (i < sizeof(fraction->digits))
+			fraction->digits[i] = (uint8_t)(**text - '0');
+		fraction->is_zero = fraction->is_zero && **text == '0';
 	}
 	return 0;
 }
 
+/* The fraction times 2^shift, rounded down: doubled that often, the carries are the bits. */
+static uint64_t scale_fraction(struct fraction *fraction, int shift)
+{
+	uint64_t result = 0;
+
+	while (shift-- > 0) {
+		unsigned int carry = 0;
+
+		for (size_t i = sizeof(fraction->digits); i-- > 0;) {
+			unsigned int doubled = fraction->digits[i] * 2u + carry;
+
+			carry = doubled > 9;
+			fraction->digits[i] = (uint8_t)(doubled % 10);
+		}
+		result = result * 2 + carry;
+	}
+	return result;
+}
+
 int hm_text_parse_size(const char *text, uint64_t *value)
 {
-	uint64_t whole, numerator, denominator;
-	unsigned __int128 result;
-	bool hex = is_hex(text);
+	bool hex = is_hex(text), has_point;
+	struct fraction fraction;
+	uint64_t whole;
 	int shift;
 
-	if (take_number(&text, &whole) || take_fraction(&text, &numerator, &denominator))
+	if (take_number(&text, &whole))
+		return -1;
+	has_point = *text == '.';
+	if ((has_point && hex) || take_fraction(&text, &fraction))
 		return -1;
 	shift = suffix_shift(text);
-	if (shift < 0 || (numerator && !shift) || (denominator > 1 && hex))
+	if (shift < 0 || (!fraction.is_zero && !shift))
 		return -1;
-	result = ((unsigned __int128)whole << shift) +
-		 (((unsigned __int128)numerator << shift) / denominator);
-	if (result > UINT64_MAX)
+	if (shift && whole >> (64 - shift))
 		return -1;
-	*value = (uint64_t)result;
+	/* The fraction is below 2^shift, where the shifted number has no bits. */
+	*value = whole << shift | scale_fraction(&fraction, shift);
 	return 0;
 }
 
@@ -203,6 +228,36 @@ int hm_text_format_set(const uint64_t *bits, size_t bits_len, char *buffer, size
 		first = last;
 	}
 	return (int)length;
+}
+
+/* How many bytes the UTF-8 character at `text` has; 0 when it is none. */
+static size_t character_length(const unsigned char *text)
+{
+	size_t length = *text < 0x80   ? 1
+			: *text < 0xc2 ? 0
+			: *text < 0xe0 ? 2
+			: *text < 0xf0 ? 3
+				       : 4;
+
+	if (*text > 0xf4)
+		return 0;
+	for (size_t i = 1; i < length; i++) {
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	return length;
+}
+
+void hm_text_clean(char *text)
+{
+	while (*text) {
+		unsigned char first = (unsigned char)*text;
+		size_t length = character_length((const unsigned char *)text);
+
+		if (!length || first < 0x20 || first == 0x7f)
+			*text = '?';
+		text += length ? length : 1;
+	}
 }
 
 int hm_text_copy(const char *text, char *buffer, size_t size)

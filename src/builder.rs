@@ -177,7 +177,7 @@ impl Builder {
         Value::get(self.handle.view(), property)
     }
 
-    /// A property's effective value as text, which can be set again. The text of a size is its
+    /// A property's effective value as text, which can be set again, but for that of an empty set. The text of a size is its
     /// number of bytes in decimal.
     ///
     /// # Errors

@@ -40,10 +40,15 @@ fn main() -> ExitCode {
     match result {
         Ok(text) => print(&text),
         Err(error) => {
-            eprintln!("hostmem: {error}");
+            eprintln!("hostmem: {}", one_line(&error.to_string()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is quoted in a message neither breaks its line nor steers a terminal.
+fn one_line(message: &str) -> String {
+    message.replace(char::is_control, "?")
 }
 
 /// Prints an answer. A reader that has gone away ends the program without a word, as it does `cat`.

@@ -1,0 +1,845 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Values, ids and option strings as text, at the edges of their forms.
+
+mod common;
+
+use common::objects;
+use common::ram;
+use hostmem::Builder;
+use hostmem::Error;
+use hostmem::ErrorKind;
+use hostmem::Value;
+use proptest::prelude::*;
+
+const KIND: &str = "memory-backend-ram";
+
+fn builder() -> Builder {
+    objects().builder(KIND, "ram0").unwrap()
+}
+
+// ---- Sizes ----
+
+#[test]
+fn sizes_are_bytes_with_one_suffix() {
+    let mut builder = builder();
+    for (text, bytes) in [
+        ("1", 1),
+        ("4096", 4096),
+        ("007", 7),
+        ("1B", 1),
+        ("1k", 1 << 10),
+        ("1K", 1 << 10),
+        ("1M", 1 << 20),
+        ("1G", 1 << 30),
+        ("1T", 1 << 40),
+        ("1P", 1 << 50),
+        ("1E", 1 << 60),
+        ("15E", 15 << 60),
+        ("18446744073709551615", u64::MAX),
+        ("17179869183G", u64::MAX - (1 << 30) + 1),
+        ("000000000000000000000000000000001K", 1 << 10),
+        // Rounded down to whole bytes.
+        ("1.5G", 3 << 29),
+        ("0.5K", 512),
+        ("1.0", 1),
+        ("1.0B", 1),
+        ("2.000", 2),
+        ("0.9999k", 1023),
+        ("0.001M", 1048),
+        ("1.99999999999999999999999999999999999K", 2047),
+        // In hexadecimal B and E are digits.
+        ("0x1000", 4096),
+        ("0X1000", 4096),
+        ("0xffffffffffffffff", u64::MAX),
+        ("0xFfFf", 0xffff),
+        ("0x1B", 27),
+        ("0x1E", 30),
+        ("0x10K", 16 << 10),
+        ("0x3fM", 63 << 20),
+        ("0xfP", 15 << 50),
+    ] {
+        builder.set("size", text).unwrap();
+        assert_eq!(builder.get("size").unwrap(), Value::Number(bytes), "{text}");
+        assert_eq!(builder.get_text("size").unwrap(), bytes.to_string());
+    }
+}
+
+/// Every digit of a fraction counts, as of bytes that a program writes out as gigabytes.
+#[test]
+fn long_fractions_are_exact() {
+    let mut builder = builder();
+    for (text, bytes) in [
+        ("0.000000000931322574615478515625G", 1),
+        ("0.0000000000009094947017729282379150390625T", 1),
+        // 1T and a page.
+        ("1.0000000037252902984619140625T", (1 << 40) + 4096),
+        // 1E and two pages.
+        (
+            "1.000000000000007105427357601001858711242675781250E",
+            (1 << 60) + 8192,
+        ),
+        ("0.9999999999999999999E", (1 << 60) - 1),
+        (
+            "0.000000000000000000867361737988403547205962240695953369140625E",
+            1,
+        ),
+        ("15.99999999999999999999999E", u64::MAX),
+    ] {
+        let set = builder.set("size", text);
+        assert_eq!(set, Ok(()), "{text}");
+        assert_eq!(builder.get("size").unwrap(), Value::Number(bytes), "{text}");
+    }
+    // However small the part of a byte.
+    let text = "1.00000000000000000000000001";
+    assert!(builder.set("size", text).is_err(), "{text}");
+}
+
+#[test]
+fn other_sizes_are_refused() {
+    let mut builder = builder();
+    builder.set("size", "1M").unwrap();
+    for text in [
+        "",
+        " ",
+        " 1",
+        "1 ",
+        "1 M",
+        "\t1",
+        "1\n",
+        "-1",
+        "-0",
+        "+1",
+        "--1",
+        // No memory is no size.
+        "0",
+        "0G",
+        "0x0",
+        "0.0001K",
+        // Beyond 2^64 - 1.
+        "16E",
+        "0x10000000000000000",
+        "18446744073709551616",
+        "18446744073709551615K",
+        "17179869184G",
+        "0xffffffffffffffffK",
+        "99999999999999999999999999999999999999999999",
+        "340282366920938463463374607431768211457",
+        // Other people's units.
+        "1MB",
+        "1MiB",
+        "1Mi",
+        "1m",
+        "1g",
+        "1b",
+        "1Z",
+        "1KK",
+        "K",
+        "M1",
+        "1e3",
+        "1E3",
+        "1e",
+        "1_000",
+        "1,000",
+        "1'000",
+        "50%",
+        "unlimited",
+        // Fractions: complete, decimal, and of something that has parts.
+        "1.",
+        ".5",
+        ".5G",
+        "1.G",
+        ".",
+        "1.5",
+        "1.5B",
+        "1..5G",
+        "1.5.5G",
+        "1.-5G",
+        "1.5e1G",
+        "0x",
+        "0xG",
+        "0xK",
+        "x10",
+        "0x1.8",
+        "0x1.8K",
+        "0x1.0K",
+        "0x-1",
+        "1x0",
+        "0b1",
+        "0x0x1",
+        "٣",
+        "１",
+        "∞",
+    ] {
+        let error = builder.set("size", text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Value, "{text:?}: {error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("ram0") && message.contains("size"),
+            "{message}"
+        );
+        assert_eq!(
+            builder.get("size").unwrap(),
+            Value::Number(1 << 20),
+            "{text:?}"
+        );
+    }
+}
+
+/// The value of a size by schoolbook arithmetic on its decimal digits; None where the form refuses
+/// it.
+fn size_by_digits(text: &str) -> Option<u64> {
+    let (number, shift) = split_suffix(text);
+    let (whole, rest) = match number.strip_prefix("0x").or(number.strip_prefix("0X")) {
+        Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            (u64::from_str_radix(hex, 16).ok()?, "0")
+        }
+        Some(_) => return None,
+        None => {
+            let (whole, rest) = number.split_once('.').unwrap_or((number, "0"));
+            let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            if !digits(whole) || !digits(rest) {
+                return None;
+            }
+            (whole.parse().ok()?, rest)
+        }
+    };
+    let mut fraction: Vec<u8> = rest.bytes().map(|digit| digit - b'0').collect();
+    if shift == 0 && fraction.iter().any(|&digit| digit != 0) {
+        return None;
+    }
+    let mut bytes = u128::from(whole);
+    for _ in 0..shift {
+        let mut carry = 0;
+        for digit in fraction.iter_mut().rev() {
+            let doubled = *digit * 2 + carry;
+            *digit = doubled % 10;
+            carry = doubled / 10;
+        }
+        bytes = bytes * 2 + u128::from(carry);
+    }
+    u64::try_from(bytes).ok().filter(|&bytes| bytes != 0)
+}
+
+fn split_suffix(text: &str) -> (&str, u32) {
+    let hex = text.starts_with("0x") || text.starts_with("0X");
+    for (suffix, shift) in [
+        ('B', 0),
+        ('k', 10),
+        ('K', 10),
+        ('M', 20),
+        ('G', 30),
+        ('T', 40),
+        ('P', 50),
+        ('E', 60),
+    ] {
+        if let Some(number) = text.strip_suffix(suffix) {
+            if !(hex && suffix.is_ascii_hexdigit()) {
+                return (number, shift);
+            }
+        }
+    }
+    (text, 0)
+}
+
+fn size_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[0-9]{1,21}[BkKMGTPE]?",
+        "[0-9]{1,4}\\.[0-9]{1,40}[BkKMGTPE]?",
+        "1?[0-9]\\.[0-9]{15,25}E",
+        "0[xX][0-9a-fA-F]{0,17}[BkKMGTPE]?",
+        "[0-9a-fxX.+eEkKMGTPB -]{0,8}",
+        "\\PC{0,8}",
+    ]
+}
+
+// ---- Numbers ----
+
+#[test]
+fn numbers_are_decimal_or_hex() {
+    let mut builder = builder();
+    for (text, threads) in [
+        ("1", 1),
+        ("17", 17),
+        ("0x10", 16),
+        ("0XfF", 255),
+        ("4294967295", u32::MAX),
+        ("0xffffffff", u32::MAX),
+    ] {
+        builder.set("prealloc-threads", text).unwrap();
+        let value = builder.get("prealloc-threads").unwrap();
+        assert_eq!(value, Value::from(threads), "{text}");
+    }
+    for text in [
+        "",
+        " ",
+        "0",
+        "-1",
+        "+1",
+        "4294967296",
+        "0x100000000",
+        "18446744073709551617",
+        "1K",
+        "1.0",
+        "1e1",
+        "0x",
+        "auto",
+        "1 ",
+    ] {
+        let error = builder.set("prealloc-threads", text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Value, "{text:?}: {error}");
+        let value = builder.get("prealloc-threads").unwrap();
+        assert_eq!(value, Value::from(u32::MAX), "{text:?}");
+    }
+}
+
+#[test]
+fn a_node_is_an_id_or_none() {
+    let mut builder = builder();
+    for (text, value) in [
+        ("0", Value::from(0u32)),
+        ("1023", Value::from(1023u32)),
+        ("0x3ff", Value::from(1023u32)),
+        ("none", Value::from("none")),
+    ] {
+        builder.set("home-node", text).unwrap();
+        assert_eq!(builder.get("home-node").unwrap(), value, "{text}");
+    }
+    for text in [
+        "",
+        "1024",
+        "-1",
+        "0-1",
+        "0,1",
+        "None",
+        "18446744073709551615",
+    ] {
+        let error = builder.set("home-node", text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Value, "{text:?}: {error}");
+        assert_eq!(builder.get_text("home-node").unwrap(), "none", "{text:?}");
+    }
+}
+
+// ---- Booleans ----
+
+#[test]
+fn booleans_are_eight_words() {
+    let mut builder = builder();
+    for (text, value) in [
+        ("on", true),
+        ("off", false),
+        ("yes", true),
+        ("no", false),
+        ("true", true),
+        ("false", false),
+        ("y", true),
+        ("n", false),
+    ] {
+        builder.set("share", !value).unwrap();
+        builder.set("share", text).unwrap();
+        assert_eq!(builder.get("share").unwrap(), Value::Bool(value), "{text}");
+        let canonical = if value { "on" } else { "off" };
+        assert_eq!(builder.get_text("share").unwrap(), canonical);
+    }
+    for before in [false, true] {
+        builder.set("share", before).unwrap();
+        for text in [
+            "On", "ON", "Off", "Yes", "TRUE", "False", "Y", "N", "1", "0", "t", "f", "o", "of",
+            "onn", "ye", "", " ", " on", "on ", "enable", "auto",
+        ] {
+            let error = builder.set("share", text).expect_err(text);
+            assert_eq!(error.kind(), ErrorKind::Value, "{text:?}: {error}");
+            assert_eq!(
+                builder.get("share").unwrap(),
+                Value::Bool(before),
+                "{text:?}"
+            );
+        }
+    }
+}
+
+// ---- Node sets ----
+
+#[test]
+fn node_sets_are_ids_and_rising_ranges() {
+    let mut builder = builder();
+    for (text, canonical, count) in [
+        ("0", "0", 1),
+        ("0-3", "0-3", 4),
+        ("0-1,3", "0-1,3", 3),
+        ("3,1,0", "0-1,3", 3),
+        ("5-5", "5", 1),
+        ("0-1,2-3", "0-3", 4),
+        ("0-2,1-3", "0-3", 4),
+        ("0,2,4", "0,2,4", 3),
+        ("63-64", "63-64", 2),
+        ("0,63,64,127,128", "0,63-64,127-128", 5),
+        ("1023", "1023", 1),
+        ("0-1023", "0-1023", 1024),
+        ("0,1022-1023", "0,1022-1023", 3),
+    ] {
+        builder.set("host-nodes", text).unwrap();
+        assert_eq!(builder.get_text("host-nodes").unwrap(), canonical, "{text}");
+        let Value::List(nodes) = builder.get("host-nodes").unwrap() else {
+            panic!("{text} is no list");
+        };
+        assert_eq!(nodes.len(), count, "{text}");
+        assert!(nodes.is_sorted(), "{nodes:?}");
+        // The text that was read is text that can be set.
+        builder.set("host-nodes", [7]).unwrap();
+        builder.set("host-nodes", canonical).unwrap();
+        assert_eq!(builder.get("host-nodes").unwrap(), Value::List(nodes));
+    }
+}
+
+/// As long as the text of a set can get.
+#[test]
+fn a_set_of_every_other_node_is_read_back() {
+    let mut builder = builder();
+    let nodes: Vec<u32> = (0..1024).step_by(2).collect();
+    let text: Vec<_> = nodes.iter().map(u32::to_string).collect();
+    builder.set("host-nodes", text.join(",")).unwrap();
+    assert_eq!(builder.get("host-nodes").unwrap(), Value::List(nodes));
+    assert_eq!(builder.get_text("host-nodes").unwrap(), text.join(","));
+}
+
+#[test]
+fn other_node_sets_are_refused() {
+    let mut builder = builder();
+    builder.set("host-nodes", [0, 3]).unwrap();
+    for text in [
+        "",
+        " ",
+        "3-1",
+        ":",
+        "0:1",
+        "0;1",
+        "0 1",
+        " 0",
+        "0 ",
+        "1-",
+        "-1",
+        "-",
+        "0-1-2",
+        "0--1",
+        ",",
+        "0,",
+        ",0",
+        "0,,1",
+        "1024",
+        "0-1024",
+        "1024-1025",
+        "18446744073709551615",
+        "18446744073709551616",
+        "0-18446744073709551615",
+        "0x1",
+        "1.0",
+        "1K",
+        "a",
+        "all",
+        "!0",
+        "+0",
+        "0-3/2",
+        "0-7:1/4",
+    ] {
+        let error = builder.set("host-nodes", text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Value, "{text:?}: {error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("ram0") && message.contains("host-nodes"),
+            "{message}"
+        );
+        assert_eq!(builder.get_text("host-nodes").unwrap(), "0,3", "{text:?}");
+    }
+    let error = builder.set("host-nodes", [0, 1024]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value);
+    assert!(error.to_string().contains("1024"), "{error}");
+    assert_eq!(builder.get_text("host-nodes").unwrap(), "0,3");
+}
+
+// ---- Option strings ----
+
+#[test]
+fn option_strings_set_properties() {
+    for (options, property, text) in [
+        ("memory-backend-ram,id=ram0,size=1M", "size", "1048576"),
+        ("memory-backend-ram,size=1M,id=ram0", "size", "1048576"),
+        // As QEMU takes it.
+        ("memory-backend-ram,id=ram0,size=1M,", "size", "1048576"),
+        ("memory-backend-ram,id=ram0", "size", "0"),
+        (
+            "qom-type=memory-backend-ram,id=ram0,share=on",
+            "share",
+            "on",
+        ),
+        (
+            "id=ram0,share=on,qom-type=memory-backend-ram",
+            "share",
+            "on",
+        ),
+        (
+            "memory-backend-ram,id=ram0,host-nodes=0-1,,3",
+            "host-nodes",
+            "0-1,3",
+        ),
+        (
+            "memory-backend-ram,id=ram0,host-nodes=0,host-nodes=3",
+            "host-nodes",
+            "0,3",
+        ),
+        (
+            "memory-backend-ram,host-nodes=6-7,id=ram0,host-nodes=0,,2,share=on,host-nodes=1",
+            "host-nodes",
+            "0-2,6-7",
+        ),
+        (
+            "memory-backend-ram,id=ram0,host-nodes=2,host-nodes=2",
+            "host-nodes",
+            "2",
+        ),
+        (
+            "memory-backend-ram,id=ram0,prealloc-context=,share=on",
+            "prealloc-context",
+            "",
+        ),
+    ] {
+        let builder = objects().parse(options).unwrap();
+        assert_eq!((builder.id(), builder.kind()), ("ram0", KIND), "{options}");
+        assert_eq!(builder.get_text(property).unwrap(), text, "{options}");
+    }
+}
+
+#[test]
+fn other_option_strings_are_refused() {
+    use ErrorKind::UnknownProperty;
+    use ErrorKind::Value;
+    for (options, kind, part) in [
+        // The kind: there, known, real, first or named.
+        ("", Value, "kind is missing"),
+        ("id=ram0", Value, "kind is missing"),
+        ("id=ram0,size=1M", Value, "kind is missing"),
+        (",id=ram0", Value, KIND),
+        (",", Value, KIND),
+        (",,", Value, KIND),
+        ("no-such,id=ram0", Value, "no-such"),
+        ("no-such,id=ram0", Value, KIND),
+        ("Memory-backend-ram,id=ram0", Value, KIND),
+        ("memory-backend-ram ,id=ram0", Value, KIND),
+        ("memory-backend-ram,,id=ram0", Value, KIND),
+        ("memory-backend,id=ram0,size=1M", Value, "abstract"),
+        ("qom-type=memory-backend,id=ram0", Value, "abstract"),
+        (
+            "size=1M,memory-backend-ram,id=ram0",
+            Value,
+            "memory-backend-ram=VALUE",
+        ),
+        (
+            "memory-backend-ram,qom-type=memory-backend-ram,id=ram0",
+            Value,
+            "qom-type",
+        ),
+        // The id: there, once.
+        ("memory-backend-ram", Value, "id"),
+        ("memory-backend-ram,", Value, "id"),
+        ("memory-backend-ram,size=1M", Value, "id=ram0"),
+        ("memory-backend-ram,id=", Value, "letter"),
+        ("memory-backend-ram,id", Value, "id=VALUE"),
+        ("memory-backend-ram,id=a=b", Value, "a=b"),
+        ("memory-backend-ram,id=a,,b", Value, "a,b"),
+        ("memory-backend-ram,id=ram0,,,size=1M", Value, "ram0,"),
+        ("memory-backend-ram,id=ram0,id=ram0", Value, "id"),
+        // Keys: known, with a value, once.
+        (
+            "memory-backend-ram,id=ram0,no-such=1",
+            UnknownProperty,
+            "no-such",
+        ),
+        (
+            "memory-backend-ram,id=ram0,Size=1M",
+            UnknownProperty,
+            "Size",
+        ),
+        (
+            "memory-backend-ram,id=ram0, size=1M",
+            UnknownProperty,
+            " size",
+        ),
+        ("memory-backend-ram,id=ram0,=1M", UnknownProperty, "ram0"),
+        (
+            "memory-backend-ram,id=ram0,prealloc",
+            Value,
+            "prealloc=VALUE",
+        ),
+        ("memory-backend-ram,id=ram0,size=1M,share", Value, "share"),
+        ("memory-backend-ram,id=ram0,size=1M,size=1M", Value, "size"),
+        (
+            "memory-backend-ram,id=ram0,share=on,size=1M,share=off",
+            Value,
+            "share",
+        ),
+        (
+            "memory-backend-ram,id=ram0,policy=bind,policy=bind",
+            Value,
+            "policy",
+        ),
+        // Values: commas and equals signs inside belong to them.
+        ("memory-backend-ram,id=ram0,policy=bind=0", Value, "bind=0"),
+        ("memory-backend-ram,id=ram0,policy=a,,b", Value, "a,b"),
+        ("memory-backend-ram,id=ram0,policy=,,a,,,,", Value, "=,a,,"),
+        ("memory-backend-ram,id=ram0,size==1M", Value, "=1M"),
+        ("memory-backend-ram,id=ram0,size=", Value, "size"),
+        ("memory-backend-ram,id=ram0,share=", Value, "share"),
+        (
+            "memory-backend-ram,id=ram0,host-nodes=",
+            Value,
+            "host-nodes",
+        ),
+        ("memory-backend-ram,id=ram0,host-nodes=3-1", Value, "3-1"),
+        // Each part of a set is one.
+        (
+            "memory-backend-ram,id=ram0,host-nodes=0,host-nodes=3-1",
+            Value,
+            "3-1",
+        ),
+        (
+            "memory-backend-ram,id=ram0,host-nodes=0,host-nodes=",
+            Value,
+            "host-nodes",
+        ),
+        (
+            "memory-backend-ram,id=ram0,host-nodes=0-,host-nodes=3",
+            Value,
+            "host-nodes",
+        ),
+        (
+            "memory-backend-ram,id=ram0,host-nodes=0,host-nodes=1024",
+            Value,
+            "1024",
+        ),
+    ] {
+        let objects = objects();
+        let error = objects.parse(options).expect_err(options);
+        assert_eq!(error.kind(), kind, "{options:?}: {error}");
+        assert!(error.to_string().contains(part), "{options:?}: {error}");
+        // Nothing of it is left behind.
+        objects.builder(KIND, "ram0").unwrap();
+    }
+}
+
+/// An empty set is refused, so it is also refused as the first part of one.
+#[test]
+fn a_set_has_no_empty_parts() {
+    for options in [
+        "host-nodes=0,host-nodes=",
+        "host-nodes=,host-nodes=0",
+        "host-nodes=,host-nodes=",
+        "host-nodes=,host-nodes=,host-nodes=0",
+        "host-nodes=0,host-nodes=,host-nodes=1",
+    ] {
+        let error = objects()
+            .parse(&format!("{KIND},id=ram0,{options}"))
+            .expect_err(options);
+        assert_eq!(error.kind(), ErrorKind::Value, "{options}: {error}");
+    }
+}
+
+#[test]
+fn an_option_string_is_cut_at_no_length() {
+    let host_nodes: Vec<_> = (0..1024).map(|node| format!("host-nodes={node}")).collect();
+    let builder = ram(&host_nodes.join(","));
+    assert_eq!(builder.get_text("host-nodes").unwrap(), "0-1023");
+    let error = objects()
+        .parse(&format!("{KIND},id=ram0,policy={}", "x".repeat(1 << 20)))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value);
+    assert!(error.to_string().contains("policy"), "{error}");
+}
+
+// ---- Ids ----
+
+#[test]
+fn ids_begin_with_a_letter() {
+    let longest = "x".repeat(128);
+    for id in [
+        "a", "Z", "a1", "ram0", "a-", "a.", "a_", "A-b.c_9", &longest,
+    ] {
+        let objects = objects();
+        let builder = objects.builder(KIND, id).unwrap();
+        assert_eq!(builder.id(), id);
+        drop(builder);
+        let builder = objects.parse(&format!("{KIND},id={id}")).unwrap();
+        assert_eq!(builder.id(), id);
+    }
+    let objects = objects();
+    let too_long = "x".repeat(129);
+    let far_too_long = "x".repeat(100_000);
+    for id in [
+        "",
+        " ",
+        "0",
+        "1a",
+        "-a",
+        ".a",
+        "_a",
+        "/a",
+        " a",
+        "a ",
+        "a b",
+        "a/b",
+        "a:b",
+        "a+b",
+        "a=b",
+        "a,b",
+        "a#",
+        "a\t",
+        "a\n",
+        "a\u{7f}",
+        "é",
+        "aé",
+        "ａ",
+        "a\u{200d}",
+        &too_long,
+        &far_too_long,
+    ] {
+        let error = objects.builder(KIND, id).expect_err(id);
+        assert_eq!(error.kind(), ErrorKind::Value, "{id:?}: {error}");
+        assert!(error.to_string().contains("id"), "{id:?}: {error}");
+        let quoted = id.replace(',', ",,");
+        let error = objects.parse(&format!("{KIND},id={quoted}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value, "{id:?}: {error}");
+    }
+}
+
+/// C cannot carry it, so it must not be cut there in silence.
+#[test]
+fn a_nul_byte_is_refused_everywhere() {
+    let objects = objects();
+    for error in [
+        objects.builder(KIND, "ram0\0x").unwrap_err(),
+        objects
+            .builder("memory-backend-ram\0x", "ram0")
+            .unwrap_err(),
+        objects
+            .parse("memory-backend-ram,id=ram0\0,size=1M")
+            .unwrap_err(),
+        builder().set("size", "1M\0").unwrap_err(),
+        builder().set("size\0", "1M").unwrap_err(),
+        builder().set("size\0", 4096u32).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+    }
+    objects.builder(KIND, "ram0").unwrap();
+}
+
+/// An error from each place that quotes what it was given.
+fn errors_that_quote(text: &str) -> Vec<Error> {
+    let objects = objects();
+    let mut builder = builder();
+    vec![
+        objects.builder(KIND, text).unwrap_err(),
+        objects.builder(text, "ram0").unwrap_err(),
+        objects.parse(text).unwrap_err(),
+        objects.parse(&format!("{KIND},{text}")).unwrap_err(),
+        objects
+            .parse(&format!("{KIND},id=ram0,{text}=1"))
+            .unwrap_err(),
+        builder.set("policy", text).unwrap_err(),
+        builder.set("host-nodes", text).unwrap_err(),
+        builder.set("prealloc-context", text).unwrap_err(),
+        builder.set(text, true).unwrap_err(),
+        builder.get(text).unwrap_err(),
+    ]
+}
+
+#[test]
+fn messages_are_one_line() {
+    for text in ["a\nb", "a\r\nhostmem: b", "\x1b[31m"] {
+        for error in errors_that_quote(text) {
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control), "{message:?}");
+        }
+    }
+}
+
+/// Where a long text is cut, too.
+#[test]
+fn messages_are_of_whole_characters() {
+    for beginning in ["", "a", "ab", "abc"] {
+        for letter in ["x", "é", "日", "𝄞"] {
+            for error in errors_that_quote(&format!("{beginning}{}", letter.repeat(2000))) {
+                let message = error.to_string();
+                assert!(message.len() < 1024, "{}", message.len());
+                assert!(!message.contains('\u{fffd}'), "{message}");
+            }
+        }
+    }
+}
+
+// ---- Anything at all ----
+
+/// Parts of option strings, half of them sensible.
+fn option_part() -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        proptest::sample::select(
+            hostmem::properties()
+                .map(|property| property.name().to_owned())
+                .chain(["id".into(), "qom-type".into()])
+                .collect::<Vec<_>>()
+        ),
+        "[a-z-]{0,6}",
+    ];
+    let value = prop_oneof![
+        size_text(),
+        "(on|off|none|bind|local|always|wait|ram0|memory-backend|memory-backend-ram)",
+        "[0-9]{1,4}([,-]{1,2}[0-9]{1,4}){0,3}",
+        "\\PC{0,12}",
+    ];
+    prop_oneof![
+        4 => (key, value).prop_map(|(key, value)| format!("{key}={value}")),
+        1 => "\\PC{0,12}",
+    ]
+}
+
+fn option_string() -> impl Strategy<Value = String> {
+    let beginning = prop_oneof![
+        3 => Just(vec![format!("{KIND},id=ram0")]),
+        1 => Just(Vec::new()),
+    ];
+    let parts = proptest::collection::vec(option_part(), 0..5);
+    (beginning, parts).prop_map(|(beginning, parts)| [beginning, parts].concat().join(","))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_size_is_what_its_digits_say(text in size_text()) {
+        let mut builder = builder();
+        let set = builder.set("size", text.as_str());
+        match size_by_digits(&text) {
+            Some(bytes) => {
+                prop_assert!(set.is_ok(), "{:?}", set);
+                prop_assert_eq!(builder.get("size").unwrap(), Value::Number(bytes));
+            }
+            None => prop_assert_eq!(set.unwrap_err().kind(), ErrorKind::Value),
+        }
+    }
+
+    #[test]
+    fn any_option_string_is_taken_whole_or_refused_whole(options in option_string()) {
+        let objects = objects();
+        match objects.parse(&options) {
+            Ok(builder) => {
+                for property in hostmem::properties() {
+                    builder.get(property.name()).unwrap();
+                    builder.get_text(property.name()).unwrap();
+                }
+                let id = builder.id().to_owned();
+                prop_assert!(objects.builder(KIND, &id).is_err());
+            }
+            Err(error) => {
+                prop_assert!(!error.to_string().is_empty());
+                prop_assert!(objects.builder(KIND, "ram0").is_ok());
+            }
+        }
+    }
+}
