@@ -286,6 +286,9 @@ fn locking_everything_to_come_populates_by_policy_and_advice() {
     in_child(
         "locking_everything_to_come_populates_by_policy_and_advice",
         || {
+            if common::has_address_sanitizer() {
+                return;
+            }
             // SAFETY: takes flags; the child ends with its locks.
             if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
                 return common::skip("this process may not lock its memory");

@@ -142,7 +142,11 @@ pub struct Belongings {
 
 impl Belongings {
     pub fn now() -> Self {
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        // AddressSanitizer's own come and go.
+        let maps = match env::var_os("HOSTMEM_SANITIZER") {
+            Some(name) if name == "address" => String::new(),
+            _ => fs::read_to_string("/proc/self/maps").unwrap(),
+        };
         let descriptors = fs::read_dir("/proc/self/fd").unwrap();
         let mut descriptors: Vec<_> = descriptors
             .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
@@ -193,4 +197,45 @@ pub fn vm_flags(address: *const u8) -> Vec<String> {
     assert_eq!(entries.len(), 1, "one mapping begins at {address:?}");
     let flags = entries[0].1["VmFlags"].split(' ').map(str::to_owned);
     flags.collect()
+}
+
+/// The kernel's version, as in `(5, 14)`.
+pub fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// A node that memory can be bound to here; None, having said why, where there is none.
+pub fn bindable_node() -> Option<u32> {
+    if cfg!(not(feature = "numa")) {
+        skip("the feature `numa` is off");
+        return None;
+    }
+    // SAFETY: a length of 0, so no memory and no node mask is looked at.
+    if unsafe { libc::syscall(libc::SYS_mbind, 0u64, 0u64, 0u64, 0u64, 0u64, 0u64) } != 0 {
+        skip("mbind is refused in this process");
+        return None;
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let nodes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Mems_allowed_list:\t"))
+        .and_then(|nodes| nodes.split(['-', ',']).next()?.parse().ok());
+    if nodes.is_none() {
+        skip("this kernel has no NUMA nodes");
+    }
+    nodes
+}
+
+/// Whether AddressSanitizer is in this process: it maps memory of its own at any time, and takes
+/// mlock and munlock for itself, which then do nothing.
+pub fn has_address_sanitizer() -> bool {
+    let has = env::var_os("HOSTMEM_SANITIZER").is_some_and(|name| name == "address");
+    if has {
+        skip("AddressSanitizer maps memory of its own and makes munlock do nothing");
+    }
+    has
 }

@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line program: what it prints where, and how it ends.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+
+use common::bindable_node;
+use common::kernel;
+use common::objects;
+use common::skip;
+use hostmem::properties;
+use hostmem::PropertyType;
+use hostmem::Settable;
+use serde_json::json;
+use serde_json::Value as Json;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hostmem"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+/// Standard output of a run that succeeds without a word on standard error.
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
+    assert_eq!(stderr, "", "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The message of a run that was given something it cannot do.
+#[track_caller]
+fn fails(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+    assert_eq!(output.stdout, b"", "{arguments:?}");
+    assert!(stderr.starts_with("hostmem: "), "{arguments:?}: {stderr}");
+    assert!(stderr.ends_with('\n'), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    stderr
+}
+
+fn json_of(arguments: &[&str]) -> Json {
+    let text = succeeds(arguments);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn keys(json: &Json) -> BTreeSet<&str> {
+    json.as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+fn has_prealloc() -> bool {
+    let has = kernel() >= (5, 14);
+    if !has {
+        skip("prealloc needs Linux 5.14");
+    }
+    has
+}
+
+// ---- alloc ----
+
+#[test]
+fn alloc_reports_for_people() {
+    let text = succeeds(&["alloc", "memory-backend-ram,id=ram0,size=1M"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "ram0 (memory-backend-ram)");
+    for (name, value) in [
+        ("size", "1.00 MiB"),
+        ("policy", "default"),
+        ("resident", "0 B (0 %)"),
+        ("huge", "0 B (0 %)"),
+    ] {
+        let line = lines.iter().find(|line| line.trim().starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}: {text}"));
+        assert!(line.ends_with(value), "{line}");
+    }
+    assert!(text.contains("page size"), "{text}");
+    for absent in ["threads", "GiB/s", "warning"] {
+        assert!(!text.contains(absent), "{text}");
+    }
+    assert!(!text.contains('\x1b'), "{text:?}");
+}
+
+#[test]
+fn alloc_reports_prealloc() {
+    if !has_prealloc() {
+        return;
+    }
+    let text = succeeds(&[
+        "alloc",
+        "memory-backend-ram,id=ram0,size=16M,prealloc=on,prealloc-threads=2",
+    ]);
+    for part in ["16.00 MiB (100 %)", "threads", "seconds", "GiB/s"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn alloc_reports_in_json() {
+    if !has_prealloc() {
+        return;
+    }
+    let report = json_of(&[
+        "alloc",
+        "--json",
+        "memory-backend-ram,id=ram0,size=1M,prealloc=on",
+        "memory-backend-ram,id=ram1,size=64K,share=on",
+    ]);
+    assert_eq!(keys(&report), ["objects"].into());
+    let objects = report["objects"].as_array().unwrap();
+    assert_eq!(objects.len(), 2);
+    for (object, id, size) in [
+        (&objects[0], "ram0", 1 << 20),
+        (&objects[1], "ram1", 64 << 10),
+    ] {
+        for key in [
+            "id",
+            "kind",
+            "size",
+            "page-size",
+            "policy",
+            "host-nodes",
+            "resident",
+            "nodes",
+            "huge",
+            "prealloc",
+        ] {
+            assert!(keys(object).contains(key), "{key}: {object}");
+        }
+        assert_eq!(object["id"], id);
+        assert_eq!(object["kind"], "memory-backend-ram");
+        assert_eq!(object["size"], json!(size));
+        assert_eq!(object["page-size"], json!(common::page_size()));
+        assert_eq!(object["policy"], "default");
+        assert_eq!(object["host-nodes"], json!([]));
+        assert!(object["huge"].is_u64(), "{object}");
+        let nodes = object["nodes"].as_object().unwrap();
+        let mut on_nodes = 0;
+        for (node, bytes) in nodes {
+            node.parse::<u32>().unwrap();
+            on_nodes += bytes.as_u64().unwrap();
+        }
+        assert_eq!(object["resident"], json!(on_nodes), "{object}");
+    }
+
+    assert_eq!(objects[0]["resident"], json!(1 << 20));
+    let prealloc = &objects[0]["prealloc"];
+    assert_eq!(
+        keys(prealloc),
+        ["threads", "seconds", "bytes", "bytes-per-second"].into()
+    );
+    assert!(prealloc["threads"].as_u64().unwrap() >= 1, "{prealloc}");
+    assert_eq!(prealloc["bytes"], json!(1 << 20));
+    let seconds = prealloc["seconds"].as_f64().unwrap();
+    assert!(seconds > 0.0, "{prealloc}");
+    let speed = prealloc["bytes-per-second"].as_u64().unwrap();
+    let expected = f64::from(1 << 20) / seconds;
+    assert!((speed as f64 / expected - 1.0).abs() < 0.01, "{prealloc}");
+
+    assert_eq!(objects[1]["resident"], json!(0));
+    assert_eq!(objects[1]["prealloc"], Json::Null);
+}
+
+#[test]
+fn alloc_reports_the_policy() {
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let object = format!("memory-backend-ram,id=ram0,size=64K,policy=bind,host-nodes={node}");
+    let report = json_of(&["alloc", "--json", &object]);
+    let report = &report["objects"][0];
+    assert_eq!(report["policy"], "bind");
+    assert_eq!(report["host-nodes"], json!([node]));
+    let text = succeeds(&["alloc", &object]);
+    assert!(text.contains(&format!("bind:{node}")), "{text}");
+}
+
+#[test]
+fn alloc_reports_each_object_in_order() {
+    let objects: Vec<_> = (0..5)
+        .map(|n| format!("memory-backend-ram,id=ram{n},size=64K"))
+        .collect();
+    let mut arguments = vec!["alloc"];
+    arguments.extend(objects.iter().map(String::as_str));
+    let text = succeeds(&arguments);
+    let ids: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_suffix(" (memory-backend-ram)"))
+        .collect();
+    assert_eq!(ids, ["ram0", "ram1", "ram2", "ram3", "ram4"]);
+}
+
+#[test]
+fn alloc_warns_of_merge_without_effect() {
+    let without_effect = "memory-backend-ram,id=ram0,size=64K,share=on,merge=on";
+    let report = json_of(&["alloc", "--json", without_effect]);
+    let warnings = report["objects"][0]["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{report}");
+    assert!(warnings[0].as_str().unwrap().contains("merge"), "{report}");
+    assert!(succeeds(&["alloc", without_effect]).contains("merge=on has no effect"));
+    // Not where nobody asked.
+    let report = json_of(&[
+        "alloc",
+        "--json",
+        "memory-backend-ram,id=ram0,size=64K,share=on",
+    ]);
+    assert_eq!(report["objects"][0]["warnings"], json!([]));
+}
+
+#[test]
+fn an_object_may_be_json() {
+    let object = json!({
+        "qom-type": "memory-backend-ram",
+        "id": "ram0",
+        "size": 1 << 20,
+        "share": true,
+        "dump": false,
+        "policy": "default",
+        "host-nodes": [],
+        "prealloc-threads": 2,
+        "thp": "never",
+        "prealloc-context": "",
+    });
+    for text in [object.to_string(), format!(" \n{object:#}\n")] {
+        let report = json_of(&["alloc", "--json", &text]);
+        let report = &report["objects"][0];
+        assert_eq!(report["id"], "ram0");
+        assert_eq!(report["size"], json!(1 << 20));
+    }
+    // Side by side with the other form.
+    let text = object.to_string();
+    succeeds(&["alloc", &text, "memory-backend-ram,id=ram1,size=64K"]);
+
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let object = json!({
+        "qom-type": "memory-backend-ram",
+        "id": "ram0",
+        "size": 1 << 20,
+        "policy": "bind",
+        "host-nodes": [node, node],
+    });
+    let report = json_of(&["alloc", "--json", &object.to_string()]);
+    assert_eq!(report["objects"][0]["host-nodes"], json!([node]));
+}
+
+#[test]
+fn wrong_input_is_one_message() {
+    let ram = |options: &str| format!("memory-backend-ram,id=ram0,{options}");
+    for (object, parts) in [
+        ("".to_owned(), &["kind"][..]),
+        ("no-such,id=ram0".into(), &["no-such", "memory-backend-ram"]),
+        ("memory-backend,id=ram0,size=1M".into(), &["abstract"]),
+        ("memory-backend-ram,size=1M".into(), &["id"]),
+        ("memory-backend-ram,id=0,size=1M".into(), &["letter"]),
+        (ram("size=1MB"), &["ram0", "size", "1MB"]),
+        (ram("prealloc=off"), &["ram0", "size"]),
+        (ram("size=1"), &["ram0", "size", "page"]),
+        (ram("size=1M,no-such=1"), &["ram0", "no-such", "prealloc"]),
+        (ram("size=1M,share"), &["share=VALUE"]),
+        (ram("size=1M,size=1M"), &["ram0", "size"]),
+        (ram("size=1M,policy=bind"), &["ram0", "policy"]),
+        (ram("size=1M,host-nodes=3-1"), &["ram0", "host-nodes"]),
+        (ram("size=1M,reserve=off,prealloc=on"), &["ram0", "reserve"]),
+        (ram("size=15E"), &["ram0", "size"]),
+    ] {
+        let message = fails(&["alloc", &object]);
+        for part in parts {
+            assert!(message.contains(part), "{object}: {message}");
+        }
+        assert_eq!(fails(&["alloc", "--json", &object]), message);
+    }
+}
+
+#[test]
+fn wrong_json_is_one_message() {
+    let with = |name: &str, value: Json| {
+        let mut object = json!({
+            "qom-type": "memory-backend-ram", "id": "ram0", "size": 1 << 20
+        });
+        object[name] = value;
+        object.to_string()
+    };
+    for (object, part) in [
+        ("{".to_owned(), "JSON"),
+        ("{}".into(), "qom-type"),
+        ("{\"qom-type\": \"memory-backend-ram\",}".into(), "JSON"),
+        ("{\"qom-type\": \"memory-backend-ram\"}".into(), "id"),
+        ("{\"id\": \"ram0\"}".into(), "qom-type"),
+        (with("size", json!(1)) + "x", "JSON"),
+        (with("qom-type", json!("no-such")), "no-such"),
+        (with("qom-type", json!(1)), "qom-type"),
+        (with("id", json!(0)), "id"),
+        (with("id", json!("a b")), "a b"),
+        (with("id", json!("a\0b")), "NUL"),
+        (with("size", json!("1M")), "size"),
+        (with("size", json!(-1)), "size"),
+        (with("size", json!(0)), "size"),
+        (with("size", json!(4096.5)), "size"),
+        (with("size", json!(1e30)), "size"),
+        (with("size", Json::Null), "size"),
+        (with("share", json!("on")), "share"),
+        (with("share", json!(1)), "share"),
+        (with("policy", json!(2)), "policy"),
+        (with("policy", json!("nearest")), "nearest"),
+        (with("host-nodes", json!(0)), "host-nodes"),
+        (with("host-nodes", json!("0")), "host-nodes"),
+        (with("host-nodes", json!([1024])), "1024"),
+        (with("host-nodes", json!([-1])), "host-nodes"),
+        (with("host-nodes", json!([1u64 << 32])), "host-nodes"),
+        (with("host-nodes", json!([[0]])), "host-nodes"),
+        (with("prealloc-threads", json!(0)), "prealloc-threads"),
+        (with("prealloc-threads", json!(true)), "prealloc-threads"),
+        (with("home-node", json!("0")), "home-node"),
+        (with("no-such", json!({"a": [1, "b\nc"]})), "no-such"),
+    ] {
+        let message = fails(&["alloc", &object]);
+        assert!(message.contains(part), "{object}: {message}");
+    }
+}
+
+#[test]
+fn what_is_quoted_does_not_break_the_line() {
+    for object in [
+        "memory-backend-ram,id=a\nb,size=1M",
+        "memory-backend\n-ram,id=ram0",
+        "memory-backend-ram,id=ram0,size=1\nM",
+        "memory-backend-ram,id=ram0,si\nze=1M",
+        r#"{"qom-type": "memory-backend-ram", "id": "a\nb"}"#,
+        r#"{"qom-type": "memory-backend-ram", "id": "ram0", "no\nsuch": 1}"#,
+    ] {
+        fails(&["alloc", object]);
+    }
+}
+
+#[test]
+fn a_kind_that_is_quoted_does_not_break_the_line() {
+    let message = fails(&["props", "memory-backend-ram\n"]);
+    assert!(message.contains("does not exist"), "{message}");
+}
+
+#[test]
+fn one_bad_object_is_the_end_of_all() {
+    let good = "memory-backend-ram,id=ram0,size=64K";
+    for bad in [
+        "memory-backend-ram,id=ram1",
+        "memory-backend-ram,id=ram1,size=1MB",
+        "memory-backend-ram,id=ram0,size=64K",
+        "{",
+    ] {
+        fails(&["alloc", good, bad]);
+        fails(&["alloc", bad, good]);
+    }
+}
+
+// ---- props ----
+
+fn type_name(value_type: PropertyType) -> &'static str {
+    match value_type {
+        PropertyType::Bool => "bool",
+        PropertyType::Size => "size",
+        PropertyType::Uint32 => "uint32",
+        PropertyType::Enum => "enum",
+        PropertyType::Nodes => "nodes",
+        PropertyType::Node => "node",
+        PropertyType::Link => "id",
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn props_in_json_are_the_table() {
+    let expected: Vec<_> = properties()
+        .map(|row| {
+            json!({
+                "name": row.name(),
+                "type": type_name(row.value_type()),
+                "choices": row.choices(),
+                "default": row.default_text(),
+                "settable": match row.settable() {
+                    Settable::Configuring => "before completing",
+                    Settable::Always => "always",
+                    Settable::LaterUse => "for later use",
+                    other => panic!("{other:?}"),
+                },
+                "kinds": row.kinds(),
+                "description": row.description(),
+            })
+        })
+        .collect();
+    assert_eq!(
+        json_of(&["props", "--json"]),
+        json!({ "properties": expected })
+    );
+}
+
+#[test]
+fn props_of_a_kind_are_those_it_has() {
+    for kind in objects().kinds() {
+        let expected: Vec<_> = properties()
+            .filter(|row| {
+                row.kinds()
+                    .is_none_or(|kinds| kinds.contains(&kind.name.as_str()))
+            })
+            .map(|row| row.name())
+            .collect();
+        let json = json_of(&["props", "--json", &kind.name]);
+        let names: Vec<_> = json["properties"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, expected, "{}", kind.name);
+    }
+}
+
+#[test]
+fn props_for_people_say_it_all() {
+    for arguments in [&["props"][..], &["props", "memory-backend-ram"]] {
+        let text = succeeds(arguments);
+        for row in properties() {
+            let heading = format!("{}=", row.name());
+            assert!(
+                text.lines().any(|line| line.starts_with(&heading)),
+                "{text}"
+            );
+            assert!(text.contains(row.description()), "{}", row.name());
+            for choice in row.choices() {
+                assert!(text.contains(choice), "{choice}");
+            }
+        }
+        assert!(!text.contains('\x1b'), "{text:?}");
+    }
+}
+
+#[test]
+fn props_of_an_unknown_kind_name_the_known_ones() {
+    for kind in ["no-such", "", "ram", "memory-backend-ram "] {
+        for arguments in [&["props", kind][..], &["props", "--json", kind]] {
+            let message = fails(arguments);
+            assert!(message.contains("memory-backend-ram"), "{message}");
+        }
+    }
+}
+
+// ---- The program ----
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    for arguments in [
+        &[][..],
+        &["no-such"],
+        &["--no-such"],
+        &["alloc"],
+        &["alloc", "--json"],
+        &["alloc", "--no-such", "memory-backend-ram,id=ram0,size=64K"],
+        &["props", "--no-such"],
+        &["props", "memory-backend-ram", "memory-backend-ram"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(output.stdout, b"", "{arguments:?}");
+        assert_ne!(output.stderr, b"", "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_is_an_answer() {
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["help"],
+        &["alloc", "--help"],
+        &["props", "--help"],
+    ] {
+        assert!(
+            succeeds(arguments).contains("Usage: hostmem"),
+            "{arguments:?}"
+        );
+    }
+    let version = format!("hostmem {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(succeeds(&["--version"]), version);
+}
+
+/// Output into something that nobody reads any more.
+#[test]
+fn a_reader_that_has_gone_is_no_accident() {
+    for arguments in [
+        &["props"][..],
+        &["props", "--json"],
+        &["alloc", "memory-backend-ram,id=ram0,size=64K"],
+        &["alloc", "--json", "memory-backend-ram,id=ram0,size=64K"],
+        &["--help"],
+    ] {
+        // As a pipe, and closed before anything can be written.
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let output = command(arguments)
+            .stdout(OwnedFd::from(writer))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr, "", "{arguments:?}");
+        let status = output.status;
+        assert!(
+            matches!(status.code(), Some(0 | 1)) || status.signal() == Some(libc::SIGPIPE),
+            "{arguments:?}: {status}"
+        );
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    for arguments in [
+        &["props"][..],
+        &["alloc", "--json", "memory-backend-ram,id=ram0,size=64K"],
+    ] {
+        let output = command(arguments)
+            .stdout(File::options().write(true).open("/dev/full").unwrap())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.starts_with("hostmem: standard output: "), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn there_is_no_progress_bar_without_a_terminal() {
+    if !has_prealloc() {
+        return;
+    }
+    let object = "memory-backend-ram,id=ram0,size=32M,prealloc=on,thp=never";
+    // succeeds() wants standard error empty.
+    succeeds(&["alloc", object]);
+    let report = json_of(&["alloc", "--json", object]);
+    assert_eq!(report["objects"][0]["resident"], json!(32 << 20));
+}

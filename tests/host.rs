@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The host record: what the kernel refused while it was asked is what objects say they cannot do,
+//! and nothing else.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::bindable_node;
+use common::has_address_sanitizer;
+use common::in_child;
+use common::kernel;
+use common::refusing;
+use common::skip;
+use common::Belongings;
+use common::Refusal;
+use hostmem::Backend;
+use hostmem::Defaults;
+use hostmem::Error;
+use hostmem::ErrorKind;
+use hostmem::Host;
+use hostmem::Methods;
+use hostmem::Objects;
+
+// Older than some C libraries' headers.
+const MADV_POPULATE_WRITE: u64 = 23;
+const MPOL_PREFERRED_MANY: u64 = 5;
+const SYS_SET_MEMPOLICY_HOME_NODE: libc::c_long = 450;
+
+fn complete(host: &Host, options: &str) -> Result<Backend, Error> {
+    Objects::new(host, &Defaults::qemu())?
+        .parse(&format!("memory-backend-ram,id=ram0,{options}"))?
+        .complete()
+        .map_err(Error::from)
+}
+
+#[track_caller]
+fn assert_unsupported(host: &Host, options: &str, parts: &[&str]) {
+    let error = complete(host, options).expect_err(options);
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let message = error.to_string();
+    for part in parts {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+/// A host as it is found where these calls fail. What comes after the probe is allowed, so only the
+/// record can say that it is not there.
+fn probe_refusing(refusals: &[Refusal]) -> Host {
+    refusing(refusals, || Host::probe().unwrap())
+}
+
+fn without_populate() -> Host {
+    let advice = Refusal::new(libc::SYS_madvise, libc::EINVAL).only_masked(
+        2,
+        u64::from(u32::MAX),
+        MADV_POPULATE_WRITE,
+    );
+    probe_refusing(&[advice])
+}
+
+#[test]
+fn probing_leaves_nothing_behind() {
+    if has_address_sanitizer() {
+        return;
+    }
+    in_child("probing_leaves_nothing_behind", || {
+        // Whatever the first one sets up for good.
+        drop(Host::probe().unwrap());
+        let before = Belongings::now();
+        for _ in 0..10 {
+            let host = Host::probe().unwrap();
+            assert_eq!(host.methods(), Methods::ALL);
+        }
+        assert_eq!(Belongings::now(), before);
+    });
+}
+
+#[test]
+fn a_host_serves_many_sets_and_need_not_outlive_them() {
+    let host = Host::probe().unwrap();
+    let sets: Vec<_> = (0..3)
+        .map(|_| Objects::new(&host, &Defaults::qemu()).unwrap())
+        .collect();
+    drop(host);
+    for objects in sets {
+        let builder = objects
+            .parse("memory-backend-ram,id=ram0,size=64K")
+            .unwrap();
+        builder.complete().unwrap();
+    }
+}
+
+#[test]
+fn threads_share_a_host() {
+    let host = Arc::new(Host::probe().unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let host = Arc::clone(&host);
+            scope.spawn(move || complete(&host, "size=64K").unwrap());
+        }
+    });
+}
+
+// ---- Methods ----
+
+#[test]
+fn narrowing_only_narrows() {
+    let mut host = Host::probe().unwrap();
+    assert_eq!(host.methods(), Methods::ALL);
+    host.narrow_methods(Methods::ALL);
+    assert_eq!(host.methods(), Methods::ALL);
+    host.narrow_methods(Methods::LAST_PAGE_FIRST);
+    assert_eq!(host.methods(), Methods::LAST_PAGE_FIRST);
+    host.narrow_methods(!Methods::LAST_PAGE_FIRST);
+    assert_eq!(host.methods(), Methods::NONE);
+    host.narrow_methods(Methods::ALL);
+    assert_eq!(host.methods(), Methods::NONE);
+}
+
+#[test]
+fn every_method_gives_the_same_memory() {
+    if kernel() < (5, 14) {
+        return skip("prealloc needs Linux 5.14");
+    }
+    // Not a whole number of huge pages.
+    let size = (6 << 20) + (64 << 10);
+    for methods in [Methods::NONE, Methods::LAST_PAGE_FIRST, Methods::ALL] {
+        let mut host = Host::probe().unwrap();
+        host.narrow_methods(methods);
+        for options in ["thp=auto", "thp=always", "thp=never", "share=on"] {
+            let backend = complete(&host, &format!("size={size},prealloc=on,{options}")).unwrap();
+            let placement = backend.placement().unwrap();
+            assert_eq!(placement.resident, size, "{methods:?} {options}");
+            assert_eq!(placement.absent, 0, "{methods:?} {options}");
+            assert_eq!(backend.prealloc_result().unwrap().bytes, size);
+
+            // The same when it is asked for later, over what is there already.
+            let backend = complete(&host, &format!("size={size},{options}")).unwrap();
+            let claim = backend.claim("vm0").unwrap();
+            let last = claim.memory().as_ptr().wrapping_add(size as usize - 1);
+            // SAFETY: the last byte of the memory, which nobody else uses.
+            unsafe { last.write_volatile(9) };
+            backend.set("prealloc", true).unwrap();
+            assert_eq!(backend.placement().unwrap().resident, size, "{methods:?}");
+            // SAFETY: as above.
+            assert_eq!(unsafe { last.read_volatile() }, 9, "{methods:?} {options}");
+        }
+    }
+}
+
+// ---- Features that are missing ----
+
+#[test]
+fn without_populate_there_is_no_prealloc() {
+    let host = without_populate();
+    let parts = ["ram0", "prealloc", "5.14", "prealloc=off"];
+    assert_unsupported(&host, "size=64K,prealloc=on", &parts);
+    assert_unsupported(&host, "size=64K,prealloc=on,share=on", &parts);
+    for options in ["size=64K", "size=64K,share=on", "size=64K,lock=off"] {
+        let backend = complete(&host, options).unwrap();
+        assert_eq!(backend.placement().unwrap().resident, 0);
+        let error = backend.set("prealloc", true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("5.14"), "{error}");
+        assert_eq!(backend.get("prealloc").unwrap(), false.into());
+    }
+}
+
+#[test]
+fn without_mbind_there_is_no_policy_but_the_default() {
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let host = probe_refusing(&[Refusal::new(libc::SYS_mbind, libc::EPERM)]);
+    for policy in ["bind", "preferred", "interleave"] {
+        assert_unsupported(
+            &host,
+            &format!("size=64K,policy={policy},host-nodes={node}"),
+            &["ram0", policy, "mbind", "container", "policy=default"],
+        );
+    }
+    assert_unsupported(&host, "size=64K,policy=local", &["mbind", "policy=default"]);
+    let backend = complete(&host, "size=64K,policy=default").unwrap();
+    assert_eq!(backend.placement().unwrap().policy, "default");
+    let error = backend.set("policy", "local").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(backend.get_text("policy").unwrap(), "default");
+    // The same host elsewhere in the process has it all.
+    let host = Host::probe().unwrap();
+    complete(&host, &format!("size=64K,policy=bind,host-nodes={node}")).unwrap();
+}
+
+/// The whole life of a backend where the container never allows mbind.
+#[test]
+fn without_mbind_the_default_policy_works() {
+    if kernel() < (5, 14) {
+        return skip("prealloc needs Linux 5.14");
+    }
+    refusing(&[Refusal::new(libc::SYS_mbind, libc::EPERM)], || {
+        let host = Host::probe().unwrap();
+        for share in ["off", "on"] {
+            let options = format!("size=1M,prealloc=on,share={share}");
+            let backend = complete(&host, &options).unwrap();
+            assert_eq!(backend.placement().unwrap().resident, 1 << 20);
+        }
+    });
+}
+
+#[test]
+fn without_preferred_many_one_node_is_preferred_as_before() {
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let mode = Refusal::new(libc::SYS_mbind, libc::EINVAL).only_masked(
+        2,
+        u64::from(u32::MAX),
+        MPOL_PREFERRED_MANY,
+    );
+    let host = probe_refusing(&[mode]);
+    let backend = complete(
+        &host,
+        &format!("size=64K,policy=preferred,host-nodes={node}"),
+    )
+    .unwrap();
+    let policy = backend.placement().unwrap().policy;
+    assert_eq!(policy, format!("prefer:{node}"));
+    assert_unsupported(
+        &host,
+        &format!("size=64K,policy=preferred-many,host-nodes={node}"),
+        &["ram0", "preferred-many", "5.15"],
+    );
+}
+
+#[test]
+fn without_home_nodes_binding_works_by_itself() {
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let call = Refusal::new(SYS_SET_MEMPOLICY_HOME_NODE, libc::ENOSYS);
+    let host = probe_refusing(&[call]);
+    let bound = format!("size=64K,policy=bind,host-nodes={node}");
+    complete(&host, &bound).unwrap();
+    assert_unsupported(
+        &host,
+        &format!("{bound},home-node={node}"),
+        &["ram0", "home-node", "5.17"],
+    );
+}
+
+#[test]
+fn a_probe_that_is_refused_a_feature_still_probes() {
+    // Each on its own, whatever it is for.
+    for call in [
+        libc::SYS_mbind,
+        libc::SYS_madvise,
+        libc::SYS_set_mempolicy,
+        libc::SYS_get_mempolicy,
+        SYS_SET_MEMPOLICY_HOME_NODE,
+    ] {
+        for errno in [libc::EPERM, libc::ENOSYS, libc::EINVAL] {
+            let host = probe_refusing(&[Refusal::new(call, errno)]);
+            complete(&host, "size=64K").unwrap();
+        }
+    }
+}
