@@ -151,11 +151,12 @@ static bool add_meminfo(const char *text, const char *name, uint64_t *bytes)
 
 /*
  * Sums what a meminfo file says can be had. prefix: what stands before a name in it. File pages
- * leave out shared memory, which is on the anonymous lists.
+ * leave out shared memory, which is on the anonymous lists. A node's file does not tell swap space.
  */
 static bool sum_meminfo(const char *path, const char *prefix, uint64_t *bytes)
 {
-	static const char *const names[] = { "Active(file):", "Inactive(file):", "SReclaimable:" };
+	static const char *const names[] = { "Active(file):", "Inactive(file):", "SReclaimable:",
+					     "SwapFree:" };
 	char text[8192], name[64];
 
 	if (hm_os_read_file(path, text, sizeof(text)) < 0)
@@ -177,6 +178,16 @@ static uint64_t get_available_anywhere(void)
 	return sum_meminfo("/proc/meminfo", "\n", &bytes) ? bytes : UINT64_MAX;
 }
 
+static uint64_t get_free_swap(void)
+{
+	uint64_t bytes = 0;
+	char text[8192];
+
+	if (hm_os_read_file("/proc/meminfo", text, sizeof(text)) > 0)
+		add_meminfo(text, "\nSwapFree:", &bytes);
+	return bytes;
+}
+
 static uint64_t get_available_on(const struct hm_nodes *nodes)
 {
 	uint64_t bytes = 0;
@@ -191,17 +202,7 @@ static uint64_t get_available_on(const struct hm_nodes *nodes)
 		if (!sum_meminfo(path, prefix, &bytes))
 			return UINT64_MAX;
 	}
-	return bytes;
-}
-
-static uint64_t get_free_swap(void)
-{
-	uint64_t bytes = 0;
-	char text[8192];
-
-	if (hm_os_read_file("/proc/meminfo", text, sizeof(text)) > 0)
-		add_meminfo(text, "\nSwapFree:", &bytes);
-	return bytes;
+	return bytes + get_free_swap();
 }
 
 /*
@@ -222,8 +223,5 @@ static bool covers_all(const struct hm_nodes *nodes)
 
 uint64_t hm_topology_get_available(const struct hm_nodes *nodes)
 {
-	uint64_t bytes =
-		!nodes || covers_all(nodes) ? get_available_anywhere() : get_available_on(nodes);
-
-	return bytes == UINT64_MAX ? bytes : bytes + get_free_swap();
+	return !nodes || covers_all(nodes) ? get_available_anywhere() : get_available_on(nodes);
 }
