@@ -51,6 +51,13 @@ enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backe
 	return state;
 }
 
+void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values)
+{
+	pthread_mutex_lock(lock_of(backend));
+	*values = backend->values;
+	pthread_mutex_unlock(lock_of(backend));
+}
+
 const char *hostmem_backend_get_id(const struct hostmem_backend *backend)
 {
 	return backend->id;
@@ -141,8 +148,12 @@ int hostmem_backend_complete(struct hostmem_backend *backend, struct hostmem_err
 		hm_complete_undo(backend, true);
 	pthread_mutex_lock(&backend->lock);
 	backend->state = failed ? HOSTMEM_STATE_CONFIGURING : HOSTMEM_STATE_READY;
-	if (!failed)
+	if (!failed) {
 		backend->result = result;
+		/* What auto came to is what is read from here on. */
+		if (values.rom == HM_ROM_AUTO)
+			backend->values.rom = values.readonly ? HM_ROM_ON : HM_ROM_OFF;
+	}
 	pthread_mutex_unlock(&backend->lock);
 	return failed;
 }
@@ -254,6 +265,7 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 		(void)result;
 	}
 	objects = backend->objects;
+	hm_props_clear(backend);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);
 	free(backend);

@@ -4,9 +4,11 @@
  * changes nothing, so that a refusal leaves nothing to undo.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "internal.h"
 
@@ -32,18 +34,96 @@ static int check_size(const struct hostmem_backend *backend, const struct hm_val
 	return 0;
 }
 
+static int check_offset(const struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_error *err)
+{
+	uint64_t page = backend->host->page_size;
+
+	if (values->offset % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset=%ju is not a multiple of the page size, %ju bytes",
+			       backend->id, (uintmax_t)values->offset, (uintmax_t)page);
+	if (values->offset > SIZE_LIMIT - values->size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset=%ju with size=%ju is more than a file holds",
+			       backend->id, (uintmax_t)values->offset, (uintmax_t)values->size);
+	return 0;
+}
+
+static int check_align(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_error *err)
+{
+	uint64_t page = backend->host->page_size;
+
+	if (!values->align)
+		return 0;
+	if (values->align & (values->align - 1) || values->align < page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: align=%ju: expected a power of two from the page size on, %ju "
+			       "bytes; 0 chooses one",
+			       backend->id, (uintmax_t)values->align, (uintmax_t)page);
+	return 0;
+}
+
+bool hm_check_is_readonly(const struct hm_values *values)
+{
+	return values->rom == HM_ROM_ON || (values->rom == HM_ROM_AUTO && values->readonly);
+}
+
+static int check_rom(const struct hostmem_backend *backend, const struct hm_values *values,
+		     struct hostmem_error *err)
+{
+	if (values->rom == HM_ROM_ON && !values->readonly)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: rom=on needs readonly=on; add it, or use rom=auto",
+			       backend->id);
+	if (values->rom == HM_ROM_OFF && values->readonly && values->share)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: rom=off with readonly=on needs share=off: memory that is read "
+			       "only and shared cannot be written",
+			       backend->id);
+	return 0;
+}
+
+static const char *type_name(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return "a directory";
+	case S_IFIFO:
+		return "a FIFO";
+	case S_IFSOCK:
+		return "a socket";
+	case S_IFCHR:
+		return "a character device that is no DAX device";
+	default:
+		return "of a type without contents";
+	}
+}
+
+int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
+		       const struct hm_file *file, struct hostmem_error *err)
+{
+	if (S_ISREG(file->mode) || S_ISBLK(file->mode) ||
+	    (S_ISCHR(file->mode) && hm_topology_is_dax(file->special)))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: %s is %s; expected a regular file, a block device or a DAX device",
+		       backend->id, property, type_name(file->mode));
+}
+
 /* Growing a file past the limit does not fail: it kills the process (SIGXFSZ, setrlimit(2)). */
-static int check_file_limit(const struct hostmem_backend *backend, const struct hm_values *values,
-			    struct hostmem_error *err)
+int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
+			struct hostmem_error *err)
 {
 	uint64_t limit;
 
-	if (!values->share || hm_os_get_limit(RLIMIT_FSIZE, &limit) || values->size <= limit)
+	if (hm_os_get_limit(RLIMIT_FSIZE, &limit) || size <= limit)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-		       "%s: size=%ju with share=on is above RLIMIT_FSIZE, %ju bytes: raise it "
-		       "(ulimit -f), or use share=off",
-		       backend->id, (uintmax_t)values->size, (uintmax_t)limit);
+		       "%s: size: a file of %ju bytes is above RLIMIT_FSIZE, %ju bytes: raise it "
+		       "(ulimit -f), or use a smaller size",
+		       backend->id, (uintmax_t)size, (uintmax_t)limit);
 }
 
 /* What the kernel's overcommit mode leaves of NORESERVE; -1 when it cannot be read. */
@@ -59,17 +139,22 @@ static int read_overcommit_mode(void)
 static int check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
 			 struct hostmem_error *err)
 {
+	if (values->reserve || !values->prealloc)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: reserve=off and prealloc=on exclude each other: use reserve=on or "
+		       "prealloc=off",
+		       backend->id);
+}
+
+int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
+		     uint64_t page_size, struct hostmem_error *err)
+{
 	int mode;
 
-	if (values->reserve)
-		return 0;
-	if (values->prealloc)
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: reserve=off and prealloc=on exclude each other: use reserve=on "
-			       "or prealloc=off",
-			       backend->id);
-	/* Shared memory behind a descriptor is not accounted for as a whole in any mode. */
-	if (values->share)
+	/* The kernel accounts as a whole for private memory that can be written only. */
+	if (values->reserve || values->share || hm_check_is_readonly(values) ||
+	    page_size > backend->host->page_size)
 		return 0;
 	mode = read_overcommit_mode();
 	if (mode == 0 || mode == 1)
@@ -78,6 +163,68 @@ static int check_reserve(const struct hostmem_backend *backend, const struct hm_
 		       "%s: reserve=off has no effect on private memory while "
 		       "/proc/sys/vm/overcommit_memory is %s: set it to 0 or 1, or use reserve=on",
 		       backend->id, mode < 0 ? "unreadable" : "2");
+}
+
+static int fail_pool(const struct hostmem_backend *backend, uint64_t page_size, uint64_t wanted,
+		     const char *where, const struct hm_huge_pool *pool, struct hostmem_error *err)
+{
+	return hm_fail(
+		err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
+		"%s: size: %ju huge pages of %ju KiB are wanted; %s has %ju, %ju of them free, "
+		"of which %ju are promised to others; raise "
+		"/sys/kernel/mm/hugepages/hugepages-%jukB/nr_hugepages, or use a smaller size",
+		backend->id, (uintmax_t)wanted, (uintmax_t)(page_size / 1024), where,
+		(uintmax_t)pool->total, (uintmax_t)pool->free, (uintmax_t)pool->reserved,
+		(uintmax_t)(page_size / 1024));
+}
+
+/* The kernel reserves from the whole pool, so a shortage of the bound nodes would show too late. */
+static int check_node_pools(const struct hostmem_backend *backend, uint64_t page_size,
+			    uint64_t wanted, const struct hm_values *values, uint64_t overcommit,
+			    struct hostmem_error *err)
+{
+	struct hm_huge_pool sum = { 0 }, pool;
+	char nodes[128], where[160];
+
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		if (!hm_set_has(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits),
+				node))
+			continue;
+		hm_topology_get_node_pool(node, page_size, &pool);
+		sum.total += pool.total;
+		sum.free += pool.free;
+	}
+	if (wanted <= sum.free + overcommit)
+		return 0;
+	hm_text_format_set(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits), nodes,
+			   sizeof(nodes));
+	snprintf(where, sizeof(where), "node %s", nodes);
+	return fail_pool(backend, page_size, wanted, where, &sum, err);
+}
+
+int hm_check_huge_pages(const struct hostmem_backend *backend, uint64_t page_size,
+			const struct hm_values *values, struct hostmem_error *err)
+{
+	uint64_t wanted = values->size / page_size;
+	struct hm_huge_pool pool;
+
+	if (values->size % page_size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: size=%ju is not a multiple of the huge page size, %ju bytes",
+			       backend->id, (uintmax_t)values->size, (uintmax_t)page_size);
+	if (values->offset % page_size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset=%ju is not a multiple of the huge page size, %ju bytes",
+			       backend->id, (uintmax_t)values->offset, (uintmax_t)page_size);
+	if (!values->reserve || hm_topology_get_pool(page_size, &pool))
+		return 0;
+	if (pool.reserved > pool.free)
+		pool.reserved = pool.free;
+	if (wanted > pool.free - pool.reserved + pool.overcommit)
+		return fail_pool(backend, page_size, wanted, "the pool", &pool, err);
+	if (!hm_policy_is_strict(values))
+		return 0;
+	return check_node_pools(backend, page_size, wanted, values, pool.overcommit, err);
 }
 
 /* The number after a name in /proc/self/status; 0 when there is none. */
@@ -118,12 +265,21 @@ static int check_prealloc(const struct hostmem_backend *backend, const struct hm
 	return 0;
 }
 
+/* The kind's own rules come after all that need no look at the world. */
+static int check_kind(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	const struct hostmem_kind *kind = backend->kind;
+
+	return kind->check ? kind->check(kind->data, backend, err) : 0;
+}
+
 int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		 struct hostmem_error *err)
 {
-	if (check_size(backend, values, err) || check_reserve(backend, values, err) ||
-	    check_prealloc(backend, values, err) || check_file_limit(backend, values, err) ||
-	    hm_policy_check(backend, values, err))
+	if (check_size(backend, values, err) || check_offset(backend, values, err) ||
+	    check_align(backend, values, err) || check_rom(backend, values, err) ||
+	    check_reserve(backend, values, err) || check_prealloc(backend, values, err) ||
+	    hm_policy_check(backend, values, err) || check_kind(backend, err))
 		return -1;
 	return values->lock ? hm_check_lock(backend, values->size, err) : 0;
 }

@@ -13,14 +13,13 @@
 #include "internal.h"
 
 static int check_file_size(const struct hostmem_backend *backend, const struct hm_values *values,
-			   mode_t mode, uint64_t size, struct hostmem_error *err)
+			   uint64_t size, struct hostmem_error *err)
 {
 	uint64_t end;
 
 	if (__builtin_add_overflow(backend->backing.offset, values->size, &end))
 		end = UINT64_MAX;
-	/* Devices have no size of their own. */
-	if (!S_ISREG(mode) || end <= size)
+	if (end <= size)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: size=%ju from offset %ju on does not fit its backing, which has %ju "
@@ -52,7 +51,7 @@ static int check_access(const struct hostmem_backend *backend, const struct hm_v
 {
 	int access = hm_os_get_access(backend->backing.fd);
 
-	if (access == O_RDWR || (access == O_RDONLY && !values->share))
+	if (access == O_RDWR || (access == O_RDONLY && (!values->share || backend->readonly)))
 		return 0;
 	if (access < 0)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, -access,
@@ -68,13 +67,12 @@ static int check_access(const struct hostmem_backend *backend, const struct hm_v
 static int check_backing(struct hostmem_backend *backend, const struct hm_values *values,
 			 struct hostmem_error *err)
 {
-	uint64_t size;
-	mode_t mode;
+	struct hm_file file;
 	int result;
 
 	if (backend->backing.fd < 0) {
 		if (!values->share)
-			return 0;
+			return hm_check_reserve(backend, values, backend->page_size, err);
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: share=on needs a backing with a descriptor, this kind gave "
 			       "anonymous memory; use share=off",
@@ -82,13 +80,14 @@ static int check_backing(struct hostmem_backend *backend, const struct hm_values
 	}
 	if (check_access(backend, values, err))
 		return -1;
-	result = hm_os_stat(backend->backing.fd, &mode, &size, &backend->page_size);
+	result = hm_os_stat(backend->backing.fd, &file);
 	if (result)
 		return hm_fail(err, HOSTMEM_ERROR_IO, -result, "%s: cannot look at its backing: %s",
 			       backend->id, strerror(-result));
-	if (check_file_size(backend, values, mode, size, err))
+	backend->page_size = file.page_size;
+	if (check_pages(backend, values, err) || check_file_size(backend, values, file.size, err))
 		return -1;
-	return check_pages(backend, values, err);
+	return hm_check_reserve(backend, values, file.page_size, err);
 }
 
 static int make_backing(struct hostmem_backend *backend, const struct hm_values *values,
@@ -96,34 +95,65 @@ static int make_backing(struct hostmem_backend *backend, const struct hm_values 
 {
 	struct hostmem_backing backing = { .fd = -1 };
 
+	backend->readonly = hm_check_is_readonly(values);
+	backend->shared = values->share;
 	if (backend->kind->allocate(backend->kind->data, backend, &backing, err))
 		return -1;
 	backend->backing = backing;
 	backend->allocated = true;
+	if (backing.fd >= 0)
+		hm_os_close_on_exec(backing.fd);
 	return check_backing(backend, values, err);
+}
+
+/* What may help where the kernel refused to map. Address space comes first, then the backing. */
+static const char *map_hint(const struct hostmem_backend *backend, const struct hm_values *values,
+			    int result)
+{
+	if (result == -ENOMEM && backend->mapping.size &&
+	    backend->page_size > backend->host->page_size)
+		return "; the pool of huge pages is short: raise nr_hugepages in "
+		       "/sys/kernel/mm/hugepages, or use a smaller size";
+	if (result == -ENOMEM)
+		return "; use a smaller size, or look at RLIMIT_AS (ulimit -v) and "
+		       "/proc/sys/vm/overcommit_memory";
+	if (result == -EOPNOTSUPP && values->pmem)
+		return "; pmem=on needs a file system with DAX: use pmem=off";
+	if (result == -ENODEV)
+		return "; what its descriptor is of cannot be mapped";
+	if (result == -EINVAL && backend->backing.fd >= 0 && !values->share)
+		return "; a guest_memfd, for one, can only be mapped with share=on";
+	return "";
 }
 
 static int fail_map(const struct hostmem_backend *backend, const struct hm_values *values,
 		    int result, struct hostmem_error *err)
 {
-	return hm_fail(err, hm_error_kind_of(-result), -result, "%s: cannot map %ju bytes: %s%s",
-		       backend->id, (uintmax_t)values->size, strerror(-result),
-		       result == -ENOMEM ? "; use a smaller size, or look at RLIMIT_AS (ulimit -v) "
-					   "and /proc/sys/vm/overcommit_memory"
-					 : "");
+	/* The descriptor is the user's choice or the kind's, and none that can be mapped like this.
+	 */
+	bool is_value = result == -ENODEV || result == -EINVAL;
+
+	return hm_fail(err, is_value ? HOSTMEM_ERROR_VALUE : hm_error_kind_of(-result), -result,
+		       "%s: cannot map %ju bytes: %s%s", backend->id, (uintmax_t)values->size,
+		       strerror(-result), map_hint(backend, values, result));
 }
 
 /*
- * Aligned so that huge pages fit, for descriptors too: address and offset then agree modulo the
- * huge page, without which the kernel never maps shared memory huge.
+ * Aligned so that huge pages fit: for descriptors too, and there modulo the offset, without which
+ * the kernel never maps shared memory huge.
  */
-static size_t choose_alignment(const struct hostmem_backend *backend, uint64_t size)
+static void choose_alignment(const struct hostmem_backend *backend, const struct hm_values *values,
+			     struct hm_map_request *request)
 {
-	uint64_t huge = backend->host->thp_size;
+	uint64_t huge = backend->host->thp_size, page = backend->page_size;
 
-	if (huge > backend->page_size && size >= huge)
-		return (size_t)huge;
-	return (size_t)backend->page_size;
+	request->alignment = (size_t)page;
+	if (values->align)
+		request->alignment = (size_t)(values->align > page ? values->align : page);
+	else if (huge > page && values->size >= huge)
+		request->alignment = (size_t)huge;
+	if (!values->align)
+		request->skew = (size_t)(backend->backing.offset % request->alignment);
 }
 
 static int map_memory(struct hostmem_backend *backend, const struct hm_values *values,
@@ -131,15 +161,18 @@ static int map_memory(struct hostmem_backend *backend, const struct hm_values *v
 {
 	struct hm_map_request request = {
 		.size = (size_t)values->size,
-		.alignment = choose_alignment(backend, values->size),
 		.fd = backend->backing.fd,
 		.offset = backend->backing.offset,
 		.shared = values->share,
 		.reserve = values->reserve,
+		.sync = values->pmem,
 	};
-	int result = hm_map_create(&backend->mapping, &request);
+	int result;
 
-	backend->shared = values->share;
+	choose_alignment(backend, values, &request);
+	result = hm_map_reserve(&backend->mapping, &request);
+	if (!result)
+		result = hm_map_fill(&backend->mapping, &request);
 	return result ? fail_map(backend, values, result, err) : 0;
 }
 
@@ -179,11 +212,23 @@ static int open_memory(const struct hostmem_backend *backend, const struct hm_va
 	return result ? fail_map(backend, values, result, err) : 0;
 }
 
+/* Blocks that were filled in a file of the user's cannot be told from those that were there. */
+static bool fills_users_file(const struct hostmem_backend *backend)
+{
+	return backend->backing.fd >= 0 && backend->shared && !backend->readonly &&
+	       !(backend->backing.flags & HOSTMEM_BACKING_OWN) && !backend->backing.made;
+}
+
 static int fill_memory(struct hostmem_backend *backend, const struct hm_values *values,
 		       struct hostmem_prealloc_result *result, struct hostmem_error *err)
 {
-	if (values->prealloc && hm_prealloc_run(backend, values, values->size, result, err))
+	const struct hm_range all = { .length = values->size };
+
+	if (values->prealloc && hm_prealloc_run(backend, values, &all, result, err)) {
+		if (fills_users_file(backend))
+			hm_fail_more(err, "; what was filled in the file stays filled");
 		return -1;
+	}
 	if (values->lock)
 		return hm_advise_lock(backend, true, values->prealloc, err);
 	return 0;
@@ -205,8 +250,19 @@ int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *v
 	return fill_memory(backend, values, result, err);
 }
 
+/* Only in a file that others see, and not in a forked child, which does not have the memory. */
+static void discard_data(const struct hostmem_backend *backend)
+{
+	if (backend->values.discard_data && backend->backing.fd >= 0 && backend->shared &&
+	    !backend->readonly && backend->mapping.process == hm_os_process())
+		hm_os_punch_hole(backend->backing.fd, backend->backing.offset,
+				 backend->mapping.size);
+}
+
 void hm_complete_undo(struct hostmem_backend *backend, bool failed)
 {
+	if (!failed)
+		discard_data(backend);
 	hm_map_destroy(&backend->mapping);
 	if (failed && backend->allocated && backend->kind->undo)
 		backend->kind->undo(backend->kind->data, backend, &backend->backing);

@@ -92,6 +92,7 @@ static void init(struct hostmem_backend *backend, struct hostmem_objects *object
 
 static void destroy(struct hostmem_backend *backend)
 {
+	hm_props_clear(backend);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);
 	free(backend);

@@ -9,12 +9,21 @@
 
 #include "internal.h"
 
+/* Marks a message that was too long, not in the middle of a character. */
+static void cut(char *message)
+{
+	static const char mark[] = "...";
+	size_t end = HOSTMEM_MESSAGE_SIZE - sizeof(mark);
+
+	while ((message[end] & 0xc0) == 0x80)
+		end--;
+	memcpy(message + end, mark, sizeof(mark));
+}
+
 int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_error,
 	    const char *format, ...)
 {
-	static const char cut[] = "...";
 	va_list arguments;
-	size_t end;
 	int length;
 
 	if (!err)
@@ -24,15 +33,22 @@ int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_erro
 	va_start(arguments, format);
 	length = vsnprintf(err->message, sizeof(err->message), format, arguments);
 	va_end(arguments);
-	if (length >= (int)sizeof(err->message)) {
-		end = sizeof(err->message) - sizeof(cut);
-		/* Not in the middle of a character. */
-		while ((err->message[end] & 0xc0) == 0x80)
-			end--;
-		memcpy(err->message + end, cut, sizeof(cut));
-	}
+	if (length >= (int)sizeof(err->message))
+		cut(err->message);
 	hm_text_clean(err->message);
 	return -1;
+}
+
+void hm_fail_more(struct hostmem_error *err, const char *text)
+{
+	size_t length, room;
+
+	if (!err)
+		return;
+	length = strlen(err->message);
+	room = sizeof(err->message) - length;
+	if (hm_text_copy(text, err->message + length, room) >= (int)room)
+		cut(err->message);
 }
 
 int hm_fail_alloc(struct hostmem_error *err)

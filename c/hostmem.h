@@ -109,6 +109,15 @@ void hostmem_host_narrow_methods(struct hostmem_host *host, uint32_t methods);
 
 /* ---- Kinds ---- */
 
+/* What is special about a backing. */
+enum hostmem_backing_flag {
+	/*
+	 * Nobody else can have the descriptor's contents: discarding frees them even where the
+	 * mapping is private. Without it a private mapping never changes what is behind it.
+	 */
+	HOSTMEM_BACKING_OWN = 1,
+};
+
 /* What a kind's memory is made of. */
 struct hostmem_backing {
 	/* An open descriptor, owned by the library from here on, or -1 for anonymous private
@@ -118,6 +127,10 @@ struct hostmem_backing {
 	uint32_t seals;
 	/* Where in the descriptor the memory begins, in bytes, a multiple of its page size. */
 	uint64_t offset;
+	/* A mask of enum hostmem_backing_flag. */
+	uint32_t flags;
+	/* For the kind itself: what undo has to know. The library does not look at it. */
+	uint32_t made;
 };
 
 /*
@@ -133,6 +146,11 @@ struct hostmem_kind {
 	bool share;
 	/* Handed to the functions below. */
 	void *data;
+	/*
+	 * Checks the kind's own rules over the whole configuration, before anything is made; makes
+	 * nothing. On failure returns -1 with *err written. May be NULL.
+	 */
+	int (*check)(void *data, const struct hostmem_backend *backend, struct hostmem_error *err);
 	/*
 	 * Makes the backing and says what it is in *backing; reads the backend's properties by the
 	 * getters. Called while the backend is completing, without locks, on the thread that
@@ -206,13 +224,16 @@ enum hostmem_type {
 	HOSTMEM_TYPE_NODES,    /* a set of NUMA nodes: ids and ranges, "0-1,3" */
 	HOSTMEM_TYPE_NODE,     /* one NUMA node id, or "none" */
 	HOSTMEM_TYPE_LINK,     /* the id of another object, or "" for none */
+	HOSTMEM_TYPE_PATH,     /* a file's path, at most 4095 bytes of any encoding, "" for none */
+	HOSTMEM_TYPE_FD, /* an open descriptor's number, duplicated when it is set, or "none" */
 };
 
 /* When a property may be set. While completing nothing may be. */
 enum hostmem_settable {
 	HOSTMEM_SETTABLE_CONFIGURING = 1, /* configuring only */
 	HOSTMEM_SETTABLE_ALWAYS,          /* also when ready or mapped, and then it acts at once */
-	HOSTMEM_SETTABLE_LATER_USE, /* also when ready or mapped; used by the next preallocation */
+	HOSTMEM_SETTABLE_LATER_USE, /* also when ready or mapped; used by the next prealloc, or
+				       delete */
 };
 
 /* One row of the property table. */
@@ -314,7 +335,7 @@ struct hostmem_memory {
 	int32_t fd;
 	/* Whether writes reach everyone who maps the descriptor (MAP_SHARED). */
 	bool shared;
-	/* Whether the guest may only read it. */
+	/* Whether it is mapped for reading only. */
 	bool readonly;
 	/* Where in the descriptor the memory begins; bytes. */
 	uint64_t offset;
@@ -328,8 +349,8 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 
 /*
  * Set a property, by text (any type, forms as enum hostmem_type says) or typed: bool; number for
- * size, uint32 and node; list for node sets, which replaces the whole set, an empty list empties
- * it. In state configuring only the value by itself is checked; combinations are checked by
+ * size, uint32, node and fd; list for node sets, which replaces the whole set, an empty list
+ * empties it. In state configuring only the value by itself is checked; combinations are checked by
  * complete. In ready and mapped a live property acts before the call returns; when the kernel
  * refuses, the old value stays. Errors: UNKNOWN_PROPERTY, TYPE (typed call for another type),
  * VALUE, STATE (not settable now; says what would work), BUSY (prealloc or rebinding while a
@@ -405,6 +426,31 @@ struct hostmem_prealloc_result {
 
 void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
 					 struct hostmem_prealloc_result *result);
+
+/* ---- Ranges of the memory ---- */
+
+/*
+ * Both take a range of a ready or mapped backend: offset and length in bytes, multiples of the page
+ * size that hostmem_backend_get_memory() tells, inside the memory; length 0 does nothing.
+ */
+
+/*
+ * Gives the range back to the host: it is absent afterwards, and reads as zero once it is touched
+ * again, or as the file where the mapping is private and the file is the user's, which is never
+ * changed. What hugetlb memory gives back is no longer reserved: populate it before a guest touches
+ * it. Locked memory (mlock(2)) is given back too.
+ * Errors: STATE (not ready or mapped), VALUE (range; read-only memory), BUSY (a preallocation is
+ * running), UNSUPPORTED (the file system cannot make holes), IO.
+ */
+int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			    struct hostmem_error *err);
+/*
+ * Preallocates the range, contents untouched, with the properties and the progress callback of the
+ * backend. Errors: STATE (not ready or mapped), VALUE (range), BUSY (a preallocation is running),
+ * UNSUPPORTED, NO_MEMORY, IO.
+ */
+int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			     struct hostmem_error *err);
 
 /* ---- Placement ---- */
 

@@ -6,7 +6,7 @@
  *
  *     create.c                                   a new backend, also from an option string
  *     props.c                                    the property table
- *     backend.c  live.c                          an object's life; changes while it lives
+ *     backend.c  live.c  discard.c               an object's life; changes while it lives
  *     complete.c                                 the steps from configuration to memory
  *     check.c                                    is this configuration possible
  *     kind_*.c                                   make the backing
@@ -45,6 +45,8 @@ struct hm_cpus {
 /* Writes *err, unless it is NULL, and returns -1. os_error is a positive errno or 0. */
 int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_error,
 	    const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Adds to the message of an error that was written. */
+void hm_fail_more(struct hostmem_error *err, const char *text);
 /* NO_MEMORY for our own bookkeeping. */
 int hm_fail_alloc(struct hostmem_error *err);
 /* The kind of error that an errno (positive) of a memory call amounts to. */
@@ -80,6 +82,17 @@ size_t hm_set_count(const uint64_t *bits, size_t bits_len);
 
 /* ---- os.c: each system call, once; 0 or a value >= 0, or -errno ---- */
 
+/* What a descriptor is of. */
+struct hm_file {
+	mode_t mode;
+	dev_t device, special;
+	ino_t inode;
+	/* Bytes; UINT64_MAX where it has no size of its own. */
+	uint64_t size;
+	/* Of a hugetlb file its huge page, of any other the base page. */
+	uint64_t page_size;
+};
+
 int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset);
 int hm_os_unmap(void *address, size_t size);
 int hm_os_protect(void *address, size_t size, int protection);
@@ -90,9 +103,24 @@ int hm_os_name(void *address, size_t size, const char *name);
 int hm_os_set_home_node(void *address, size_t size, unsigned int node);
 int hm_os_memfd(const char *name, unsigned int flags);
 int hm_os_set_size(int fd, uint64_t size);
-int hm_os_stat(int fd, mode_t *mode, uint64_t *size, uint64_t *page_size);
+int hm_os_stat(int fd, struct hm_file *file);
+int hm_os_open(const char *path, int flags);
+/* Where a symbolic link leads to; returns the length. */
+int hm_os_read_link(const char *path, char *buffer, size_t size);
+/* Makes a file of no name in a directory. */
+int hm_os_open_temporary(const char *directory);
+int hm_os_open_shm(const char *name);
+int hm_os_unlink(const char *path);
+int hm_os_duplicate(int fd);
+int hm_os_random(void *buffer, size_t size);
 int hm_os_get_access(int fd);
+/* The seals of a memfd; -EINVAL where a file cannot have any. */
+int hm_os_get_seals(int fd);
+int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length);
+/* Counts the bytes of a range that are in memory. */
+int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident);
 int hm_os_add_seals(int fd, unsigned int seals);
+int hm_os_close_on_exec(int fd);
 int hm_os_close(int fd);
 int hm_os_get_limit(int resource, uint64_t *limit);
 int hm_os_get_affinity(struct hm_cpus *cpus);
@@ -164,6 +192,26 @@ uint32_t hm_topology_count_cpus(void);
  */
 uint64_t hm_topology_get_available(const struct hm_nodes *nodes);
 
+/* A pool of huge pages, in pages. */
+struct hm_huge_pool {
+	uint64_t total, free;
+	/* Of the free ones, promised to memory that has not touched them. */
+	uint64_t reserved;
+	/* Pages that the kernel may still add when the pool is short. */
+	uint64_t overcommit;
+};
+
+/* Returns -1 when this host has no huge pages of that size. */
+int hm_topology_get_pool(uint64_t page_size, struct hm_huge_pool *pool);
+/* What is free and total on one node; 0 where that has no pool. */
+void hm_topology_get_node_pool(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
+/* The size of huge pages where none is asked for; 0: this host has none. */
+uint64_t hm_topology_get_default_huge_size(void);
+/* Whether a character device is direct access memory. */
+bool hm_topology_is_dax(dev_t device);
+/* "2M, 1G": the sizes of huge pages that this host has; "none". */
+void hm_topology_list_huge_sizes(char *text, size_t size);
+
 /* ---- map.c ---- */
 
 /* Provenance: what was mapped, so that exactly this is unmapped. */
@@ -179,16 +227,21 @@ struct hm_mapping {
 
 struct hm_map_request {
 	size_t size;
-	size_t alignment;
+	/* The address is this many bytes above a multiple of the alignment. */
+	size_t alignment, skew;
 	/* -1 for anonymous memory. */
 	int fd;
 	uint64_t offset;
 	bool shared;
 	bool reserve;
+	/* Shared memory whose stores need no flush by the file system (DAX). */
+	bool sync;
 };
 
-/* Maps inaccessible memory between two guard pages. Returns 0 or -errno, with nothing left. */
-int hm_map_create(struct hm_mapping *mapping, const struct hm_map_request *request);
+/* Reserves address space with a guard page on both sides. Returns 0 or -errno, nothing left. */
+int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *request);
+/* Maps the backing, inaccessible, between the guard pages. Returns 0 or -errno. */
+int hm_map_fill(const struct hm_mapping *mapping, const struct hm_map_request *request);
 void hm_map_destroy(struct hm_mapping *mapping);
 
 /* ---- a backend ---- */
@@ -206,8 +259,24 @@ enum hm_prealloc_mode {
 
 #define HM_NODE_NONE UINT64_MAX
 
-/* The value of every property. A copy of the struct is a snapshot. */
+enum hm_rom {
+	HM_ROM_AUTO,
+	HM_ROM_ON,
+	HM_ROM_OFF,
+};
+
+#define HM_FD_NONE UINT64_MAX
+
+/*
+ * The value of every property. A copy of the struct is a snapshot; the descriptor in it stays the
+ * backend's.
+ */
 struct hm_values {
+	uint64_t align;
+	uint64_t fd;
+	uint64_t hugetlbsize;
+	uint64_t offset;
+	uint64_t rom;
 	uint64_t size;
 	uint64_t home_node;
 	uint64_t policy;
@@ -215,28 +284,45 @@ struct hm_values {
 	uint64_t prealloc_threads;
 	uint64_t thp;
 	struct hm_nodes host_nodes;
+	char mem_path[PATH_MAX];
 	char prealloc_context[HOSTMEM_ID_MAX + 1];
 	bool canonical_name;
+	bool discard_data;
 	bool dump;
+	bool hugetlb;
 	bool lock;
 	bool merge;
+	bool pmem;
 	bool prealloc;
+	bool readonly;
 	bool reserve;
+	bool seal;
 	bool share;
 };
 
 enum hm_property {
+	HM_PROPERTY_ALIGN,
+	HM_PROPERTY_DISCARD_DATA,
 	HM_PROPERTY_DUMP,
+	HM_PROPERTY_FD,
 	HM_PROPERTY_HOME_NODE,
 	HM_PROPERTY_HOST_NODES,
+	HM_PROPERTY_HUGETLB,
+	HM_PROPERTY_HUGETLBSIZE,
 	HM_PROPERTY_LOCK,
+	HM_PROPERTY_MEM_PATH,
 	HM_PROPERTY_MERGE,
+	HM_PROPERTY_OFFSET,
+	HM_PROPERTY_PMEM,
 	HM_PROPERTY_POLICY,
 	HM_PROPERTY_PREALLOC,
 	HM_PROPERTY_PREALLOC_CONTEXT,
 	HM_PROPERTY_PREALLOC_MODE,
 	HM_PROPERTY_PREALLOC_THREADS,
+	HM_PROPERTY_READONLY,
 	HM_PROPERTY_RESERVE,
+	HM_PROPERTY_ROM,
+	HM_PROPERTY_SEAL,
 	HM_PROPERTY_SHARE,
 	HM_PROPERTY_SIZE,
 	HM_PROPERTY_THP,
@@ -327,12 +413,14 @@ int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t
 
 /* ---- prealloc.c ---- */
 
-/*
- * Populates the whole memory by workers. absent: bytes that are not there yet. Returns 0 and
- * *result, or -1.
- */
+/* A range of a backend's memory, in bytes. */
+struct hm_range {
+	uint64_t offset, length;
+};
+
+/* Populates the range by workers. Returns 0 and *result, or -1. */
 int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *values,
-		    uint64_t absent, struct hostmem_prealloc_result *result,
+		    const struct hm_range *range, struct hostmem_prealloc_result *result,
 		    struct hostmem_error *err);
 
 /* ---- placement.c ---- */
@@ -346,6 +434,20 @@ int hm_placement_read(const struct hostmem_backend *backend, struct hostmem_plac
 /* Whether the whole configuration is possible here; touches nothing. */
 int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		 struct hostmem_error *err);
+/* Whether memory of the backend's size may be reserved in huge pages of this size. */
+int hm_check_huge_pages(const struct hostmem_backend *backend, uint64_t page_size,
+			const struct hm_values *values, struct hostmem_error *err);
+/* Whether a file of this type can be mapped. property: what named it. */
+int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
+		       const struct hm_file *file, struct hostmem_error *err);
+/* Whether reserve=off has an effect on memory with this page size. */
+int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
+		     uint64_t page_size, struct hostmem_error *err);
+/* Whether a file may be grown to this size. */
+int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
+			struct hostmem_error *err);
+/* Whether the memory is mapped for reading only. */
+bool hm_check_is_readonly(const struct hm_values *values);
 /* Whether `lock` may be switched on for this size. */
 int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct hostmem_error *err);
 
@@ -357,12 +459,28 @@ int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *v
 /* Takes a half built backend as well as a whole one. failed: building did not succeed. */
 void hm_complete_undo(struct hostmem_backend *backend, bool failed);
 
-/* ---- kind_ram.c ---- */
+/* ---- kind_*.c ---- */
 
+extern const struct hostmem_kind hm_kind_fd;
+extern const struct hostmem_kind hm_kind_file;
+extern const struct hostmem_kind hm_kind_memfd;
 extern const struct hostmem_kind hm_kind_ram;
+extern const struct hostmem_kind hm_kind_shm;
+
+/* A memfd of that many bytes, of pages of that size (0: small ones). Returns its descriptor or -1.
+ */
+int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64_t page_size,
+		    struct hostmem_error *err);
 
 /* ---- live.c ---- */
 
+/* Whether a preallocation of ready memory runs, and the error for what it keeps out. */
+bool hm_live_is_populating(const struct hostmem_backend *backend);
+int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
+		      struct hostmem_error *err);
+/* Populates a range of ready memory; called with `change`, which it gives up meanwhile. */
+int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *values,
+		     const struct hm_range *range, struct hostmem_error *err);
 /* Makes a ready backend be as `new` says where that differs from `old`. Called with `change`. */
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 		  const struct hm_values *old, const struct hm_values *new,
@@ -371,6 +489,8 @@ int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 /* ---- backend.c ---- */
 
 const char *hm_backend_state_name(enum hostmem_state state);
+/* A copy of all values at this moment. */
+void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
 int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
 			  struct hostmem_error *err);
 
@@ -380,6 +500,8 @@ int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_st
 void hm_props_reset(struct hostmem_backend *backend, const struct hostmem_defaults *defaults);
 int hm_props_set_compat(struct hostmem_backend *backend, const char *property, const char *text,
 			struct hostmem_error *err);
+/* Closes what values own. */
+void hm_props_clear(struct hostmem_backend *backend);
 /*
  * Whether the named property of this kind is a set, so that its parts may be given one by one: 1 or
  * 0; -1 when there is none of that name.

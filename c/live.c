@@ -16,40 +16,38 @@ static void set_populating(struct hostmem_backend *backend, bool populating,
 	pthread_mutex_unlock(&backend->lock);
 }
 
-static bool is_populating(struct hostmem_backend *backend)
+bool hm_live_is_populating(const struct hostmem_backend *backend)
 {
+	/* The lock is no part of a backend's value. */
+	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
 	bool populating;
 
-	pthread_mutex_lock(&backend->lock);
+	pthread_mutex_lock(lock);
 	populating = backend->populating;
-	pthread_mutex_unlock(&backend->lock);
+	pthread_mutex_unlock(lock);
 	return populating;
 }
 
-static int fail_busy(const struct hostmem_backend *backend, const char *what,
-		     struct hostmem_error *err)
+int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
+		      struct hostmem_error *err)
 {
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 		       "%s: %s: a preallocation is running; try again when it is done", backend->id,
 		       what);
 }
 
-static int populate_now(struct hostmem_backend *backend, const struct hm_values *values,
-			struct hostmem_error *err)
+int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *values,
+		     const struct hm_range *range, struct hostmem_error *err)
 {
 	struct hostmem_prealloc_result result;
-	struct hostmem_placement placement;
 	int failed;
 
-	if (!backend->mapping.size)
-		return 0;
-	failed = hm_placement_read(backend, &placement, err);
-	if (failed)
-		return failed;
+	if (hm_live_is_populating(backend))
+		return hm_live_fail_busy(backend, "prealloc", err);
 	set_populating(backend, true, NULL);
 	/* Other changes, from the progress callback too, need not wait for this one. */
 	pthread_mutex_unlock(&backend->change);
-	failed = hm_prealloc_run(backend, values, placement.absent, &result, err);
+	failed = hm_prealloc_run(backend, values, range, &result, err);
 	pthread_mutex_lock(&backend->change);
 	set_populating(backend, false, failed ? NULL : &result);
 	return failed;
@@ -58,8 +56,10 @@ static int populate_now(struct hostmem_backend *backend, const struct hm_values 
 static int change_prealloc(struct hostmem_backend *backend, const struct hm_values *old,
 			   const struct hm_values *new, struct hostmem_error *err)
 {
-	if (is_populating(backend))
-		return fail_busy(backend, "prealloc", err);
+	const struct hm_range all = { .length = backend->mapping.size };
+
+	if (hm_live_is_populating(backend))
+		return hm_live_fail_busy(backend, "prealloc", err);
 	if (old->prealloc == new->prealloc)
 		return 0;
 	if (!new->prealloc)
@@ -67,16 +67,21 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 			       "%s: prealloc cannot be switched off: the memory is already there; "
 			       "discard gives it back",
 			       backend->id);
-	if (hm_check_all(backend, new, err))
-		return -1;
-	return populate_now(backend, new, err);
+	if (!new->reserve)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: prealloc=on and reserve=off exclude each other; make a backend "
+			       "with reserve=on",
+			       backend->id);
+	if (!all.length)
+		return 0;
+	return hm_live_populate(backend, new, &all, err);
 }
 
 static int change_policy(struct hostmem_backend *backend, const struct hm_values *old,
 			 const struct hm_values *new, struct hostmem_error *err)
 {
-	if (is_populating(backend))
-		return fail_busy(backend, "policy", err);
+	if (hm_live_is_populating(backend))
+		return hm_live_fail_busy(backend, "policy", err);
 	if (!backend->mapping.size)
 		return hm_policy_check(backend, new, err);
 	return hm_policy_rebind(backend, old, new, err);

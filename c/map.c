@@ -42,11 +42,11 @@ static int trim(struct hm_mapping *mapping, size_t page)
 	return result;
 }
 
-static int reserve(struct hm_mapping *mapping, const struct hm_map_request *request)
+int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *request)
 {
 	size_t page = (size_t)hm_os_page_size();
 	void *base = NULL;
-	uintptr_t first;
+	uintptr_t first, over;
 	int result;
 
 	if (reservation_size(request, page, &mapping->base_size))
@@ -58,13 +58,17 @@ static int reserve(struct hm_mapping *mapping, const struct hm_map_request *requ
 	mapping->base = base;
 	mapping->process = hm_os_process();
 	mapping->size = request->size;
-	first = (uintptr_t)base + page + request->alignment - 1;
-	first -= first % request->alignment;
+	first = (uintptr_t)base + page;
+	over = (first - request->skew) % request->alignment;
+	first += over ? request->alignment - over : 0;
 	mapping->address = mapping->base + (first - (uintptr_t)base);
-	return trim(mapping, page);
+	result = trim(mapping, page);
+	if (result)
+		hm_map_destroy(mapping);
+	return result;
 }
 
-static int map_backing(struct hm_mapping *mapping, const struct hm_map_request *request)
+int hm_map_fill(const struct hm_mapping *mapping, const struct hm_map_request *request)
 {
 	int flags = MAP_FIXED | (request->shared ? MAP_SHARED : MAP_PRIVATE);
 	void *address = mapping->address;
@@ -73,18 +77,9 @@ static int map_backing(struct hm_mapping *mapping, const struct hm_map_request *
 		flags |= MAP_ANONYMOUS;
 	if (!request->reserve)
 		flags |= MAP_NORESERVE;
+	if (request->sync)
+		flags = (flags & ~MAP_SHARED) | MAP_SHARED_VALIDATE | MAP_SYNC;
 	return hm_os_map(&address, mapping->size, PROT_NONE, flags, request->fd, request->offset);
-}
-
-int hm_map_create(struct hm_mapping *mapping, const struct hm_map_request *request)
-{
-	int result = reserve(mapping, request);
-
-	if (!result)
-		result = map_backing(mapping, request);
-	if (result)
-		hm_map_destroy(mapping);
-	return result;
 }
 
 /*

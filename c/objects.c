@@ -8,7 +8,9 @@
 
 #include "internal.h"
 
-static const struct hostmem_kind *const own_kinds[] = { &hm_kind_ram };
+static const struct hostmem_kind *const own_kinds[] = {
+	&hm_kind_fd, &hm_kind_file, &hm_kind_memfd, &hm_kind_ram, &hm_kind_shm,
+};
 
 static void free_compat(struct hostmem_objects *objects)
 {

@@ -7,8 +7,11 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -92,19 +95,116 @@ int hm_os_set_size(int fd, uint64_t size)
 	return result;
 }
 
-/* page_size: of a hugetlb file its huge page, of any other the base page. */
-int hm_os_stat(int fd, mode_t *mode, uint64_t *size, uint64_t *page_size)
+/* A block device tells its size by its end only. */
+static uint64_t size_of(int fd, const struct stat *status)
+{
+	off_t end;
+
+	if (S_ISREG(status->st_mode))
+		return (uint64_t)status->st_size;
+	end = S_ISBLK(status->st_mode) ? lseek(fd, 0, SEEK_END) : -1;
+	return end < 0 ? UINT64_MAX : (uint64_t)end;
+}
+
+int hm_os_stat(int fd, struct hm_file *file)
 {
 	struct stat status;
 	struct statfs file_system;
 
 	if (fstat(fd, &status) || fstatfs(fd, &file_system))
 		return -errno;
-	*mode = status.st_mode;
-	*size = (uint64_t)status.st_size;
-	*page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
-							   : hm_os_page_size();
+	*file = (struct hm_file){
+		.mode = status.st_mode,
+		.device = status.st_dev,
+		.special = status.st_rdev,
+		.inode = status.st_ino,
+		.size = size_of(fd, &status),
+		.page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
+								   : hm_os_page_size(),
+	};
 	return 0;
+}
+
+/* What is created is for its owner only. */
+int hm_os_open(const char *path, int flags)
+{
+	int result;
+
+	do
+		result = or_errno(open(path, flags | O_CLOEXEC, 0600));
+	while (result == -EINTR);
+	return result;
+}
+
+int hm_os_read_link(const char *path, char *buffer, size_t size)
+{
+	ssize_t length = readlink(path, buffer, size - 1);
+
+	if (length < 0)
+		return -errno;
+	buffer[length] = '\0';
+	return (int)length;
+}
+
+/* Under a name for an instant, for file systems that cannot do without. */
+static int open_and_unlink(const char *directory)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	if (snprintf(path, sizeof(path), "%s/hostmem-XXXXXX", directory) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (unlink(path)) {
+		int result = -errno;
+
+		close(fd);
+		return result;
+	}
+	return fd;
+}
+
+int hm_os_open_temporary(const char *directory)
+{
+	int fd = hm_os_open(directory, O_TMPFILE | O_EXCL | O_RDWR);
+
+	return fd == -EOPNOTSUPP || fd == -EISDIR ? open_and_unlink(directory) : fd;
+}
+
+int hm_os_open_shm(const char *name)
+{
+	int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	if (shm_unlink(name)) {
+		int result = -errno;
+
+		close(fd);
+		return result;
+	}
+	return fd;
+}
+
+int hm_os_unlink(const char *path)
+{
+	return or_errno(unlink(path));
+}
+
+int hm_os_duplicate(int fd)
+{
+	return or_errno(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+int hm_os_random(void *buffer, size_t size)
+{
+	ssize_t got = getrandom(buffer, size, 0);
+
+	if (got < 0)
+		return -errno;
+	return (size_t)got == size ? 0 : -EAGAIN;
 }
 
 /* O_RDONLY, O_WRONLY or O_RDWR. */
@@ -112,12 +212,55 @@ int hm_os_get_access(int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
 
-	return flags < 0 ? -errno : flags & O_ACCMODE;
+	if (flags < 0)
+		return -errno;
+	/* A descriptor of a mere path can do nothing, though it looks like one for reading. */
+	return flags & O_PATH ? -EBADF : flags & O_ACCMODE;
+}
+
+int hm_os_get_seals(int fd)
+{
+	return or_errno(fcntl(fd, F_GET_SEALS));
+}
+
+int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length)
+{
+	int result;
+
+	do
+		result = or_errno(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					    (off_t)offset, (off_t)length));
+	while (result == -EINTR);
+	return result;
+}
+
+int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident)
+{
+	uint64_t page = hm_os_page_size();
+	unsigned char pages[16384];
+
+	*resident = 0;
+	for (uint64_t offset = 0; offset < size; offset += sizeof(pages) * page) {
+		uint64_t part = size - offset;
+
+		if (part > sizeof(pages) * page)
+			part = sizeof(pages) * page;
+		if (mincore(address + offset, (size_t)part, pages))
+			return -errno;
+		for (uint64_t i = 0; i < part / page; i++)
+			*resident += pages[i] & 1 ? page : 0;
+	}
+	return 0;
 }
 
 int hm_os_add_seals(int fd, unsigned int seals)
 {
 	return or_errno(fcntl(fd, F_ADD_SEALS, seals));
+}
+
+int hm_os_close_on_exec(int fd)
+{
+	return or_errno(fcntl(fd, F_SETFD, FD_CLOEXEC));
 }
 
 int hm_os_close(int fd)

@@ -33,6 +33,8 @@
 struct job {
 	struct hostmem_backend *backend;
 	struct hm_populate plan;
+	/* Where the range begins in the memory, for messages. */
+	uint64_t offset;
 	uint8_t *address;
 	uint64_t size, chunk, absent;
 	/* The nodes that the memory has to come from; NULL: any. */
@@ -284,8 +286,23 @@ static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct
 	return backend->page_size > chunk ? backend->page_size : chunk;
 }
 
+/*
+ * Bytes of the range that are still to come; all of it when the kernel does not tell. Of a private
+ * file it tells what the file has, not what was copied.
+ */
+static uint64_t count_absent(const struct job *job)
+{
+	const struct hostmem_backend *backend = job->backend;
+	uint64_t resident;
+
+	if ((backend->backing.fd >= 0 && !backend->shared) ||
+	    hm_os_count_resident(job->address, job->size, &resident))
+		return job->size;
+	return job->size - resident;
+}
+
 static void init_job(struct job *job, struct hostmem_backend *backend,
-		     const struct hm_values *values, uint64_t absent)
+		     const struct hm_values *values, const struct hm_range *range)
 {
 	pthread_condattr_t attributes;
 	bool has_nodes =
@@ -293,12 +310,13 @@ static void init_job(struct job *job, struct hostmem_backend *backend,
 
 	*job = (struct job){
 		.backend = backend,
-		.address = backend->mapping.address,
-		.size = backend->mapping.size,
-		.absent = absent,
+		.offset = range->offset,
+		.address = backend->mapping.address + range->offset,
+		.size = range->length,
 		.nodes = hm_policy_is_strict(values) ? &values->host_nodes : NULL,
 		.next_callback = hm_os_nanoseconds() + CALLBACK_INTERVAL_NS,
 	};
+	job->absent = count_absent(job);
 	pthread_mutex_lock(&backend->lock);
 	job->callback = backend->progress;
 	job->callback_data = backend->progress_data;
@@ -336,8 +354,9 @@ static int fail_job(const struct job *job, struct hostmem_error *err)
 			       "bytes, at offset %ju: %ju bytes are available%s and %ju are needed "
 			       "with a margin; use a smaller size or free memory",
 			       backend->id, done, (uintmax_t)job->size,
-			       (uintmax_t)job->error_offset, (uintmax_t)job->available,
-			       job->nodes ? " on the host nodes" : "", (uintmax_t)job->needed);
+			       (uintmax_t)(job->offset + job->error_offset),
+			       (uintmax_t)job->available, job->nodes ? " on the host nodes" : "",
+			       (uintmax_t)job->needed);
 	if (job->error == EFAULT)
 		why = "; the backing has no memory left for it, touching it would be SIGBUS";
 	else if (job->error == EHWPOISON)
@@ -345,12 +364,36 @@ static int fail_job(const struct job *job, struct hostmem_error *err)
 	return hm_fail(
 		err, job->error == EFAULT ? HOSTMEM_ERROR_NO_MEMORY : hm_error_kind_of(job->error),
 		job->error, "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s%s",
-		backend->id, done, (uintmax_t)job->size, (uintmax_t)job->error_offset,
-		strerror(job->error), why);
+		backend->id, done, (uintmax_t)job->size,
+		(uintmax_t)(job->offset + job->error_offset), strerror(job->error), why);
+}
+
+/* Adds what the pools of huge pages have, of each node asked for or of the whole host. */
+static void tell_pools(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_error *err)
+{
+	struct hm_huge_pool pool;
+	char text[96];
+
+	if (!hm_topology_get_pool(backend->page_size, &pool)) {
+		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free",
+			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
+			 (uintmax_t)pool.total);
+		hm_fail_more(err, text);
+	}
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		if (!hm_set_has(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits),
+				node))
+			continue;
+		hm_topology_get_node_pool(node, backend->page_size, &pool);
+		snprintf(text, sizeof(text), ", on node %ju %ju of %ju", (uintmax_t)node,
+			 (uintmax_t)pool.free, (uintmax_t)pool.total);
+		hm_fail_more(err, text);
+	}
 }
 
 int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *values,
-		    uint64_t absent, struct hostmem_prealloc_result *result,
+		    const struct hm_range *range, struct hostmem_prealloc_result *result,
 		    struct hostmem_error *err)
 {
 	uint64_t start = hm_os_nanoseconds();
@@ -364,7 +407,7 @@ int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *val
 			"%s: prealloc: needs MADV_POPULATE_WRITE, which Linux has since 5.14, "
 			"allowed in this process; use prealloc=off",
 			backend->id);
-	init_job(&job, backend, values, absent);
+	init_job(&job, backend, values, range);
 	watch_memory(&job, 0);
 	threads = run_job(&job, count_threads(&job, values));
 	if (!threads)
@@ -373,6 +416,8 @@ int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *val
 		failed = fail_job(&job, err);
 	else if (job.callback)
 		job.callback(job.callback_data, job.size, job.size);
+	if (failed && backend->page_size > backend->host->page_size)
+		tell_pools(backend, values, err);
 	*result = (struct hostmem_prealloc_result){
 		.threads = threads,
 		.affinity_error = atomic_load(&job.affinity_error),

@@ -20,71 +20,116 @@ struct row {
 };
 
 static const char *const prealloc_modes[] = { "wait", "background", NULL };
+static const char *const rom_choices[] = { "auto", "on", "off", NULL };
 static const char *const thp_choices[] = { "auto", "always", "never", NULL };
 
-#define ROW(ID, FIELD, NAME, TYPE, WHEN, DEFAULT, CHOICES, DESCRIPTION, ...)                       \
+#define ALL_KINDS NULL
+static const char *const file_kind[] = { "memory-backend-file", NULL };
+static const char *const file_and_fd_kinds[] = { "memory-backend-file", "memory-backend-fd", NULL };
+static const char *const fd_kind[] = { "memory-backend-fd", NULL };
+static const char *const memfd_kind[] = { "memory-backend-memfd", NULL };
+
+#define ROW(ID, FIELD, NAME, TYPE, WHEN, DEFAULT, CHOICES, KINDS, DESCRIPTION, ...)                \
 	[HM_PROPERTY_##ID] = { .public = { .name = NAME,                                           \
 					   .type = HOSTMEM_TYPE_##TYPE,                            \
 					   .settable = HOSTMEM_SETTABLE_##WHEN,                    \
 					   .default_text = DEFAULT,                                \
 					   .choices = CHOICES,                                     \
+					   .kinds = KINDS,                                         \
 					   .description = DESCRIPTION },                           \
 			       .offset = offsetof(struct hm_values, FIELD),                        \
 			       __VA_ARGS__ }
 
 static const struct row rows[HM_PROPERTY_COUNT] = {
-	ROW(DUMP, dump, "dump", BOOL, ALWAYS, "on", NULL,
+	ROW(ALIGN, align, "align", SIZE, CONFIGURING, "0", NULL, file_kind,
+	    "What the memory's address is a multiple of, a power of two; 0 chooses what lets huge "
+	    "pages fit.",
+	    .initial = 0, .largest = UINT64_MAX),
+	ROW(DISCARD_DATA, discard_data, "discard-data", BOOL, LATER_USE, "off", NULL, file_kind,
+	    "Whether deleting the backend gives the contents of a shared file up.",
+	    .initial = false),
+	ROW(DUMP, dump, "dump", BOOL, ALWAYS, "on", NULL, ALL_KINDS,
 	    "Whether core dumps of this process contain the memory; the default comes from the "
 	    "defaults record.",
 	    .initial = true),
-	ROW(HOME_NODE, home_node, "home-node", NODE, ALWAYS, "none", NULL,
+	ROW(FD, fd, "fd", FD, CONFIGURING, "none", NULL, fd_kind,
+	    "The open descriptor to map, required; the backend has a duplicate of its own.",
+	    .initial = HM_FD_NONE, .largest = INT_MAX),
+	ROW(HOME_NODE, home_node, "home-node", NODE, ALWAYS, "none", NULL, ALL_KINDS,
 	    "The node of host-nodes to fill first, with policy bind or preferred-many; needs Linux "
 	    "5.17.",
 	    .initial = HM_NODE_NONE, .largest = HOSTMEM_NODES_MAX - 1),
-	ROW(HOST_NODES, host_nodes, "host-nodes", NODES, ALWAYS, "", NULL,
+	ROW(HOST_NODES, host_nodes, "host-nodes", NODES, ALWAYS, "", NULL, ALL_KINDS,
 	    "The NUMA nodes of the host that the policy is about; setting it replaces the whole "
 	    "set.",
 	    .initial = 0),
-	ROW(LOCK, lock, "lock", BOOL, ALWAYS, "off", NULL,
+	ROW(HUGETLB, hugetlb, "hugetlb", BOOL, CONFIGURING, "off", NULL, memfd_kind,
+	    "Whether the memory is made of huge pages from the host's pool.", .initial = false),
+	ROW(HUGETLBSIZE, hugetlbsize, "hugetlbsize", SIZE, CONFIGURING, "0", NULL, memfd_kind,
+	    "The size of the huge pages, with hugetlb=on; 0 is the host's default.", .initial = 0,
+	    .largest = UINT64_MAX),
+	ROW(LOCK, lock, "lock", BOOL, ALWAYS, "off", NULL, ALL_KINDS,
 	    "Whether the memory is locked against being swapped: all of it after prealloc, else "
 	    "each page once it is there.",
 	    .initial = false),
-	ROW(MERGE, merge, "merge", BOOL, ALWAYS, "on", NULL,
+	ROW(MEM_PATH, mem_path, "mem-path", PATH, CONFIGURING, "", NULL, file_kind,
+	    "The file to map, made when it is missing, or a directory to make a nameless one in; "
+	    "required.",
+	    .initial = 0),
+	ROW(MERGE, merge, "merge", BOOL, ALWAYS, "on", NULL, ALL_KINDS,
 	    "Whether the kernel may merge identical pages (KSM); the default comes from the "
 	    "defaults record.",
 	    .initial = true),
-	ROW(POLICY, policy, "policy", ENUM, ALWAYS, "default", hm_policy_names,
+	ROW(OFFSET, offset, "offset", SIZE, CONFIGURING, "0", NULL, file_and_fd_kinds,
+	    "Where in the file the memory begins; a multiple of the page size of what it is made "
+	    "of.",
+	    .initial = 0, .largest = UINT64_MAX),
+	ROW(PMEM, pmem, "pmem", BOOL, CONFIGURING, "off", NULL, file_kind,
+	    "Whether the file is persistent memory whose stores survive a crash; needs share=on "
+	    "and a DAX file system.",
+	    .initial = false),
+	ROW(POLICY, policy, "policy", ENUM, ALWAYS, "default", hm_policy_names, ALL_KINDS,
 	    "Where the memory comes from; all but default and local need host-nodes.",
 	    .initial = HM_POLICY_DEFAULT),
-	ROW(PREALLOC, prealloc, "prealloc", BOOL, ALWAYS, "off", NULL,
+	ROW(PREALLOC, prealloc, "prealloc", BOOL, ALWAYS, "off", NULL, ALL_KINDS,
 	    "Whether all memory is made present when the backend is completed; the default comes "
 	    "from the defaults record.",
 	    .initial = false),
 	ROW(PREALLOC_CONTEXT, prealloc_context, "prealloc-context", LINK, LATER_USE, "", NULL,
-	    "The thread-context that creates the threads that preallocate.", .initial = 0),
+	    ALL_KINDS, "The thread-context that creates the threads that preallocate.",
+	    .initial = 0),
 	ROW(PREALLOC_MODE, prealloc_mode, "prealloc-mode", ENUM, LATER_USE, "wait", prealloc_modes,
-	    "Whether completing waits for prealloc or lets it run in the background.",
+	    ALL_KINDS, "Whether completing waits for prealloc or lets it run in the background.",
 	    .initial = HM_PREALLOC_WAIT),
 	ROW(PREALLOC_THREADS, prealloc_threads, "prealloc-threads", UINT32, LATER_USE,
-	    "usable CPUs", NULL,
+	    "usable CPUs", NULL, ALL_KINDS,
 	    "How many threads preallocate at most; fewer where there is little to do.",
 	    .initial = 0, .least = 1, .largest = UINT32_MAX),
-	ROW(RESERVE, reserve, "reserve", BOOL, CONFIGURING, "on", NULL,
+	ROW(READONLY, readonly, "readonly", BOOL, CONFIGURING, "off", NULL, file_and_fd_kinds,
+	    "Whether the file is opened, or the descriptor used, for reading only.",
+	    .initial = false),
+	ROW(RESERVE, reserve, "reserve", BOOL, CONFIGURING, "on", NULL, ALL_KINDS,
 	    "Whether the kernel sets swap space or huge pages aside for the whole memory.",
 	    .initial = true),
-	ROW(SHARE, share, "share", BOOL, CONFIGURING, "off", NULL,
-	    "Whether processes that map the same descriptor share the memory; the default depends "
-	    "on the kind.",
+	ROW(ROM, rom, "rom", ENUM, CONFIGURING, "auto", rom_choices, file_and_fd_kinds,
+	    "Whether the guest may only read the memory; auto is as readonly. off with readonly=on "
+	    "gives each guest a private copy of a template.",
+	    .initial = HM_ROM_AUTO),
+	ROW(SEAL, seal, "seal", BOOL, CONFIGURING, "on", NULL, memfd_kind,
+	    "Whether the memfd's size is sealed; off seals only against further seals.",
+	    .initial = true),
+	ROW(SHARE, share, "share", BOOL, CONFIGURING, "off, but on for memfd, shm and fd", NULL,
+	    ALL_KINDS, "Whether processes that map the same descriptor share the memory.",
 	    .initial = false),
-	ROW(SIZE, size, "size", SIZE, CONFIGURING, "0", NULL,
+	ROW(SIZE, size, "size", SIZE, CONFIGURING, "0", NULL, ALL_KINDS,
 	    "Bytes of memory, required; a multiple of the page size of what it is made of.",
 	    .initial = 0, .least = 1, .largest = UINT64_MAX),
-	ROW(THP, thp, "thp", ENUM, ALWAYS, "auto", thp_choices,
+	ROW(THP, thp, "thp", ENUM, ALWAYS, "auto", thp_choices, ALL_KINDS,
 	    "Transparent huge pages: auto asks for them where the memory is large enough, always "
 	    "insists, never forbids.",
 	    .initial = HM_THP_AUTO),
 	ROW(CANONICAL_NAME, canonical_name, "x-use-canonical-path-for-ramblock-id", BOOL,
-	    CONFIGURING, "off", NULL,
+	    CONFIGURING, "off", NULL, ALL_KINDS,
 	    "Whether the name of the memory in a migration is /objects/<id> instead of <id>.",
 	    .initial = false),
 };
@@ -108,6 +153,8 @@ static size_t size_of_field(const struct row *row)
 		return sizeof(struct hm_nodes);
 	case HOSTMEM_TYPE_LINK:
 		return HOSTMEM_ID_MAX + 1;
+	case HOSTMEM_TYPE_PATH:
+		return PATH_MAX;
 	default:
 		return sizeof(uint64_t);
 	}
@@ -246,13 +293,48 @@ static int store(struct hostmem_backend *backend, const struct row *row,
 	return 0;
 }
 
-static int store_as_user(struct hostmem_backend *backend, const struct row *row,
-			 const struct hm_values *from, struct hostmem_error *err)
+static void close_fd(uint64_t fd)
+{
+	if (fd != HM_FD_NONE)
+		hm_os_close((int)fd);
+}
+
+/* A descriptor is stored as a duplicate that the backend owns; called with `change` held. */
+static int store_fd(struct hostmem_backend *backend, const struct row *row, struct hm_values *from,
+		    enum hostmem_origin origin, struct hostmem_error *err)
+{
+	uint64_t old = backend->values.fd;
+	int duplicate, result;
+
+	if (from->fd != HM_FD_NONE) {
+		duplicate = hm_os_duplicate((int)from->fd);
+		if (duplicate < 0)
+			return hm_fail(err, HOSTMEM_ERROR_VALUE, -duplicate,
+				       "%s: fd=%ju cannot be duplicated: %s", backend->id,
+				       (uintmax_t)from->fd, strerror(-duplicate));
+		from->fd = (uint64_t)duplicate;
+	}
+	result = store(backend, row, from, origin, err);
+	close_fd(result ? from->fd : old);
+	return result;
+}
+
+void hm_props_clear(struct hostmem_backend *backend)
+{
+	close_fd(backend->values.fd);
+	backend->values.fd = HM_FD_NONE;
+}
+
+static int store_as(struct hostmem_backend *backend, const struct row *row, struct hm_values *from,
+		    enum hostmem_origin origin, struct hostmem_error *err)
 {
 	int result;
 
 	pthread_mutex_lock(&backend->change);
-	result = store(backend, row, from, HOSTMEM_ORIGIN_USER, err);
+	if (row->public.type == HOSTMEM_TYPE_FD)
+		result = store_fd(backend, row, from, origin, err);
+	else
+		result = store(backend, row, from, origin, err);
 	pthread_mutex_unlock(&backend->change);
 	return result;
 }
@@ -271,7 +353,8 @@ static int fail_type(const struct hostmem_backend *backend, const struct row *ro
 		[HOSTMEM_TYPE_BOOL] = "a boolean",      [HOSTMEM_TYPE_SIZE] = "a size in bytes",
 		[HOSTMEM_TYPE_UINT32] = "a number",     [HOSTMEM_TYPE_ENUM] = "one of its choices",
 		[HOSTMEM_TYPE_NODES] = "a node list",   [HOSTMEM_TYPE_NODE] = "a node",
-		[HOSTMEM_TYPE_LINK] = "an object's id",
+		[HOSTMEM_TYPE_LINK] = "an object's id", [HOSTMEM_TYPE_PATH] = "a path",
+		[HOSTMEM_TYPE_FD] = "a descriptor",
 	};
 
 	return hm_fail(err, HOSTMEM_ERROR_TYPE, 0, "%s: %s is %s, not %s", backend->id,
@@ -322,11 +405,12 @@ static int parse_number(const struct hostmem_backend *backend, const struct row 
 	return put_number(backend, row, number, values, err);
 }
 
-static int parse_node(const struct hostmem_backend *backend, const struct row *row,
-		      const char *text, struct hm_values *values, struct hostmem_error *err)
+/* A node or a descriptor. */
+static int parse_or_none(const struct hostmem_backend *backend, const struct row *row,
+			 const char *text, struct hm_values *values, struct hostmem_error *err)
 {
 	if (!strcmp(text, "none")) {
-		*(uint64_t *)field_of(values, row) = HM_NODE_NONE;
+		*(uint64_t *)field_of(values, row) = row->initial;
 		return 0;
 	}
 	return parse_number(backend, row, text, values, err);
@@ -384,6 +468,14 @@ static int parse_link(const struct hostmem_backend *backend, const struct row *r
 	return 0;
 }
 
+static int parse_path(const struct hostmem_backend *backend, const struct row *row,
+		      const char *text, struct hm_values *values, struct hostmem_error *err)
+{
+	if (hm_text_copy(text, field_of(values, row), PATH_MAX) >= PATH_MAX)
+		return fail_value(backend, row, text, "a path of at most 4095 bytes", err);
+	return 0;
+}
+
 static int parse(const struct hostmem_backend *backend, const struct row *row, const char *text,
 		 struct hm_values *values, struct hostmem_error *err)
 {
@@ -399,9 +491,12 @@ static int parse(const struct hostmem_backend *backend, const struct row *row, c
 	case HOSTMEM_TYPE_NODES:
 		return parse_nodes(backend, row, text, values, err);
 	case HOSTMEM_TYPE_NODE:
-		return parse_node(backend, row, text, values, err);
+	case HOSTMEM_TYPE_FD:
+		return parse_or_none(backend, row, text, values, err);
 	case HOSTMEM_TYPE_LINK:
 		return parse_link(backend, row, text, values, err);
+	case HOSTMEM_TYPE_PATH:
+		return parse_path(backend, row, text, values, err);
 	}
 	return -1;
 }
@@ -414,7 +509,7 @@ int hostmem_backend_set_text(struct hostmem_backend *backend, const char *proper
 
 	if (!row || parse(backend, row, text, &values, err))
 		return -1;
-	return store_as_user(backend, row, &values, err);
+	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
 }
 
 int hm_props_set_compat(struct hostmem_backend *backend, const char *property, const char *text,
@@ -425,7 +520,7 @@ int hm_props_set_compat(struct hostmem_backend *backend, const char *property, c
 
 	if (!row || parse(backend, row, text, &values, err))
 		return -1;
-	return store(backend, row, &values, HOSTMEM_ORIGIN_COMPAT, err);
+	return store_as(backend, row, &values, HOSTMEM_ORIGIN_COMPAT, err);
 }
 
 int hostmem_backend_set_bool(struct hostmem_backend *backend, const char *property, bool value,
@@ -439,13 +534,25 @@ int hostmem_backend_set_bool(struct hostmem_backend *backend, const char *proper
 	if (row->public.type != HOSTMEM_TYPE_BOOL)
 		return fail_type(backend, row, "a boolean", err);
 	*(bool *)field_of(&values, row) = value;
-	return store_as_user(backend, row, &values, err);
+	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
+}
+
+static bool can_be_none(const struct row *row)
+{
+	return row->public.type == HOSTMEM_TYPE_NODE || row->public.type == HOSTMEM_TYPE_FD;
 }
 
 static bool is_number(const struct row *row)
 {
-	return row->public.type == HOSTMEM_TYPE_SIZE || row->public.type == HOSTMEM_TYPE_UINT32 ||
-	       row->public.type == HOSTMEM_TYPE_NODE;
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_SIZE:
+	case HOSTMEM_TYPE_UINT32:
+	case HOSTMEM_TYPE_NODE:
+	case HOSTMEM_TYPE_FD:
+		return true;
+	default:
+		return false;
+	}
 }
 
 int hostmem_backend_set_number(struct hostmem_backend *backend, const char *property,
@@ -458,11 +565,11 @@ int hostmem_backend_set_number(struct hostmem_backend *backend, const char *prop
 		return -1;
 	if (!is_number(row))
 		return fail_type(backend, row, "a number", err);
-	if (row->public.type == HOSTMEM_TYPE_NODE && value == HM_NODE_NONE)
+	if (can_be_none(row) && value == row->initial)
 		*(uint64_t *)field_of(&values, row) = value;
 	else if (put_number(backend, row, value, &values, err))
 		return -1;
-	return store_as_user(backend, row, &values, err);
+	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
 }
 
 int hostmem_backend_set_list(struct hostmem_backend *backend, const char *property,
@@ -485,7 +592,7 @@ int hostmem_backend_set_list(struct hostmem_backend *backend, const char *proper
 				       property, list[i], HOSTMEM_NODES_MAX);
 		hm_set_add(nodes->bits, list[i]);
 	}
-	return store_as_user(backend, row, &values, err);
+	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
 }
 
 /* ---- Reading ---- */
@@ -493,12 +600,7 @@ int hostmem_backend_set_list(struct hostmem_backend *backend, const char *proper
 /* The effective value of every property. */
 static void read_values(const struct hostmem_backend *backend, struct hm_values *values)
 {
-	/* The lock is no part of a backend's value. */
-	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
-
-	pthread_mutex_lock(lock);
-	*values = backend->values;
-	pthread_mutex_unlock(lock);
+	hm_backend_snapshot(backend, values);
 	if (!values->prealloc_threads)
 		values->prealloc_threads = hm_topology_count_cpus();
 }
@@ -519,14 +621,13 @@ static int format(const struct row *row, struct hm_values *values, char *buffer,
 		return hm_text_format_set(((const struct hm_nodes *)field)->bits,
 					  HOSTMEM_NODES_MAX / 64, buffer, size);
 	case HOSTMEM_TYPE_LINK:
+	case HOSTMEM_TYPE_PATH:
 		return hm_text_copy(field, buffer, size);
-	case HOSTMEM_TYPE_NODE:
-		if (number == HM_NODE_NONE)
-			return hm_text_copy("none", buffer, size);
-		break;
 	default:
 		break;
 	}
+	if (can_be_none(row) && number == row->initial)
+		return hm_text_copy("none", buffer, size);
 	return snprintf(buffer, size, "%ju", (uintmax_t)number);
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "internal.h"
 
@@ -224,4 +225,91 @@ static bool covers_all(const struct hm_nodes *nodes)
 uint64_t hm_topology_get_available(const struct hm_nodes *nodes)
 {
 	return !nodes || covers_all(nodes) ? get_available_anywhere() : get_available_on(nodes);
+}
+
+/* ---- Huge pages ---- */
+
+#define POOL_DIR "/sys/kernel/mm/hugepages/"
+
+/* A number in a file; false when there is none. */
+static bool read_number(const char *directory, const char *name, uint64_t *number)
+{
+	char path[160], text[32];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	if (hm_os_read_file(path, text, sizeof(text)) <= 0)
+		return false;
+	*number = strtoull(text, NULL, 10);
+	return true;
+}
+
+int hm_topology_get_pool(uint64_t page_size, struct hm_huge_pool *pool)
+{
+	uint64_t surplus = 0;
+	char directory[96];
+
+	*pool = (struct hm_huge_pool){ 0 };
+	snprintf(directory, sizeof(directory), POOL_DIR "hugepages-%jukB",
+		 (uintmax_t)(page_size / 1024));
+	if (!read_number(directory, "nr_hugepages", &pool->total))
+		return -1;
+	read_number(directory, "free_hugepages", &pool->free);
+	read_number(directory, "resv_hugepages", &pool->reserved);
+	read_number(directory, "nr_overcommit_hugepages", &pool->overcommit);
+	read_number(directory, "surplus_hugepages", &surplus);
+	pool->overcommit -= surplus < pool->overcommit ? surplus : pool->overcommit;
+	return 0;
+}
+
+void hm_topology_get_node_pool(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool)
+{
+	char directory[96];
+
+	*pool = (struct hm_huge_pool){ 0 };
+	snprintf(directory, sizeof(directory), NODE_DIR "node%ju/hugepages/hugepages-%jukB",
+		 (uintmax_t)node, (uintmax_t)(page_size / 1024));
+	read_number(directory, "nr_hugepages", &pool->total);
+	read_number(directory, "free_hugepages", &pool->free);
+}
+
+uint64_t hm_topology_get_default_huge_size(void)
+{
+	uint64_t bytes = 0;
+	char text[8192];
+
+	if (hm_os_read_file("/proc/meminfo", text, sizeof(text)) > 0)
+		add_meminfo(text, "\nHugepagesize:", &bytes);
+	return bytes;
+}
+
+void hm_topology_list_huge_sizes(char *text, size_t size)
+{
+	struct hm_huge_pool pool;
+	size_t length = 0;
+
+	hm_text_copy("none", text, size);
+	/* From 64 KiB to 16 GiB: what the architectures of Linux have. */
+	for (uint64_t page = UINT64_C(1) << 16; page <= UINT64_C(1) << 34; page <<= 1) {
+		if (length >= size || hm_topology_get_pool(page, &pool))
+			continue;
+		length += (size_t)snprintf(text + length, size - length, "%s%ju%c",
+					   length ? ", " : "",
+					   (uintmax_t)(page >> (page >> 30   ? 30
+								: page >> 20 ? 20
+									     : 10)),
+					   page >> 30   ? 'G'
+					   : page >> 20 ? 'M'
+							: 'K');
+	}
+}
+
+bool hm_topology_is_dax(dev_t device)
+{
+	static const char name[] = "/dax";
+	char path[64], target[256];
+	int length;
+
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/subsystem", major(device), minor(device));
+	length = hm_os_read_link(path, target, sizeof(target));
+	return length >= (int)strlen(name) && !strcmp(target + length - strlen(name), name);
 }

@@ -96,8 +96,8 @@ impl Backend {
         value.into().set(&self.handle, property)
     }
 
-    /// A property's effective value, in the form of its type. A node that is unset reads as the
-    /// text `none`.
+    /// A property's effective value, in the form of its type. A node or a descriptor that is unset
+    /// reads as the text `none`.
     ///
     /// # Errors
     ///
@@ -109,8 +109,9 @@ impl Backend {
         Value::get(self.handle.view(), property)
     }
 
-    /// A property's effective value as text, which can be set again, but for that of an empty set. The text of a size is its
-    /// number of bytes in decimal.
+    /// A property's effective value as text, which can be set again, but for that of an empty set.
+    /// The text of a size is its number of bytes in decimal. A path that is not UTF-8 is only shown
+    /// by its text: [`get`](Backend::get) gives it whole.
     ///
     /// # Errors
     ///
@@ -153,6 +154,22 @@ impl Backend {
     pub fn progress(&self) -> Progress {
         let (done, total) = self.handle.view().progress();
         Progress::new(done, total)
+    }
+
+    /// Preallocates a range of the memory, contents untouched, with the properties and the progress
+    /// callback of the backend. Offset and length are in bytes, multiples of the
+    /// [page size](crate::Memory::page_size), inside the memory; length 0 does nothing.
+    ///
+    /// Its opposite is [`Claim::discard`].
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (range), [`Busy`](crate::ErrorKind::Busy) (a
+    /// preallocation is running), [`Unsupported`](crate::ErrorKind::Unsupported),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_populate")]
+    pub fn populate(&self, offset: u64, length: u64) -> Result<()> {
+        self.handle.populate(offset, length)
     }
 
     /// Whether [`delete`](Backend::delete) would succeed now.

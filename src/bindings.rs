@@ -71,22 +71,34 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn hostmem_host_narrow_methods(host: *mut hostmem_host, methods: u32);
 }
+impl hostmem_backing_flag {
+    pub const HOSTMEM_BACKING_OWN: hostmem_backing_flag = hostmem_backing_flag(1);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct hostmem_backing_flag(pub ::core::ffi::c_uint);
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct hostmem_backing {
     pub fd: i32,
     pub seals: u32,
     pub offset: u64,
+    pub flags: u32,
+    pub made: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of hostmem_backing"][::core::mem::size_of::<hostmem_backing>() - 16usize];
+    ["Size of hostmem_backing"][::core::mem::size_of::<hostmem_backing>() - 24usize];
     ["Alignment of hostmem_backing"][::core::mem::align_of::<hostmem_backing>() - 8usize];
     ["Offset of field: hostmem_backing::fd"][::core::mem::offset_of!(hostmem_backing, fd) - 0usize];
     ["Offset of field: hostmem_backing::seals"]
         [::core::mem::offset_of!(hostmem_backing, seals) - 4usize];
     ["Offset of field: hostmem_backing::offset"]
         [::core::mem::offset_of!(hostmem_backing, offset) - 8usize];
+    ["Offset of field: hostmem_backing::flags"]
+        [::core::mem::offset_of!(hostmem_backing, flags) - 16usize];
+    ["Offset of field: hostmem_backing::made"]
+        [::core::mem::offset_of!(hostmem_backing, made) - 20usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -95,6 +107,13 @@ pub struct hostmem_kind {
     pub description: *const ::core::ffi::c_char,
     pub share: bool,
     pub data: *mut ::core::ffi::c_void,
+    pub check: ::core::option::Option<
+        unsafe extern "C" fn(
+            data: *mut ::core::ffi::c_void,
+            backend: *const hostmem_backend,
+            err: *mut hostmem_error,
+        ) -> ::core::ffi::c_int,
+    >,
     pub allocate: ::core::option::Option<
         unsafe extern "C" fn(
             data: *mut ::core::ffi::c_void,
@@ -114,7 +133,7 @@ pub struct hostmem_kind {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of hostmem_kind"][::core::mem::size_of::<hostmem_kind>() - 56usize];
+    ["Size of hostmem_kind"][::core::mem::size_of::<hostmem_kind>() - 64usize];
     ["Alignment of hostmem_kind"][::core::mem::align_of::<hostmem_kind>() - 8usize];
     ["Offset of field: hostmem_kind::name"][::core::mem::offset_of!(hostmem_kind, name) - 0usize];
     ["Offset of field: hostmem_kind::description"]
@@ -122,11 +141,13 @@ const _: () = {
     ["Offset of field: hostmem_kind::share"]
         [::core::mem::offset_of!(hostmem_kind, share) - 16usize];
     ["Offset of field: hostmem_kind::data"][::core::mem::offset_of!(hostmem_kind, data) - 24usize];
+    ["Offset of field: hostmem_kind::check"]
+        [::core::mem::offset_of!(hostmem_kind, check) - 32usize];
     ["Offset of field: hostmem_kind::allocate"]
-        [::core::mem::offset_of!(hostmem_kind, allocate) - 32usize];
-    ["Offset of field: hostmem_kind::undo"][::core::mem::offset_of!(hostmem_kind, undo) - 40usize];
+        [::core::mem::offset_of!(hostmem_kind, allocate) - 40usize];
+    ["Offset of field: hostmem_kind::undo"][::core::mem::offset_of!(hostmem_kind, undo) - 48usize];
     ["Offset of field: hostmem_kind::free_data"]
-        [::core::mem::offset_of!(hostmem_kind, free_data) - 48usize];
+        [::core::mem::offset_of!(hostmem_kind, free_data) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -204,6 +225,8 @@ impl hostmem_type {
     pub const HOSTMEM_TYPE_NODES: hostmem_type = hostmem_type(5);
     pub const HOSTMEM_TYPE_NODE: hostmem_type = hostmem_type(6);
     pub const HOSTMEM_TYPE_LINK: hostmem_type = hostmem_type(7);
+    pub const HOSTMEM_TYPE_PATH: hostmem_type = hostmem_type(8);
+    pub const HOSTMEM_TYPE_FD: hostmem_type = hostmem_type(9);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
@@ -499,6 +522,22 @@ unsafe extern "C" {
         backend: *const hostmem_backend,
         result: *mut hostmem_prealloc_result,
     );
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_discard(
+        backend: *mut hostmem_backend,
+        offset: u64,
+        length: u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_populate(
+        backend: *mut hostmem_backend,
+        offset: u64,
+        length: u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

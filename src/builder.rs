@@ -2,6 +2,9 @@
 //! A backend that is being configured.
 
 use std::fmt;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::handle::BackendHandle;
@@ -13,6 +16,7 @@ use crate::Objects;
 use crate::Origin;
 use crate::Policy;
 use crate::Result;
+use crate::Rom;
 use crate::Thp;
 use crate::Value;
 
@@ -139,6 +143,84 @@ impl Builder {
         self.with("lock", on)
     }
 
+    /// The file to map, or a directory to make a nameless one in. A file that is missing is made and
+    /// grown to the size; one that has contents keeps its size. The name may be in any encoding.
+    /// Required by `memory-backend-file`.
+    #[must_use]
+    pub fn mem_path(self, path: impl AsRef<Path>) -> Self {
+        self.with("mem-path", path.as_ref())
+    }
+
+    /// Where in the file or the descriptor the memory begins, in bytes; a multiple of the page size
+    /// of what the memory is made of. For `memory-backend-file` and `memory-backend-fd`.
+    #[must_use]
+    pub fn offset(self, bytes: u64) -> Self {
+        self.with("offset", bytes)
+    }
+
+    /// What the address of the memory is a multiple of, in bytes, a power of two; 0 chooses what
+    /// lets huge pages fit. For `memory-backend-file`.
+    #[must_use]
+    pub fn align(self, bytes: u64) -> Self {
+        self.with("align", bytes)
+    }
+
+    /// Whether the file is opened, or the descriptor used, for reading only. For
+    /// `memory-backend-file` and `memory-backend-fd`.
+    #[must_use]
+    pub fn readonly(self, on: bool) -> Self {
+        self.with("readonly", on)
+    }
+
+    /// Whether the memory can only be read. For `memory-backend-file` and `memory-backend-fd`.
+    #[must_use]
+    pub fn rom(self, rom: Rom) -> Self {
+        self.with("rom", rom)
+    }
+
+    /// Whether deleting the backend gives the contents of a shared file up. For
+    /// `memory-backend-file`.
+    #[must_use]
+    pub fn discard_data(self, on: bool) -> Self {
+        self.with("discard-data", on)
+    }
+
+    /// Whether the file is persistent memory, whose stores survive a crash; needs
+    /// [`share`](Builder::share) and a file system with DAX. For `memory-backend-file`.
+    #[must_use]
+    pub fn pmem(self, on: bool) -> Self {
+        self.with("pmem", on)
+    }
+
+    /// Whether the memory is made of huge pages from the host's pool. For `memory-backend-memfd`.
+    #[must_use]
+    pub fn hugetlb(self, on: bool) -> Self {
+        self.with("hugetlb", on)
+    }
+
+    /// The size of the huge pages in bytes, a size that this host has, with
+    /// [`hugetlb`](Builder::hugetlb) only; 0 is the host's default. The property is called
+    /// `hugetlbsize`. For `memory-backend-memfd`.
+    #[must_use]
+    pub fn hugetlb_size(self, bytes: u64) -> Self {
+        self.with("hugetlbsize", bytes)
+    }
+
+    /// Whether the size of the memfd is sealed; unless it is, further seals are sealed off only. For
+    /// `memory-backend-memfd`.
+    #[must_use]
+    pub fn seal(self, on: bool) -> Self {
+        self.with("seal", on)
+    }
+
+    /// The descriptor to map. It is duplicated before this returns, so the caller keeps its own and
+    /// may close it. Required by `memory-backend-fd`.
+    #[must_use]
+    pub fn fd(self, fd: impl AsFd) -> Self {
+        // One that is no descriptor, such as AT_FDCWD, is negative and so too large a number.
+        self.with("fd", fd.as_fd().as_raw_fd() as u32)
+    }
+
     /// Sets what is told how far a preallocation is, in bytes: done, of total. It is called on the
     /// thread that caused the preallocation, at most every 100 ms, and once at the end of a
     /// successful one; a panic in it is caught and ends the calls.
@@ -164,8 +246,8 @@ impl Builder {
         self.handle.view().kind()
     }
 
-    /// A property's effective value, in the form of its type. A node that is unset reads as the
-    /// text `none`.
+    /// A property's effective value, in the form of its type. A node or a descriptor that is unset
+    /// reads as the text `none`.
     ///
     /// # Errors
     ///
@@ -177,8 +259,9 @@ impl Builder {
         Value::get(self.handle.view(), property)
     }
 
-    /// A property's effective value as text, which can be set again, but for that of an empty set. The text of a size is its
-    /// number of bytes in decimal.
+    /// A property's effective value as text, which can be set again, but for that of an empty set.
+    /// The text of a size is its number of bytes in decimal. A path that is not UTF-8 is only shown
+    /// by its text: [`get`](Builder::get) gives it whole.
     ///
     /// # Errors
     ///
@@ -269,6 +352,9 @@ mod tests {
     use crate::handle::BackendHandle;
     use crate::sys;
     use crate::ErrorKind;
+    use std::ffi::OsStr;
+    use std::os::fd::RawFd;
+    use std::os::unix::ffi::OsStrExt;
     use std::sync::Mutex;
 
     const SIZE: u64 = 256 * 1024;
@@ -330,26 +416,130 @@ mod tests {
     }
 
     #[test]
-    fn every_value_can_be_set_again() {
-        let mut builder = builder();
-        for property in crate::properties() {
-            let name = property.name();
-            let Ok(value) = builder.get(name) else {
-                // Of another kind.
-                continue;
-            };
-            let text = builder.get_text(name).unwrap();
-            // A size that was never set is no size to set.
-            if name != "size" {
-                builder.set(name, value.clone()).unwrap();
-            }
-            // An empty set is set as a list only.
-            if name != "size" && value != Value::List(Vec::new()) {
-                builder.set(name, text).unwrap();
-            }
+    fn what_was_set_on_other_kinds_is_read() {
+        let of = |kind| Builder::new(kind, "ram0").unwrap();
+        let file = of("memory-backend-file")
+            .mem_path("/no/such")
+            .offset(8192)
+            .align(1 << 30)
+            .readonly(true)
+            .rom(Rom::Off)
+            .discard_data(true)
+            .pmem(true);
+        let memfd = of("memory-backend-memfd")
+            .hugetlb(true)
+            .hugetlb_size(2 << 20)
+            .seal(false);
+        let fd = of("memory-backend-fd").offset(4096).readonly(true);
+        let values: [(&Builder, &str, Value); 12] = [
+            (&file, "mem-path", Path::new("/no/such").into()),
+            (&file, "offset", 8192u64.into()),
+            (&file, "align", (1u64 << 30).into()),
+            (&file, "readonly", true.into()),
+            (&file, "rom", Rom::Off.into()),
+            (&file, "discard-data", true.into()),
+            (&file, "pmem", true.into()),
+            (&memfd, "hugetlb", true.into()),
+            (&memfd, "hugetlbsize", (2u64 << 20).into()),
+            (&memfd, "seal", false.into()),
+            (&fd, "offset", 4096u64.into()),
+            (&fd, "readonly", true.into()),
+        ];
+        for (builder, name, value) in values {
+            assert_eq!(builder.deferred, None);
             assert_eq!(builder.get(name).unwrap(), value, "{name}");
         }
-        assert_eq!(builder.get("home-node").unwrap(), "none".into());
+        let failed = memfd.mem_path("/no/such").complete().unwrap_err();
+        assert_eq!(failed.error.kind(), ErrorKind::UnknownProperty);
+    }
+
+    #[test]
+    fn a_path_is_any_bytes() {
+        let bytes = b"/no/such/\xff\xfe,\xc3\xa9 =\n";
+        let path = Path::new(OsStr::from_bytes(bytes));
+        let of = || Builder::new("memory-backend-file", "ram0").unwrap();
+        let mut builders = [of().mem_path(path), of(), of()];
+        builders[1].set("mem-path", path).unwrap();
+        let options = b"memory-backend-file,id=ram1,mem-path=/no/such/\xff\xfe,,\xc3\xa9 =\n";
+        let objects = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
+        builders[2] = objects.parse(OsStr::from_bytes(options)).unwrap();
+        for builder in &builders {
+            assert_eq!(builder.get("mem-path").unwrap(), path.into());
+            let text = builder.get_text("mem-path").unwrap();
+            assert_eq!(text, String::from_utf8_lossy(bytes));
+        }
+
+        let error = builders[0].set("mem-path", Path::new("a\0b")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        let long = Path::new("/").join("x".repeat(4095));
+        let error = builders[0].set("mem-path", long).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert_eq!(builders[0].get("mem-path").unwrap(), path.into());
+        let longest = Path::new("/").join("x".repeat(4094));
+        builders[0].set("mem-path", longest.as_path()).unwrap();
+        assert_eq!(builders[0].get("mem-path").unwrap(), longest.into());
+    }
+
+    #[test]
+    fn a_descriptor_is_duplicated() {
+        let of = || Builder::new("memory-backend-fd", "ram0").unwrap();
+        let maker = Builder::new("memory-backend-memfd", "ram1").unwrap();
+        let maker = maker.size(SIZE).complete().unwrap();
+        let claim = maker.claim("test").unwrap();
+        let fd = claim.memory().fd().unwrap().try_clone_to_owned().unwrap();
+
+        let by_number = |fd: RawFd| {
+            let mut builder = of();
+            builder.set("fd", fd as u32).unwrap();
+            builder
+        };
+        let both = [of().fd(&fd), by_number(fd.as_raw_fd())];
+        drop(fd);
+        for builder in both {
+            assert_eq!(builder.deferred, None);
+            assert!(matches!(builder.get("fd"), Ok(Value::Number(_))));
+            let backend = builder.size(SIZE).complete().unwrap();
+            assert!(backend.claim("test").unwrap().memory().is_shared());
+        }
+        assert_eq!(of().get("fd").unwrap(), "none".into());
+    }
+
+    #[test]
+    fn what_is_no_descriptor_is_refused() {
+        let mut builder = Builder::new("memory-backend-fd", "ram0").unwrap();
+        for text in ["-1", "one", ""] {
+            let error = builder.set("fd", text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+        }
+        let error = builder.set("fd", true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Type, "{error}");
+    }
+
+    #[test]
+    fn every_value_can_be_set_again() {
+        let objects = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
+        for kind in objects.kinds() {
+            let mut builder = objects.builder(&kind.name, "ram0").unwrap();
+            for property in crate::properties() {
+                let name = property.name();
+                let Ok(value) = builder.get(name) else {
+                    let kinds = property.kinds().unwrap();
+                    assert!(!kinds.contains(&kind.name.as_str()), "{name}");
+                    continue;
+                };
+                let text = builder.get_text(name).unwrap();
+                // A size that was never set is no size to set.
+                if name != "size" {
+                    builder.set(name, value.clone()).unwrap();
+                }
+                // An empty set is set as a list only.
+                if name != "size" && value != Value::List(Vec::new()) {
+                    builder.set(name, text).unwrap();
+                }
+                assert_eq!(builder.get(name).unwrap(), value, "{name}");
+            }
+            assert_eq!(builder.get("home-node").unwrap(), "none".into());
+        }
     }
 
     #[test]
@@ -451,7 +641,13 @@ mod tests {
             assert_eq!(kind(handle.complete()), ErrorKind::Busy);
             assert_eq!(kind(handle.delete()), ErrorKind::Busy);
             assert_eq!(kind(handle.view().can_be_deleted()), ErrorKind::Busy);
+            assert_eq!(kind(handle.discard(0, SIZE)), ErrorKind::State);
+            assert_eq!(kind(handle.populate(0, SIZE)), ErrorKind::State);
             for property in crate::properties().map(|property| property.name()) {
+                if handle.view().origin(property).is_err() {
+                    // Of another kind.
+                    continue;
+                }
                 let text = match property {
                     "size" => "1M".into(),
                     "host-nodes" => "0".into(),
@@ -475,6 +671,8 @@ mod tests {
         while_preallocating(builder, run, |handle| {
             let kind = |result: Result<()>| result.unwrap_err().kind();
             assert_eq!(kind(handle.delete()), ErrorKind::Busy);
+            assert_eq!(kind(handle.discard(0, SIZE)), ErrorKind::Busy);
+            assert_eq!(kind(handle.populate(0, SIZE)), ErrorKind::Busy);
             assert_eq!(kind(handle.complete()), ErrorKind::State);
             assert_eq!(kind(handle.set_bool("prealloc", true)), ErrorKind::Busy);
             assert_eq!(kind(handle.set_text("policy", "local")), ErrorKind::Busy);

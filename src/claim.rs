@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use crate::handle::ClaimHandle;
+use crate::Result;
 
 /// The right to a backend's memory. There is at most one at a time; dropping it ends it.
 ///
@@ -25,13 +26,50 @@ impl Claim {
     #[doc(alias = "hostmem_backend_get_owner")]
     pub fn owner(&self) -> String {
         // Never fails, as far as C says.
-        self.handle.view().owner().unwrap_or_default()
+        self.handle.backend().view().owner().unwrap_or_default()
     }
 
     /// The id of the backend.
     #[doc(alias = "hostmem_backend_get_id")]
     pub fn id(&self) -> &str {
-        self.handle.view().id()
+        self.handle.backend().view().id()
+    }
+
+    /// Gives a range of the memory back to the host: it is absent afterwards, and reads as zero once
+    /// it is touched again, or as the file where the mapping is private and the file is the user's,
+    /// which is never changed. Offset and length are in bytes, multiples of the
+    /// [page size](Memory::page_size), inside the memory; length 0 does nothing.
+    ///
+    /// Locked memory is given back too. What hugetlb memory gives back is no longer reserved:
+    /// [`populate`](Claim::populate) it before a guest touches it, since that may find no huge page
+    /// and end the process (`SIGBUS`).
+    ///
+    /// Contents are lost, so this is the claim's to do, and no other code can take memory from under
+    /// a guest: whoever wants to discard from an unclaimed backend claims it first.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (range; read-only memory),
+    /// [`Busy`](crate::ErrorKind::Busy) (a preallocation is running),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) (the file system cannot make holes),
+    /// [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_discard")]
+    pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        self.handle.backend().discard(offset, length)
+    }
+
+    /// Preallocates a range of the memory, contents untouched, with the properties and the progress
+    /// callback of the backend. Offset and length are in bytes, multiples of the
+    /// [page size](Memory::page_size), inside the memory; length 0 does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (range), [`Busy`](crate::ErrorKind::Busy) (a
+    /// preallocation is running), [`Unsupported`](crate::ErrorKind::Unsupported),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_populate")]
+    pub fn populate(&self, offset: u64, length: u64) -> Result<()> {
+        self.handle.backend().populate(offset, length)
     }
 
     /// The memory, for as long as the claim is borrowed.
@@ -53,7 +91,8 @@ impl fmt::Debug for Claim {
 /// A claimed backend's memory. It cannot outlive the claim.
 ///
 /// It is a pointer and a length and never a slice: a guest, or a process that maps the same
-/// descriptor, may write at any time, so accesses must be volatile or atomic.
+/// descriptor, may write at any time, and who has the claim may [discard](Claim::discard), so
+/// accesses must be volatile or atomic.
 #[doc(alias = "hostmem_memory")]
 #[derive(Clone, Copy)]
 pub struct Memory<'claim> {
@@ -89,7 +128,7 @@ impl<'claim> Memory<'claim> {
         self.claim.handle.memory().shared
     }
 
-    /// Whether the guest may only read it.
+    /// Whether it is mapped for reading only.
     pub fn is_readonly(self) -> bool {
         self.claim.handle.memory().readonly
     }

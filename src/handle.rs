@@ -15,8 +15,13 @@ use std::ffi::c_int;
 use std::ffi::c_void;
 use std::ffi::CStr;
 use std::ffi::CString;
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::ptr;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -26,6 +31,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::kind::KindRecord;
+use crate::kind::Undo;
 use crate::objects::Defaults;
 use crate::objects::KindInfo;
 use crate::prealloc::ProgressSlot;
@@ -50,23 +56,34 @@ fn make<T>(call: impl FnOnce(*mut *mut T, *mut sys::hostmem_error) -> c_int) -> 
 }
 
 /// Runs a C call that writes text to a buffer of a size, again where the text was cut.
-fn read_text(
+fn read_bytes(
     call: impl Fn(*mut c_char, usize, *mut sys::hostmem_error) -> c_int,
-) -> Result<String> {
+) -> Result<Vec<u8>> {
     let mut buffer = vec![0u8; 256];
     loop {
         let length = check(|err| call(buffer.as_mut_ptr().cast(), buffer.len(), err))?;
         if length < buffer.len() {
             buffer.truncate(length);
-            return Ok(String::from_utf8_lossy(&buffer).into_owned());
+            return Ok(buffer);
         }
         buffer.resize(length + 1, 0);
     }
 }
 
+/// As `read_bytes`, for text; what is not UTF-8 in it, as a path may have, is replaced.
+fn read_text(
+    call: impl Fn(*mut c_char, usize, *mut sys::hostmem_error) -> c_int,
+) -> Result<String> {
+    let bytes = read_bytes(call)?;
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
 /// Text for C, which ends at the first NUL.
-fn to_c(text: &str) -> Result<CString> {
+fn to_c(text: impl AsRef<[u8]>) -> Result<CString> {
+    let text = text.as_ref();
     CString::new(text).map_err(|_| {
+        let text = String::from_utf8_lossy(text);
         Error::new(
             ErrorKind::Value,
             format!("{text:?}: text with a NUL byte inside"),
@@ -218,6 +235,7 @@ impl ObjectsHandle {
             name: record.name.as_ptr(),
             description: record.description.as_ptr(),
             share,
+            check: Some(check_kind),
             allocate: Some(allocate),
             undo: Some(undo),
             free_data: Some(free_data),
@@ -256,8 +274,8 @@ impl ObjectsHandle {
         .map(BackendHandle::new)
     }
 
-    pub(crate) fn new_backend_from_options(&self, options: &str) -> Result<Arc<BackendHandle>> {
-        let options = to_c(options)?;
+    pub(crate) fn new_backend_from_options(&self, options: &OsStr) -> Result<Arc<BackendHandle>> {
+        let options = to_c(options.as_bytes())?;
         make(|backend, err| {
             // SAFETY: the set is alive; the text outlives the call.
             unsafe {
@@ -287,6 +305,39 @@ struct RegisteredKind {
     record: KindRecord,
 }
 
+/// What a kind's function returns to C: 0, or -1 with the error written.
+///
+/// # Safety
+///
+/// `err` is NULL or to be written.
+unsafe fn answer(result: Result<()>, err: *mut sys::hostmem_error) -> c_int {
+    let Err(error) = result else {
+        return 0;
+    };
+    if !err.is_null() {
+        // SAFETY: not NULL, so the caller's variable.
+        unsafe { err.write(error.to_raw()) };
+    }
+    -1
+}
+
+/// # Safety
+///
+/// As `check` of `struct hostmem_kind`: `data` is a `RegisteredKind`, `backend` a live backend that
+/// is completing, `err` NULL or to be written.
+unsafe extern "C" fn check_kind(
+    data: *mut c_void,
+    backend: *const sys::hostmem_backend,
+    err: *mut sys::hostmem_error,
+) -> c_int {
+    // SAFETY: what was registered, alive until free_data and only ever shared.
+    let kind = unsafe { &*data.cast::<RegisteredKind>() };
+    // SAFETY: alive for the call, as the caller borrows it.
+    let view = unsafe { BackendView::from_raw(backend) };
+    // SAFETY: the caller's promise.
+    unsafe { answer(kind.record.check(view), err) }
+}
+
 /// # Safety
 ///
 /// As `allocate` of `struct hostmem_kind`: `data` is a `RegisteredKind`, `backend` a live backend
@@ -301,34 +352,32 @@ unsafe extern "C" fn allocate(
     let kind = unsafe { &*data.cast::<RegisteredKind>() };
     // SAFETY: alive for the call, as the caller borrows it.
     let view = unsafe { BackendView::from_raw(backend) };
-    match kind.record.allocate(view) {
-        Ok(made) => {
-            // SAFETY: the caller's variable.
-            unsafe { backing.write(made.into_raw()) };
-            0
-        }
-        Err(error) => {
-            if !err.is_null() {
-                // SAFETY: not NULL, so the caller's variable.
-                unsafe { err.write(error.to_raw()) };
-            }
-            -1
-        }
-    }
+    let made = kind.record.allocate(view).map(|made| {
+        // SAFETY: the caller's variable.
+        unsafe { backing.write(made.into_raw()) };
+    });
+    // SAFETY: the caller's promise.
+    unsafe { answer(made, err) }
 }
 
 /// # Safety
 ///
-/// As `undo` of `struct hostmem_kind`: `data` is a `RegisteredKind`, `backend` a live backend.
+/// As `undo` of `struct hostmem_kind`: `data` is a `RegisteredKind`, `backend` a live backend,
+/// `backing` what `allocate` wrote, its descriptor open.
 unsafe extern "C" fn undo(
     data: *mut c_void,
     backend: *const sys::hostmem_backend,
-    _backing: *const sys::hostmem_backing,
+    backing: *const sys::hostmem_backing,
 ) {
     // SAFETY: what was registered, alive until free_data and only ever shared.
     let kind = unsafe { &*data.cast::<RegisteredKind>() };
     // SAFETY: alive for the call, as the caller borrows it.
-    kind.record.undo(unsafe { BackendView::from_raw(backend) });
+    let view = unsafe { BackendView::from_raw(backend) };
+    // SAFETY: likewise.
+    let backing = unsafe { &*backing };
+    // SAFETY: the library owns the descriptor and closes it after the call.
+    let fd = (backing.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(backing.fd) });
+    kind.record.undo(view, &Undo::new(fd, backing.made));
 }
 
 /// # Safety
@@ -403,6 +452,15 @@ impl<'a> BackendView<'a> {
         read_text(|buffer, size, err| unsafe {
             sys::hostmem_backend_get_text(self.raw, property.as_ptr(), buffer, size, err)
         })
+    }
+
+    pub(crate) fn get_path(self, property: &str) -> Result<PathBuf> {
+        let property = to_c(property)?;
+        // SAFETY: the backend lives for 'a; the buffer has that size; the text outlives the call.
+        let bytes = read_bytes(|buffer, size, err| unsafe {
+            sys::hostmem_backend_get_text(self.raw, property.as_ptr(), buffer, size, err)
+        })?;
+        Ok(OsString::from_vec(bytes).into())
     }
 
     pub(crate) fn get_bool(self, property: &str) -> Result<bool> {
@@ -537,7 +595,7 @@ impl BackendHandle {
         unsafe { BackendView::from_raw(self.raw.as_ptr()) }
     }
 
-    pub(crate) fn set_text(&self, property: &str, text: &str) -> Result<()> {
+    pub(crate) fn set_text(&self, property: &str, text: impl AsRef<[u8]>) -> Result<()> {
         let (property, text) = (to_c(property)?, to_c(text)?);
         check(|err| {
             // SAFETY: the backend is alive; the texts outlive the call.
@@ -608,6 +666,23 @@ impl BackendHandle {
         Ok(())
     }
 
+    pub(crate) fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        // SAFETY: the backend is alive. Its memory stays mapped and accessible; the contents go,
+        // as they may at any time for whoever holds a pointer to it (`Memory`).
+        check(|err| unsafe {
+            sys::hostmem_backend_discard(self.raw.as_ptr(), offset, length, err)
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn populate(&self, offset: u64, length: u64) -> Result<()> {
+        // SAFETY: the backend is alive.
+        check(|err| unsafe {
+            sys::hostmem_backend_populate(self.raw.as_ptr(), offset, length, err)
+        })?;
+        Ok(())
+    }
+
     pub(crate) fn delete(&self) -> Result<()> {
         // SAFETY: the backend is alive, and stays so; C refuses while there is a claim, so no
         // memory that a claim has shown goes away.
@@ -668,8 +743,8 @@ unsafe impl Send for ClaimHandle {}
 unsafe impl Sync for ClaimHandle {}
 
 impl ClaimHandle {
-    pub(crate) fn view(&self) -> BackendView<'_> {
-        self.claimed.0.view()
+    pub(crate) fn backend(&self) -> &BackendHandle {
+        &self.claimed.0
     }
 
     pub(crate) fn memory(&self) -> &sys::hostmem_memory {

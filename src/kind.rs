@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::os::fd::IntoRawFd;
 use std::os::fd::OwnedFd;
 
@@ -21,6 +22,21 @@ use crate::Value;
 /// backends of its kind, from any thread; it is dropped with the set and the last of its backends.
 #[doc(alias = "hostmem_kind")]
 pub trait Kind: Send + Sync + 'static {
+    /// Checks the kind's own rules over the whole configuration of one backend, before anything is
+    /// made; makes nothing itself. Called while the backend is completing and on the thread that
+    /// completes it. There are no rules unless this is implemented.
+    ///
+    /// # Errors
+    ///
+    /// An error, and a panic, makes completing fail as that of [`allocate`](Kind::allocate) does.
+    fn check(
+        &self,
+        request: &Request<'_>,
+    ) -> std::result::Result<(), Box<dyn StdError + Send + Sync>> {
+        let _ = request;
+        Ok(())
+    }
+
     /// Makes the backing of one backend, while that is completing and on the thread that completes
     /// it.
     ///
@@ -36,8 +52,8 @@ pub trait Kind: Send + Sync + 'static {
 
     /// Undoes what [`allocate`](Kind::allocate) did beyond opening the descriptor, when a later
     /// step of completing failed. The library closes the descriptor afterwards. A panic is ignored.
-    fn undo(&self, request: &Request<'_>) {
-        let _ = request;
+    fn undo(&self, request: &Request<'_>, undo: &Undo<'_>) {
+        let _ = (request, undo);
     }
 }
 
@@ -49,15 +65,75 @@ pub enum Backing {
     /// Anonymous private memory.
     Anonymous,
     /// Memory behind a descriptor.
-    Fd {
-        /// An open descriptor that can be mapped: readable and writable, and where it has a size
-        /// big enough for the backend's.
-        fd: OwnedFd,
-        /// Where in the descriptor the memory begins, in bytes, a multiple of its page size.
-        offset: u64,
-        /// Seals (`F_SEAL_*`) to be added once the memory is mapped, 0 for none.
-        seals: u32,
-    },
+    Fd(BackingFd),
+}
+
+/// Memory behind a descriptor, to be answered as a [`Backing`] by `into()`.
+///
+/// ```
+/// # fn allocate(file: std::fs::File) -> hostmem::Backing {
+/// hostmem::BackingFd::new(file).offset(2 << 20).into()
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct BackingFd {
+    fd: OwnedFd,
+    offset: u64,
+    seals: u32,
+    own: bool,
+    made: u32,
+}
+
+impl BackingFd {
+    /// An open descriptor that can be mapped: readable and, for shared memory, writable, and where
+    /// it has a size big enough for the backend's.
+    pub fn new(fd: impl Into<OwnedFd>) -> Self {
+        Self {
+            fd: fd.into(),
+            offset: 0,
+            seals: 0,
+            own: false,
+            made: 0,
+        }
+    }
+
+    /// Where in the descriptor the memory begins, in bytes, a multiple of its page size; at 0 unless
+    /// said.
+    #[must_use]
+    pub fn offset(self, bytes: u64) -> Self {
+        Self {
+            offset: bytes,
+            ..self
+        }
+    }
+
+    /// Seals (`F_SEAL_*`) to be added once the memory is mapped; none unless said.
+    #[must_use]
+    pub fn seals(self, seals: u32) -> Self {
+        Self { seals, ..self }
+    }
+
+    /// Whether nobody else can have the contents of the descriptor: then discarding frees them even
+    /// where the mapping is private. Unless said so, a private mapping never changes what is behind
+    /// it.
+    #[doc(alias = "HOSTMEM_BACKING_OWN")]
+    #[must_use]
+    pub fn own(self, own: bool) -> Self {
+        Self { own, ..self }
+    }
+
+    /// A note for [`Kind::undo`], say whether a file was there before; the library does not look at
+    /// it. 0 unless said.
+    #[must_use]
+    pub fn made(self, made: u32) -> Self {
+        Self { made, ..self }
+    }
+}
+
+impl From<BackingFd> for Backing {
+    fn from(fd: BackingFd) -> Self {
+        Self::Fd(fd)
+    }
 }
 
 impl Backing {
@@ -68,13 +144,50 @@ impl Backing {
                 fd: -1,
                 seals: 0,
                 offset: 0,
+                flags: 0,
+                made: 0,
             },
-            Self::Fd { fd, offset, seals } => sys::hostmem_backing {
+            Self::Fd(BackingFd {
+                fd,
+                offset,
+                seals,
+                own,
+                made,
+            }) => sys::hostmem_backing {
                 fd: fd.into_raw_fd(),
                 seals,
                 offset,
+                flags: if own {
+                    sys::hostmem_backing_flag::HOSTMEM_BACKING_OWN.0
+                } else {
+                    0
+                },
+                made,
             },
         }
+    }
+}
+
+/// What there is to undo of a backing.
+#[derive(Debug)]
+pub struct Undo<'a> {
+    fd: Option<BorrowedFd<'a>>,
+    made: u32,
+}
+
+impl<'a> Undo<'a> {
+    pub(crate) fn new(fd: Option<BorrowedFd<'a>>, made: u32) -> Self {
+        Self { fd, made }
+    }
+
+    /// The descriptor, still open; `None` for anonymous memory.
+    pub fn fd(&self) -> Option<BorrowedFd<'a>> {
+        self.fd
+    }
+
+    /// The note of [`BackingFd::made`]; 0 for anonymous memory.
+    pub fn made(&self) -> u32 {
+        self.made
     }
 }
 
@@ -134,23 +247,34 @@ impl KindRecord {
         Self(Box::new(kind))
     }
 
-    pub(crate) fn allocate(&self, view: BackendView<'_>) -> Result<Backing> {
-        let prefix = format!("{}: allocate of {}", view.id(), view.kind());
-        // Making the words calls the implementor's code again, so it is inside too.
-        let caught = catch_panic(|| {
-            self.0
-                .allocate(&Request { view })
-                .map_err(|error| Error::from_foreign(&prefix, &*error))
-        });
-        caught.unwrap_or_else(|panic| {
-            Err(Error::new(
-                ErrorKind::Io,
-                format!("{prefix} panicked: {panic}"),
-            ))
-        })
+    pub(crate) fn check(&self, view: BackendView<'_>) -> Result<()> {
+        ask("check", view, |request| self.0.check(request))
     }
 
-    pub(crate) fn undo(&self, view: BackendView<'_>) {
-        let _: Result<(), String> = catch_panic(|| self.0.undo(&Request { view }));
+    pub(crate) fn allocate(&self, view: BackendView<'_>) -> Result<Backing> {
+        ask("allocate", view, |request| self.0.allocate(request))
     }
+
+    pub(crate) fn undo(&self, view: BackendView<'_>, undo: &Undo<'_>) {
+        let _: Result<(), String> = catch_panic(|| self.0.undo(&Request { view }, undo));
+    }
+}
+
+/// Calls one function of a kind.
+fn ask<T>(
+    name: &str,
+    view: BackendView<'_>,
+    call: impl FnOnce(&Request<'_>) -> std::result::Result<T, Box<dyn StdError + Send + Sync>>,
+) -> Result<T> {
+    let prefix = format!("{}: {name} of {}", view.id(), view.kind());
+    // Making the words calls the implementor's code again, so it is inside too.
+    let caught = catch_panic(|| {
+        call(&Request { view }).map_err(|error| Error::from_foreign(&prefix, &*error))
+    });
+    caught.unwrap_or_else(|panic| {
+        Err(Error::new(
+            ErrorKind::Io,
+            format!("{prefix} panicked: {panic}"),
+        ))
+    })
 }

@@ -84,8 +84,10 @@ pub use crate::error::Result;
 pub use crate::host::Host;
 pub use crate::host::Methods;
 pub use crate::kind::Backing;
+pub use crate::kind::BackingFd;
 pub use crate::kind::Kind;
 pub use crate::kind::Request;
+pub use crate::kind::Undo;
 pub use crate::objects::Defaults;
 pub use crate::objects::KindInfo;
 pub use crate::objects::Objects;
@@ -98,6 +100,7 @@ pub use crate::property::Property;
 pub use crate::property::PropertyType;
 pub use crate::property::Settable;
 pub use crate::value::Policy;
+pub use crate::value::Rom;
 pub use crate::value::Thp;
 pub use crate::value::Value;
 

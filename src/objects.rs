@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Sets of backends: ids, kinds, defaults.
 
+use std::ffi::OsStr;
 use std::num::NonZeroU32;
 
 use crate::handle::ObjectsHandle;
@@ -67,15 +68,15 @@ impl Objects {
 
     /// Begins a backend from an option string, `kind,id=ID,property=value,...`, in the grammar of
     /// QEMU's `-object`: `,,` is a comma inside a value, a key without value is refused, a key given
-    /// twice is refused unless it is a set, whose parts add up.
+    /// twice is refused unless it is a set, whose parts add up. A path in it may be in any encoding.
     ///
     /// # Errors
     ///
     /// As [`builder`](Objects::builder) and [`Builder::set`]; nothing is left behind.
     #[doc(alias = "hostmem_backend_new_from_options")]
-    pub fn parse(&self, options: &str) -> Result<Builder> {
+    pub fn parse(&self, options: impl AsRef<OsStr>) -> Result<Builder> {
         self.handle
-            .new_backend_from_options(options)
+            .new_backend_from_options(options.as_ref())
             .map(Builder::from_handle)
     }
 

@@ -84,6 +84,11 @@ pub enum PropertyType {
     Node,
     /// The id of another object, or empty for none.
     Link,
+    /// The name of a file or a directory: any bytes but NUL, 4095 at most; empty for none.
+    Path,
+    /// The number of an open descriptor of this process, or `none`. The backend duplicates the
+    /// descriptor when the property is set, and reading gives the number of its own.
+    Fd,
 }
 
 impl PropertyType {
@@ -95,6 +100,8 @@ impl PropertyType {
             sys::hostmem_type::HOSTMEM_TYPE_ENUM => Self::Enum,
             sys::hostmem_type::HOSTMEM_TYPE_NODES => Self::Nodes,
             sys::hostmem_type::HOSTMEM_TYPE_NODE => Self::Node,
+            sys::hostmem_type::HOSTMEM_TYPE_PATH => Self::Path,
+            sys::hostmem_type::HOSTMEM_TYPE_FD => Self::Fd,
             // Link, and anything that C has no name for: read and set as text, as every type can.
             _ => Self::Link,
         }
@@ -110,7 +117,7 @@ pub enum Settable {
     Configuring,
     /// Also when ready or mapped, and then it acts at once.
     Always,
-    /// Also when ready or mapped; used by the next preallocation.
+    /// Also when ready or mapped; used by the next preallocation, or when deleting.
     LaterUse,
 }
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Values of properties, typed or as text.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::path::PathBuf;
+
 use crate::handle::BackendHandle;
 use crate::handle::BackendView;
 use crate::property;
@@ -13,12 +17,16 @@ use crate::Result;
 pub enum Value {
     /// For [`PropertyType::Bool`].
     Bool(bool),
-    /// For [`PropertyType::Size`] in bytes, [`PropertyType::Uint32`] and [`PropertyType::Node`].
+    /// For [`PropertyType::Size`] in bytes, [`PropertyType::Uint32`], [`PropertyType::Node`] and
+    /// [`PropertyType::Fd`]. [`Builder::fd`](crate::Builder::fd) takes a descriptor that is sure to
+    /// be open; a bare number is for one that the process was started with.
     Number(u64),
     /// For [`PropertyType::Nodes`]: the whole set, in any order; empty for none.
     List(Vec<u32>),
     /// For every type.
     Text(String),
+    /// For [`PropertyType::Path`], in any encoding.
+    Path(PathBuf),
 }
 
 impl Value {
@@ -28,6 +36,7 @@ impl Value {
             Self::Number(value) => backend.set_number(name, *value),
             Self::List(values) => backend.set_list(name, values),
             Self::Text(text) => backend.set_text(name, text),
+            Self::Path(path) => backend.set_text(name, path.as_os_str().as_bytes()),
         }
     }
 
@@ -38,11 +47,12 @@ impl Value {
             Some(PropertyType::Size | PropertyType::Uint32) => {
                 backend.get_number(name).map(Self::Number)
             }
-            Some(PropertyType::Node) => match backend.get_number(name)? {
+            Some(PropertyType::Node | PropertyType::Fd) => match backend.get_number(name)? {
                 u64::MAX => backend.get_text(name).map(Self::Text),
-                node => Ok(Self::Number(node)),
+                number => Ok(Self::Number(number)),
             },
             Some(PropertyType::Nodes) => backend.get_list(name).map(Self::List),
+            Some(PropertyType::Path) => backend.get_path(name).map(Self::Path),
             _ => backend.get_text(name).map(Self::Text),
         }
     }
@@ -93,6 +103,18 @@ impl<const N: usize> From<[u32; N]> for Value {
 impl From<Vec<u32>> for Value {
     fn from(values: Vec<u32>) -> Self {
         Self::List(values)
+    }
+}
+
+impl From<&Path> for Value {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+impl From<PathBuf> for Value {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
     }
 }
 
@@ -170,6 +192,37 @@ impl From<Thp> for Value {
     }
 }
 
+/// Whether memory can only be read; the property `rom`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rom {
+    /// As the property `readonly` says.
+    #[default]
+    Auto,
+    /// Mapped for reading only; needs `readonly`.
+    On,
+    /// Mapped for writing too. With `readonly` and without `share` that is a template: writes go to
+    /// a private copy and the file is never changed.
+    Off,
+}
+
+impl Rom {
+    /// The name, as in an option string.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl From<Rom> for Value {
+    fn from(rom: Rom) -> Self {
+        rom.as_str().into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +247,12 @@ mod tests {
         policies.sort_unstable();
         expected.sort_unstable();
         assert_eq!(expected, policies);
+
+        let mut rom = [Rom::Auto, Rom::On, Rom::Off].map(Rom::as_str);
+        let mut expected = choices("rom");
+        rom.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(expected, rom);
 
         let mut thp = [Thp::Auto, Thp::Always, Thp::Never].map(Thp::as_str);
         let mut expected = choices("thp");

@@ -55,7 +55,7 @@ const CASES: &[Case] = &[
         refusal: || Refusal::new(libc::SYS_ftruncate, libc::ENOSPC),
         options: &[SHARED],
         kind: ErrorKind::NoMemory,
-        words: "share=on",
+        words: "memfd",
     },
     Case {
         name: "looking at the descriptor",

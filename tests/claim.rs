@@ -8,6 +8,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use common::in_child;
+use common::in_forked_child;
 use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::Claim;
@@ -300,23 +301,6 @@ fn many_threads_use_one_backend() {
         }
     });
     backend.delete().unwrap();
-}
-
-/// Forks and runs the function in the child, which must return true.
-fn in_forked_child(run: impl FnOnce() -> bool) {
-    // SAFETY: the child goes on in this thread alone and leaves by _exit().
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0);
-    if child == 0 {
-        let good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(false);
-        // SAFETY: ends the child.
-        unsafe { libc::_exit(i32::from(!good)) };
-    }
-    let mut status = 0;
-    // SAFETY: our own child; status outlives the call.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    assert!(libc::WIFEXITED(status), "status {status:#x}");
-    assert_eq!(libc::WEXITSTATUS(status), 0);
 }
 
 /// Maps the child's own memory where the parent has the backend's.

@@ -29,7 +29,7 @@ const SYS_SET_MEMPOLICY_HOME_NODE: libc::c_long = 450;
 
 fn complete(host: &Host, options: &str) -> Result<Backend, Error> {
     Objects::new(host, &Defaults::qemu())?
-        .parse(&format!("memory-backend-ram,id=ram0,{options}"))?
+        .parse(format!("memory-backend-ram,id=ram0,{options}"))?
         .complete()
         .map_err(Error::from)
 }

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Kinds that the embedder brings: good ones, failing ones, and ones that lie.
 
+mod common;
+#[path = "../examples/guest_memfd/kind.rs"]
+mod guest_memfd;
+
 use std::error::Error as StdError;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -15,7 +20,13 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use common::in_child;
+use common::page_size;
+use common::skip;
+use common::Belongings;
+use guest_memfd::GuestMemfd;
 use hostmem::Backing;
+use hostmem::BackingFd;
 use hostmem::Builder;
 use hostmem::CompleteError;
 use hostmem::Defaults;
@@ -24,7 +35,9 @@ use hostmem::Host;
 use hostmem::Kind;
 use hostmem::Objects;
 use hostmem::Request;
+use hostmem::Undo;
 use hostmem::Value;
+use kvm_ioctls::Kvm;
 
 const NAME: &str = "my-kind";
 const SIZE: u64 = 256 * 1024;
@@ -58,7 +71,7 @@ impl<F: Fn(&Request<'_>) -> Answer + Send + Sync + 'static> Kind for Fake<F> {
         (self.answer)(request)
     }
 
-    fn undo(&self, _: &Request<'_>) {
+    fn undo(&self, _: &Request<'_>, _: &Undo<'_>) {
         self.count.undone.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -109,11 +122,7 @@ fn memfd(size: u64) -> OwnedFd {
 }
 
 fn backing(fd: impl Into<OwnedFd>) -> Answer {
-    Ok(Backing::Fd {
-        fd: fd.into(),
-        offset: 0,
-        seals: 0,
-    })
+    Ok(BackingFd::new(fd).into())
 }
 
 #[test]
@@ -129,11 +138,8 @@ fn a_memfd_becomes_memory() {
         assert_eq!(error.kind(), ErrorKind::UnknownProperty);
         let fd = memfd(2 * SIZE);
         *keep.lock().unwrap() = Some(fd.try_clone()?);
-        Ok(Backing::Fd {
-            fd,
-            offset: SIZE,
-            seals: libc::F_SEAL_SHRINK as u32,
-        })
+        let seals = libc::F_SEAL_SHRINK as u32;
+        Ok(BackingFd::new(fd).offset(SIZE).seals(seals).into())
     });
     let backend = builder(kind).prealloc(true).complete().unwrap();
     assert_eq!(backend.kind(), NAME);
@@ -296,13 +302,7 @@ fn an_error_keeps_its_words_and_errno() {
 #[test]
 fn a_descriptor_that_is_too_small_is_refused() {
     for (len, offset) in [(0, 0), (SIZE - 1, 0), (SIZE, 4096), (SIZE, u64::MAX - 4095)] {
-        let (kind, count) = fake(move |_| {
-            Ok(Backing::Fd {
-                fd: memfd(len),
-                offset,
-                seals: 0,
-            })
-        });
+        let (kind, count) = fake(move |_| Ok(BackingFd::new(memfd(len)).offset(offset).into()));
         let failed = refused(builder(kind));
         assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
         assert!(failed.to_string().contains("ram0"), "{failed}");
@@ -312,13 +312,7 @@ fn a_descriptor_that_is_too_small_is_refused() {
 
 #[test]
 fn an_offset_inside_a_page_is_refused() {
-    let (kind, _) = fake(|_| {
-        Ok(Backing::Fd {
-            fd: memfd(2 * SIZE),
-            offset: 100,
-            seals: 0,
-        })
-    });
+    let (kind, _) = fake(|_| Ok(BackingFd::new(memfd(2 * SIZE)).offset(100).into()));
     let failed = refused(builder(kind));
     assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
 }
@@ -370,7 +364,7 @@ fn a_panic_while_undoing_is_ignored() {
             backing(memfd(0))
         }
 
-        fn undo(&self, _: &Request<'_>) {
+        fn undo(&self, _: &Request<'_>, _: &Undo<'_>) {
             panic!("from undo");
         }
     }
@@ -431,4 +425,315 @@ fn a_kind_that_panics_when_dropped_harms_nobody() {
     }
 
     drop(builder(Bad));
+}
+
+/// A kind that has its say before anything is made.
+struct Checked {
+    check: fn(&Request<'_>) -> Result<(), Box<dyn StdError + Send + Sync>>,
+    allocated: Arc<AtomicU32>,
+}
+
+impl Kind for Checked {
+    fn check(&self, request: &Request<'_>) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        (self.check)(request)
+    }
+
+    fn allocate(&self, request: &Request<'_>) -> Answer {
+        self.allocated.fetch_add(1, Ordering::Relaxed);
+        backing(memfd(request.size()?))
+    }
+
+    fn undo(&self, _: &Request<'_>, _: &Undo<'_>) {
+        panic!("there is nothing to undo");
+    }
+}
+
+#[test]
+fn a_check_refuses_before_anything_is_made() {
+    let allocated = Arc::new(AtomicU32::new(0));
+    let failed = refused(builder(Checked {
+        check: |request| match request.get("thp")? {
+            Value::Text(thp) if thp == "never" => Ok(()),
+            thp => Err(format!("thp={thp:?} is not for this kind").into()),
+        },
+        allocated: Arc::clone(&allocated),
+    }));
+    assert_eq!(failed.error.kind(), ErrorKind::Io);
+    let message = failed.to_string();
+    for part in ["ram0", "check", NAME, "is not for this kind"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(allocated.load(Ordering::Relaxed), 0);
+    failed.builder.thp(hostmem::Thp::Never).complete().unwrap();
+    assert_eq!(allocated.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_panicking_check_is_an_error() {
+    let allocated = Arc::new(AtomicU32::new(0));
+    let failed = refused(builder(Checked {
+        check: |_| panic!("out of luck"),
+        allocated: Arc::clone(&allocated),
+    }));
+    assert_eq!(failed.error.kind(), ErrorKind::Io);
+    let message = failed.to_string();
+    for part in ["ram0", "check", NAME, "panicked", "out of luck"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(allocated.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn undo_is_told_what_was_made() {
+    struct Noting(Arc<Mutex<Vec<(u64, u32)>>>);
+
+    impl Kind for Noting {
+        fn allocate(&self, _: &Request<'_>) -> Answer {
+            Ok(BackingFd::new(memfd(SIZE - 1)).made(42).into())
+        }
+
+        fn undo(&self, request: &Request<'_>, undo: &Undo<'_>) {
+            assert_eq!(request.id(), "ram0");
+            let file = File::from(undo.fd().unwrap().try_clone_to_owned().unwrap());
+            let len = file.metadata().unwrap().len();
+            self.0.lock().unwrap().push((len, undo.made()));
+        }
+    }
+
+    let seen = Arc::default();
+    refused(builder(Noting(Arc::clone(&seen))));
+    assert_eq!(*seen.lock().unwrap(), [(SIZE - 1, 42)]);
+}
+
+/// The blocks that a memfd has, in bytes.
+fn blocks(fd: &OwnedFd) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let file = File::from(fd.try_clone().unwrap());
+    file.metadata().unwrap().blocks() * 512
+}
+
+#[test]
+fn discarding_frees_what_nobody_else_can_have() {
+    for own in [false, true] {
+        let fd = memfd(SIZE);
+        let contents = vec![7; SIZE as usize];
+        let file = File::from(fd.try_clone().unwrap());
+        file.write_all_at(&contents, 0).unwrap();
+        let given = fd.try_clone().unwrap();
+        let (kind, _) = fake(move |_| Ok(BackingFd::new(given.try_clone()?).own(own).into()));
+        let backend = builder(kind).share(false).complete().unwrap();
+        let claim = backend.claim("vm0").unwrap();
+        let first = claim.memory().as_ptr();
+        // SAFETY: inside the memory, which nobody else uses; here and below.
+        assert_eq!(unsafe { first.read_volatile() }, 7);
+        // SAFETY: likewise.
+        unsafe { first.write_volatile(8) };
+        claim.discard(0, SIZE).unwrap();
+        let expected = if own { (0, 0) } else { (7, SIZE) };
+        // SAFETY: likewise.
+        let byte = unsafe { first.add(page_size() as usize).read_volatile() };
+        assert_eq!(byte, expected.0, "own: {own}");
+        // Reading a hole of a private mapping may have made the one page.
+        assert!(blocks(&fd) <= expected.1 + page_size(), "own: {own}");
+    }
+}
+
+/// Opens a path as a kind that believes in it does.
+fn opened(path: &std::path::Path, flags: libc::c_int) -> OwnedFd {
+    use std::os::unix::fs::OpenOptionsExt;
+    let read_only = flags & libc::O_DIRECTORY != 0;
+    let mut options = File::options();
+    let options = options.read(true).write(!read_only).custom_flags(flags);
+    options.open(path).unwrap().into()
+}
+
+/// A descriptor whose number stands for nothing. Only in a process with one thread.
+fn closed() -> OwnedFd {
+    let fd = memfd(SIZE).as_raw_fd();
+    // SAFETY: not what it claims to be, on purpose; nothing opens a descriptor until the library
+    // has closed this one in vain.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[test]
+fn what_is_no_memory_is_refused_and_nothing_is_left() {
+    in_child("what_is_no_memory_is_refused_and_nothing_is_left", || {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let name = CString::new(fifo.to_str().unwrap()).unwrap();
+        // SAFETY: the text outlives the call.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let file = dir.path().join("file");
+        File::create(&file).unwrap().set_len(SIZE).unwrap();
+        let folder = dir.path().to_owned();
+
+        type Make = Box<dyn Fn() -> BackingFd + Send + Sync>;
+        let whole = page_size() - 1;
+        // What the kind answers, and what the error must say of it.
+        let cases: [(&str, &str, Make); 8] = [
+            ("empty", "0 bytes", Box::new(|| BackingFd::new(memfd(0)))),
+            (
+                "too small",
+                "does not fit",
+                Box::new(|| BackingFd::new(memfd(SIZE - 1))),
+            ),
+            (
+                "too small behind the offset",
+                "does not fit",
+                Box::new(|| BackingFd::new(memfd(SIZE)).offset(page_size())),
+            ),
+            (
+                "offset",
+                "page size",
+                Box::new(move || BackingFd::new(memfd(2 * SIZE)).offset(whole)),
+            ),
+            ("read-only", "read-only", {
+                Box::new(move || BackingFd::new(File::open(&file).unwrap()))
+            }),
+            (
+                "closed",
+                "descriptor",
+                Box::new(|| BackingFd::new(closed())),
+            ),
+            ("FIFO", "cannot be mapped", {
+                Box::new(move || BackingFd::new(opened(&fifo, libc::O_NONBLOCK)))
+            }),
+            ("directory", "read-only", {
+                Box::new(move || BackingFd::new(opened(&folder, libc::O_DIRECTORY)))
+            }),
+        ];
+        for (case, words, make) in cases {
+            let (kind, count) = fake(move |_| Ok(make().into()));
+            let builder = builder(kind);
+            let before = Belongings::now();
+            let failed = refused(builder);
+            let message = failed.error.to_string();
+            println!("{case}: {message}");
+            assert_eq!(failed.error.kind(), ErrorKind::Value, "{case}: {message}");
+            for part in ["ram0: ", words] {
+                assert!(message.contains(part), "{case}: {message}");
+            }
+            assert!(!message.contains('\n'), "{case}: {message}");
+            assert_eq!(count.undone(), 1, "{case}");
+            // The same again: it did not get worse.
+            let failed = refused(failed.builder);
+            assert_eq!(failed.error.to_string(), message, "{case}");
+            assert_eq!(Belongings::now(), before, "{case}");
+        }
+    });
+}
+
+#[test]
+fn a_panic_leaves_nothing() {
+    in_child("a_panic_leaves_nothing", || {
+        let (kind, count) = fake(|_| {
+            let _fd = memfd(SIZE);
+            panic!("out of luck");
+        });
+        let mut failed = refused(builder(kind));
+        let before = Belongings::now();
+        for _ in 0..3 {
+            failed = refused(failed.builder);
+            assert!(failed.to_string().contains("out of luck"), "{failed}");
+        }
+        assert_eq!(Belongings::now(), before);
+        assert_eq!(count.undone(), 0);
+    });
+}
+
+/// Whether the descriptor stays out of programs that this one executes.
+fn is_close_on_exec(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: an open descriptor.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+    flags & libc::FD_CLOEXEC != 0
+}
+
+/// The example's kind, or why there is none here.
+fn guest_memfd() -> Result<GuestMemfd, Box<dyn StdError + Send + Sync>> {
+    GuestMemfd::new(Kvm::new()?.create_vm()?)
+}
+
+#[test]
+fn a_guest_memfd_becomes_memory() {
+    let kind = match guest_memfd() {
+        Ok(kind) => kind,
+        Err(why) => return skip(&format!("no guest_memfd: {why}")),
+    };
+    // Large enough for huge pages, which it has none of; every advice is taken all the same.
+    let size = 16 << 20;
+    let failed = refused(builder(kind).size(size).share(false));
+    assert!(failed.to_string().contains("share=on"), "{failed}");
+    let backend = failed
+        .builder
+        .share(true)
+        .prealloc(true)
+        .merge(true)
+        .dump(false)
+        .thp(hostmem::Thp::Always)
+        .complete()
+        .unwrap();
+    let placement = backend.placement().unwrap();
+    assert_eq!((placement.resident, placement.huge), (size, 0));
+    assert!(!placement.mergeable);
+
+    let claim = backend.claim("vm0").unwrap();
+    let memory = claim.memory();
+    assert!(memory.is_shared() && !memory.is_readonly());
+    assert!(is_close_on_exec(memory.fd().unwrap()));
+    let last = memory.as_ptr().wrapping_add(size as usize - 1);
+    for byte in [memory.as_ptr(), last] {
+        // SAFETY: inside the memory, which nobody else uses.
+        unsafe { byte.write_volatile(0x5a) };
+    }
+    for (name, value) in [("dump", true), ("merge", false)] {
+        backend.set(name, value).unwrap();
+    }
+    backend.set("thp", hostmem::Thp::Never).unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { last.read_volatile() }, 0x5a);
+
+    claim.discard(0, size / 2).unwrap();
+    assert_eq!(backend.placement().unwrap().resident, size / 2);
+    // SAFETY: as above.
+    assert_eq!(unsafe { last.read_volatile() }, 0x5a);
+    claim.populate(0, size / 2).unwrap();
+    assert_eq!(backend.placement().unwrap().resident, size);
+    // SAFETY: as above.
+    assert_eq!(unsafe { memory.as_ptr().read_volatile() }, 0);
+}
+
+#[test]
+fn what_only_looks_like_a_descriptor_is_refused() {
+    // SAFETY: hands the constant around in this type, as others do; it cannot be closed.
+    let fd = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
+    let builder = objects().builder("memory-backend-fd", "ram0").unwrap();
+    let failed = refused(builder.size(SIZE).fd(fd));
+    assert_eq!(failed.error.kind(), ErrorKind::Value);
+    assert!(failed.to_string().contains("fd"), "{failed}");
+}
+
+#[test]
+fn a_guest_memfd_goes_through_memory_backend_fd() {
+    let kind = match guest_memfd() {
+        Ok(kind) => kind,
+        Err(why) => return skip(&format!("no guest_memfd: {why}")),
+    };
+    let maker = builder(kind).complete().unwrap();
+    let claim = maker.claim("maker").unwrap();
+    let fd = claim.memory().fd().unwrap();
+    let objects = objects();
+    let builder = objects.builder("memory-backend-fd", "ram1").unwrap();
+    let failed = refused(builder.size(SIZE).fd(fd).share(false));
+    assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
+    assert!(failed.to_string().contains("share=on"), "{failed}");
+
+    let builder = failed.builder.share(true).prealloc(true);
+    let backend = builder.complete().unwrap();
+    let peer = backend.claim("peer").unwrap();
+    // SAFETY: inside both memories, which nobody else uses.
+    unsafe { claim.memory().as_ptr().write_volatile(0x5a) };
+    // SAFETY: likewise.
+    let byte = unsafe { peer.memory().as_ptr().read_volatile() };
+    assert_eq!(byte, 0x5a);
+    assert!(is_close_on_exec(peer.memory().fd().unwrap()));
 }

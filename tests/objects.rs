@@ -45,7 +45,7 @@ impl Kind for Plain {
 fn assert_taken(objects: &Objects, id: &str) {
     for error in [
         objects.builder(KIND, id).unwrap_err(),
-        objects.parse(&format!("{KIND},id={id}")).unwrap_err(),
+        objects.parse(format!("{KIND},id={id}")).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Value, "{error}");
         let message = error.to_string();
@@ -301,7 +301,7 @@ fn the_defaults_record_preallocates() {
     let size = 8 << 20;
     let parse = |options: &str| {
         objects
-            .parse(&format!("{KIND},id=ram0,size={size},thp=never,{options}"))
+            .parse(format!("{KIND},id=ram0,size={size},thp=never,{options}"))
             .unwrap()
     };
     let builder = parse("");
@@ -363,7 +363,7 @@ fn a_bad_compat_value_makes_creating_fail() {
             for error in [
                 objects.builder(KIND, "ram0").unwrap_err(),
                 objects
-                    .parse(&format!("{KIND},id=ram0,size=1M"))
+                    .parse(format!("{KIND},id=ram0,size=1M"))
                     .unwrap_err(),
             ] {
                 assert_eq!(error.kind(), kind, "{compat:?}: {error}");

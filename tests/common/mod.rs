@@ -5,6 +5,9 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod access;
+pub mod host;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -33,7 +36,7 @@ pub fn objects() -> Objects {
 /// A backend of memory-backend-ram that is being configured, from the rest of an option string.
 pub fn ram(options: &str) -> Builder {
     objects()
-        .parse(&format!("memory-backend-ram,id=ram0,{options}"))
+        .parse(format!("memory-backend-ram,id=ram0,{options}"))
         .unwrap()
 }
 
@@ -65,6 +68,23 @@ pub fn in_child(test: &str, body: impl FnOnce()) {
         output.status
     );
     eprint!("{stderr}");
+}
+
+/// Forks and runs the function in the child, which must return true.
+pub fn in_forked_child(run: impl FnOnce() -> bool) {
+    // SAFETY: the child goes on in this thread alone and leaves by _exit().
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        let good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(false);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(!good)) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child; status outlives the call.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status), "status {status:#x}");
+    assert_eq!(libc::WEXITSTATUS(status), 0);
 }
 
 /// A system call that shall fail, and how.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `hostmem alloc`: make backends, say where their memory is.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 
 use hostmem::Backend;
@@ -31,7 +32,7 @@ hostmem props lists the properties.")]
 pub(crate) struct Arguments {
     /// What to make: KIND,id=ID,PROPERTY=VALUE,... or the same as a JSON object
     #[arg(required = true)]
-    object: Vec<String>,
+    object: Vec<OsString>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -188,6 +189,13 @@ fn warnings(
         backend.get("merge")? == Value::Bool(true) && backend.origin("merge")? != Origin::Default;
     if merge_asked && !placement.mergeable {
         warnings.push("merge=on has no effect: the kernel merges private pages only".into());
+    }
+    if backend.kind() == "memory-backend-memfd" && backend.get("share")? == Value::Bool(false) {
+        warnings.push(
+            "share=off takes the memory twice, in the memfd and as private copies of what is \
+             written; memory-backend-ram takes it once"
+                .into(),
+        );
     }
     if let Some(error) = prealloc.and_then(|prealloc| prealloc.affinity_error) {
         let error = std::io::Error::from_raw_os_error(error);

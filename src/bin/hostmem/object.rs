@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! An object as the command line gives it: an option string, or JSON.
 
+use std::ffi::OsStr;
+
 use hostmem::properties;
 use hostmem::Builder;
 use hostmem::Objects;
@@ -12,11 +14,10 @@ use serde_json::Value as Json;
 use crate::Result;
 
 /// Begins the backend that `text` describes.
-pub(crate) fn parse(objects: &Objects, text: &str) -> Result<Builder> {
-    if text.trim_start().starts_with('{') {
-        from_json(objects, text)
-    } else {
-        Ok(objects.parse(text)?)
+pub(crate) fn parse(objects: &Objects, text: &OsStr) -> Result<Builder> {
+    match text.to_str() {
+        Some(text) if text.trim_start().starts_with('{') => from_json(objects, text),
+        _ => Ok(objects.parse(text)?),
     }
 }
 
@@ -52,6 +53,10 @@ fn value(id: &str, name: &str, json: &Json) -> Result<Value> {
         Some(PropertyType::Uint32 | PropertyType::Node) => {
             (json.as_u64().map(Value::Number), "a whole number")
         }
+        Some(PropertyType::Fd) => (
+            json.as_u64().map(Value::Number),
+            "the number of an open descriptor",
+        ),
         Some(PropertyType::Nodes) => (nodes(json).map(Value::List), "an array of node ids"),
         Some(_) => (text(json), "a string"),
         None => (Some(Value::Text(json.to_string())), "a value"),

@@ -63,6 +63,8 @@ fn type_name(property: &Property) -> String {
         PropertyType::Enum => property.choices().join("|"),
         PropertyType::Nodes => "nodes".into(),
         PropertyType::Node => "node".into(),
+        PropertyType::Path => "path".into(),
+        PropertyType::Fd => "fd".into(),
         _ => "id".into(),
     }
 }
