@@ -38,6 +38,11 @@ static int check_pages(const struct hostmem_backend *backend, const struct hm_va
 			       "%s: size=%ju is not a multiple of the backing's page size, %ju "
 			       "bytes",
 			       backend->id, (uintmax_t)values->size, (uintmax_t)page);
+	if (values->align % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: align=%ju is not a multiple of the backing's page size, %ju "
+			       "bytes",
+			       backend->id, (uintmax_t)values->align, (uintmax_t)page);
 	if (backend->backing.offset % page)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset %ju is not a multiple of the backing's page size, %ju "
@@ -149,7 +154,7 @@ static void choose_alignment(const struct hostmem_backend *backend, const struct
 
 	request->alignment = (size_t)page;
 	if (values->align)
-		request->alignment = (size_t)(values->align > page ? values->align : page);
+		request->alignment = (size_t)values->align;
 	else if (huge > page && values->size >= huge)
 		request->alignment = (size_t)huge;
 	if (!values->align)

@@ -2,12 +2,18 @@
 //! An object as the command line gives it: an option string, or JSON.
 
 use std::ffi::OsStr;
+use std::fmt;
 
 use hostmem::properties;
 use hostmem::Builder;
 use hostmem::Objects;
 use hostmem::PropertyType;
 use hostmem::Value;
+use serde::de::Deserializer;
+use serde::de::Error;
+use serde::de::MapAccess;
+use serde::de::Visitor;
+use serde::Deserialize;
 use serde_json::Map;
 use serde_json::Value as Json;
 
@@ -22,7 +28,7 @@ pub(crate) fn parse(objects: &Objects, text: &OsStr) -> Result<Builder> {
 }
 
 fn from_json(objects: &Objects, text: &str) -> Result<Builder> {
-    let object: Map<String, Json> =
+    let Members(object) =
         serde_json::from_str(text).map_err(|error| format!("JSON object: {error}"))?;
     let kind = required(&object, "qom-type", "memory-backend-ram")?;
     let id = required(&object, "id", "ram0")?;
@@ -33,6 +39,36 @@ fn from_json(objects: &Objects, text: &str) -> Result<Builder> {
         }
     }
     Ok(builder)
+}
+
+/// The members of a JSON object, each given once.
+struct Members(Map<String, Json>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members, A::Error> {
+        let mut members = Map::new();
+        while let Some((key, value)) = map.next_entry::<String, Json>()? {
+            if members.contains_key(&key) {
+                return Err(A::Error::custom(format!("{key} is given twice")));
+            }
+            members.insert(key, value);
+        }
+        Ok(Members(members))
+    }
 }
 
 fn required<'a>(object: &'a Map<String, Json>, key: &str, example: &str) -> Result<&'a str> {
