@@ -59,7 +59,10 @@ int hm_os_advise(void *address, size_t size, int advice)
 	return or_errno(madvise(address, size, advice));
 }
 
-/* Not the C library's mlock2(), which makes another call where there are no flags. */
+/*
+ * Locking is not left to the C library, whose mlock2() makes another call where there are no flags,
+ * and in whose place sanitizers do nothing.
+ */
 int hm_os_lock(void *address, size_t size, unsigned int flags)
 {
 	return or_errno(syscall(SYS_mlock2, address, size, flags));
@@ -67,7 +70,7 @@ int hm_os_lock(void *address, size_t size, unsigned int flags)
 
 int hm_os_unlock(void *address, size_t size)
 {
-	return or_errno(munlock(address, size));
+	return or_errno(syscall(SYS_munlock, address, size));
 }
 
 int hm_os_name(void *address, size_t size, const char *name)
