@@ -5,6 +5,7 @@
 const SOURCES: &[&str] = &[
     "c/advise.c",
     "c/backend.c",
+    "c/cgroup.c",
     "c/check.c",
     "c/complete.c",
     "c/create.c",

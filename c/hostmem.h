@@ -86,10 +86,16 @@ enum hostmem_method {
 	/* Huge pages: fault the last base page of each first, so that the kernel zeroes it upwards.
 	 */
 	HOSTMEM_METHOD_LAST_PAGE_FIRST = 1,
+	/* New shared memory in small pages: put zero pages in place by userfaultfd(2). */
+	HOSTMEM_METHOD_ZEROPAGE = 2,
+	/* thp=always where the host gives shared memory small pages: MADV_COLLAPSE (Linux 6.1). */
+	HOSTMEM_METHOD_COLLAPSE = 4,
+	/* Shared files on disk: fallocate(2) first. */
+	HOSTMEM_METHOD_FALLOCATE = 8,
 };
 
 /* All of enum hostmem_method. */
-#define HOSTMEM_METHODS_ALL 1
+#define HOSTMEM_METHODS_ALL 15
 
 /*
  * Asks the kernel what it can do, on scratch memory: page sizes, populate (Linux 5.14), advice

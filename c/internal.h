@@ -12,7 +12,7 @@
  *     kind_*.c                                   make the backing
  *     prealloc.c  placement.c                    fill it; see where it is
  *     map.c  advise.c  policy.c  populate.c      one thing done to memory
- *     topology.c  host.c  objects.c              what there is
+ *     topology.c  cgroup.c  host.c  objects.c    what there is
  *     numa.c  os.c  text.c  error.c              system calls, libnuma, words
  */
 #ifndef HOSTMEM_INTERNAL_H
@@ -91,6 +91,8 @@ struct hm_file {
 	uint64_t size;
 	/* Of a hugetlb file its huge page, of any other the base page. */
 	uint64_t page_size;
+	/* Its contents are in memory and nowhere else (tmpfs, memfd). */
+	bool shmem;
 };
 
 int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset);
@@ -117,6 +119,14 @@ int hm_os_get_access(int fd);
 /* The seals of a memfd; -EINVAL where a file cannot have any. */
 int hm_os_get_seals(int fd);
 int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length);
+/* Gives a file blocks, without changing its size. */
+int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
+/* userfaultfd(2), for faults of user space only, which needs no privilege. */
+int hm_os_fault_open(void);
+int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size);
+int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
+/* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */
+int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
 /* Counts the bytes of a range that are in memory. */
 int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident);
 int hm_os_add_seals(int fd, unsigned int seals);
@@ -207,10 +217,25 @@ int hm_topology_get_pool(uint64_t page_size, struct hm_huge_pool *pool);
 void hm_topology_get_node_pool(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
 /* The size of huge pages where none is asked for; 0: this host has none. */
 uint64_t hm_topology_get_default_huge_size(void);
+/* Whether shared memory of a file system is made huge where that is advised. */
+bool hm_topology_is_shmem_huge(dev_t device);
 /* Whether a character device is direct access memory. */
 bool hm_topology_is_dax(dev_t device);
 /* "2M, 1G": the sizes of huge pages that this host has; "none". */
 void hm_topology_list_huge_sizes(char *text, size_t size);
+
+/* ---- cgroup.c: what the control groups of this process leave it ---- */
+
+/* The directories of this process's groups, v1 and v2; "" where there is none. */
+struct hm_cgroup {
+	/* Each is below its mount point, whose length is here, and so are its ancestors. */
+	char v1[PATH_MAX], v2[PATH_MAX];
+	size_t v1_mount, v2_mount;
+};
+
+void hm_cgroup_find(struct hm_cgroup *cgroup);
+/* Bytes that can still be allocated in all of them; UINT64_MAX for no limit. */
+uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup);
 
 /* ---- map.c ---- */
 
@@ -397,17 +422,38 @@ bool hm_policy_is_strict(const struct hm_values *values);
 
 /* ---- populate.c ---- */
 
+enum hm_populate_way {
+	/* MADV_POPULATE alone; every other way ends in it unless it did all there is. */
+	HM_POPULATE_PLAIN,
+	/* The last base page of each huge page first, so that it is zeroed upwards. */
+	HM_POPULATE_LAST_PAGE_FIRST,
+	/* Zero pages put into shared memory by userfaultfd(2). */
+	HM_POPULATE_ZEROPAGE,
+	/* A page in each huge page's place, made huge by MADV_COLLAPSE. */
+	HM_POPULATE_COLLAPSE,
+	/* Blocks of a disk file first. */
+	HM_POPULATE_FALLOCATE,
+};
+
+/* How the memory of a backend is populated. */
 struct hm_populate {
+	enum hm_populate_way way;
 	uint64_t page_size;
 	/* Bytes of the huge pages that the memory is expected to be made of; 0: small pages. */
 	uint64_t huge_size;
 	bool readonly;
-	bool last_page_first;
+	/* The whole memory, and what is mapped there. */
+	uint8_t *address;
+	uint64_t size;
+	int fd;
+	uint64_t fd_offset;
+	/* Of userfaultfd(2), -1 for none. */
+	int fault_fd;
 };
 
-/* How the backend's memory is populated. */
-void hm_populate_plan(const struct hostmem_backend *backend, const struct hm_values *values,
-		      struct hm_populate *plan);
+void hm_populate_begin(struct hm_populate *plan, const struct hostmem_backend *backend,
+		       const struct hm_values *values);
+void hm_populate_end(struct hm_populate *plan);
 /* Makes [address, address + size) present, contents untouched. Returns 0 or -errno. */
 int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size);
 

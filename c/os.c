@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -24,6 +26,9 @@
 #ifndef PR_SET_VMA
 #define PR_SET_VMA           0x53564d41
 #define PR_SET_VMA_ANON_NAME 0
+#endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
 #endif
 #ifndef SYS_set_mempolicy_home_node
 #define SYS_set_mempolicy_home_node 450
@@ -124,6 +129,7 @@ int hm_os_stat(int fd, struct hm_file *file)
 		.size = size_of(fd, &status),
 		.page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
 								   : hm_os_page_size(),
+		.shmem = file_system.f_type == TMPFS_MAGIC,
 	};
 	return 0;
 }
@@ -234,6 +240,62 @@ int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length)
 		result = or_errno(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 					    (off_t)offset, (off_t)length));
 	while (result == -EINTR);
+	return result;
+}
+
+int hm_os_allocate(int fd, uint64_t offset, uint64_t length)
+{
+	int result;
+
+	do
+		result = or_errno(fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
+	while (result == -EINTR);
+	return result;
+}
+
+int hm_os_fault_open(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = or_errno(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
+
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, UFFDIO_API, &api)) {
+		int result = -errno;
+
+		close(fd);
+		return result;
+	}
+	return fd;
+}
+
+int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size)
+{
+	struct uffdio_register range = {
+		.range = { .start = (uintptr_t)address, .len = size },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return or_errno(ioctl(fault_fd, UFFDIO_REGISTER, &range));
+}
+
+int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size)
+{
+	struct uffdio_range range = { .start = (uintptr_t)address, .len = size };
+
+	return or_errno(ioctl(fault_fd, UFFDIO_UNREGISTER, &range));
+}
+
+int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
+{
+	struct uffdio_zeropage zero = {
+		.range = { .start = (uintptr_t)address, .len = size },
+		.mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE,
+	};
+	int result = or_errno(ioctl(fault_fd, UFFDIO_ZEROPAGE, &zero));
+
+	/* What was done before a failure is told as bytes; a failure at once as -errno. */
+	*done = zero.zeropage > 0 ? (uint64_t)zero.zeropage : 0;
 	return result;
 }
 

@@ -42,6 +42,7 @@ struct job {
 	/* What the workers are pinned to; none when cpus_len is 0. */
 	struct hm_cpus cpus;
 	size_t cpus_len;
+	struct hm_cgroup cgroup;
 	hostmem_progress_callback callback;
 	void *callback_data;
 	uint64_t next_callback;
@@ -92,7 +93,7 @@ static void watch_memory(struct job *job, uint64_t offset)
 {
 	uint64_t now = hm_os_nanoseconds();
 	uint64_t due = atomic_load(&job->next_watch);
-	uint64_t available, needed;
+	uint64_t available, in_groups, needed;
 
 	/* hugetlb pages come from their own pool. */
 	if (job->backend->page_size > job->plan.page_size)
@@ -105,6 +106,9 @@ static void watch_memory(struct job *job, uint64_t offset)
 		return;
 	needed += MARGIN + needed / 512;
 	available = hm_topology_get_available(job->nodes);
+	in_groups = hm_cgroup_get_available(&job->cgroup);
+	if (in_groups < available)
+		available = in_groups;
 	if (available < needed)
 		stop_with(job, ENOMEM, offset, available, needed);
 	else if (available - needed < WATCH_CLOSELY_BELOW)
@@ -278,7 +282,7 @@ static uint32_t count_threads(const struct job *job, const struct hm_values *val
 	return count ? (uint32_t)count : 1;
 }
 
-/* Small regions are cut finer, so that each thread has some chunks to take. */
+/* Small pages take longer, so they are cut finer. */
 static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct hm_populate *plan)
 {
 	uint64_t chunk = plan->huge_size ? CHUNK_SIZE : CHUNK_SIZE / 4;
@@ -321,7 +325,8 @@ static void init_job(struct job *job, struct hostmem_backend *backend,
 	job->callback = backend->progress;
 	job->callback_data = backend->progress_data;
 	pthread_mutex_unlock(&backend->lock);
-	hm_populate_plan(backend, values, &job->plan);
+	hm_populate_begin(&job->plan, backend, values);
+	hm_cgroup_find(&job->cgroup);
 	job->chunk = choose_chunk(backend, &job->plan);
 	if (has_nodes)
 		job->cpus_len = hm_topology_get_cpus(&values->host_nodes, &job->cpus);
@@ -337,6 +342,7 @@ static void init_job(struct job *job, struct hostmem_backend *backend,
 
 static void destroy_job(struct job *job)
 {
+	hm_populate_end(&job->plan);
 	pthread_cond_destroy(&job->finished);
 	pthread_mutex_destroy(&job->lock);
 	pthread_mutex_destroy(&job->gate);

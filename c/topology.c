@@ -313,3 +313,42 @@ bool hm_topology_is_dax(dev_t device)
 	length = hm_os_read_link(path, target, sizeof(target));
 	return length >= (int)strlen(name) && !strcmp(target + length - strlen(name), name);
 }
+
+/* ---- Shared memory ---- */
+
+/* The options of the mount that a device is; "" when it is none that this thread sees. */
+static void find_mount_options(dev_t device, char *options, size_t size)
+{
+	FILE *file = fopen("/proc/thread-self/mountinfo", "re");
+	char key[48], *line = NULL;
+	size_t line_size = 0;
+
+	*options = '\0';
+	snprintf(key, sizeof(key), " %u:%u ", major(device), minor(device));
+	while (file && !*options && getline(&line, &line_size, file) >= 0) {
+		const char *last = strrchr(line, ' ');
+
+		if (strstr(line, key) && last)
+			hm_text_copy(last + 1, options, size);
+	}
+	free(line);
+	if (file)
+		fclose(file);
+}
+
+bool hm_topology_is_shmem_huge(dev_t device)
+{
+	char setting[128], options[512];
+
+	if (hm_os_read_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", setting,
+			    sizeof(setting)) <= 0 ||
+	    strstr(setting, "[deny]"))
+		return false;
+	if (strstr(setting, "[force]"))
+		return true;
+	find_mount_options(device, options, sizeof(options));
+	/* What is on no mount, a memfd, follows the setting of the host. */
+	if (!*options)
+		return !strstr(setting, "[never]");
+	return strstr(options, "huge=") && !strstr(options, "huge=never");
+}

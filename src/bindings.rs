@@ -4,7 +4,7 @@ pub const HOSTMEM_ID_MAX: u32 = 128;
 pub const HOSTMEM_MESSAGE_SIZE: u32 = 1024;
 pub const HOSTMEM_NODES_MAX: u32 = 1024;
 pub const HOSTMEM_POLICY_SIZE: u32 = 256;
-pub const HOSTMEM_METHODS_ALL: u32 = 1;
+pub const HOSTMEM_METHODS_ALL: u32 = 15;
 #[repr(C)]
 #[derive(Debug)]
 pub struct hostmem_host {
@@ -52,6 +52,9 @@ const _: () = {
 };
 impl hostmem_method {
     pub const HOSTMEM_METHOD_LAST_PAGE_FIRST: hostmem_method = hostmem_method(1);
+    pub const HOSTMEM_METHOD_ZEROPAGE: hostmem_method = hostmem_method(2);
+    pub const HOSTMEM_METHOD_COLLAPSE: hostmem_method = hostmem_method(4);
+    pub const HOSTMEM_METHOD_FALLOCATE: hostmem_method = hostmem_method(8);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]

@@ -64,7 +64,22 @@ impl Methods {
     #[doc(alias = "HOSTMEM_METHOD_LAST_PAGE_FIRST")]
     pub const LAST_PAGE_FIRST: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_LAST_PAGE_FIRST.0);
 
-    const NAMES: [(Self, &'static str); 1] = [(Self::LAST_PAGE_FIRST, "LAST_PAGE_FIRST")];
+    /// New shared memory in small pages: put zero pages in place by `userfaultfd(2)`.
+    #[doc(alias = "HOSTMEM_METHOD_ZEROPAGE")]
+    pub const ZEROPAGE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_ZEROPAGE.0);
+    /// `thp=always` where the host gives shared memory small pages: `MADV_COLLAPSE` (Linux 6.1).
+    #[doc(alias = "HOSTMEM_METHOD_COLLAPSE")]
+    pub const COLLAPSE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_COLLAPSE.0);
+    /// Shared files on disk: `fallocate(2)` first.
+    #[doc(alias = "HOSTMEM_METHOD_FALLOCATE")]
+    pub const FALLOCATE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_FALLOCATE.0);
+
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::LAST_PAGE_FIRST, "LAST_PAGE_FIRST"),
+        (Self::ZEROPAGE, "ZEROPAGE"),
+        (Self::COLLAPSE, "COLLAPSE"),
+        (Self::FALLOCATE, "FALLOCATE"),
+    ];
 
     /// Whether every method of `other` is in this set.
     pub fn contains(self, other: Self) -> bool {
