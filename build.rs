@@ -5,6 +5,7 @@
 const SOURCES: &[&str] = &[
     "c/advise.c",
     "c/backend.c",
+    "c/background.c",
     "c/cgroup.c",
     "c/check.c",
     "c/complete.c",
@@ -28,6 +29,7 @@ const SOURCES: &[&str] = &[
     "c/prealloc.c",
     "c/props.c",
     "c/text.c",
+    "c/thread.c",
     "c/topology.c",
 ];
 const HEADERS: &[&str] = &["c/hostmem.h", "c/internal.h"];

@@ -135,27 +135,49 @@ static int begin_completing(struct hostmem_backend *backend, struct hm_values *v
 		       hm_backend_state_name(state));
 }
 
+/* Makes a backend that is completing ready, or configuring again. */
+static void end_completing(struct hostmem_backend *backend, const struct hm_values *values,
+			   const struct hostmem_prealloc_result *result, bool failed)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->state = failed ? HOSTMEM_STATE_CONFIGURING : HOSTMEM_STATE_READY;
+	if (!failed) {
+		backend->result = *result;
+		backend->populating = hm_complete_is_background(values);
+		/* It reads on when the memory is there. */
+		backend->values.prealloc = values->prealloc && !backend->populating;
+		/* What auto came to is what is read from here on. */
+		if (values->rom == HM_ROM_AUTO)
+			backend->values.rom = values->readonly ? HM_ROM_ON : HM_ROM_OFF;
+	}
+	/* The background begins when all of this is there. */
+	pthread_cond_broadcast(&backend->filled);
+	pthread_mutex_unlock(&backend->lock);
+}
+
+/* A fill that cannot begin makes completing fail, with all of it undone. */
+static int begin_fill(struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_error *err)
+{
+	if (!hm_complete_is_background(values))
+		return 0;
+	return hm_background_start(backend, err);
+}
+
 int hostmem_backend_complete(struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	struct hostmem_prealloc_result result = { 0 };
 	struct hm_values values;
-	int failed;
+	bool failed;
 
 	if (begin_completing(backend, &values, err))
 		return -1;
-	failed = hm_complete_build(backend, &values, &result, err);
+	failed = hm_complete_build(backend, &values, &result, err) ||
+		 begin_fill(backend, &values, err);
 	if (failed)
 		hm_complete_undo(backend, true);
-	pthread_mutex_lock(&backend->lock);
-	backend->state = failed ? HOSTMEM_STATE_CONFIGURING : HOSTMEM_STATE_READY;
-	if (!failed) {
-		backend->result = result;
-		/* What auto came to is what is read from here on. */
-		if (values.rom == HM_ROM_AUTO)
-			backend->values.rom = values.readonly ? HM_ROM_ON : HM_ROM_OFF;
-	}
-	pthread_mutex_unlock(&backend->lock);
-	return failed;
+	end_completing(backend, &values, &result, failed);
+	return failed ? -1 : 0;
 }
 
 /* Called with the lock held. */
@@ -215,7 +237,13 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted: '%s' holds it; release it first",
 			       backend->id, backend->owner);
-	if (backend->state == HOSTMEM_STATE_COMPLETING || backend->populating)
+	if (hm_background_is_own_thread(backend))
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be deleted from inside its preallocation's callback",
+			       backend->id);
+	/* What runs in the background is cancelled; what somebody waits for is not. */
+	if (backend->state == HOSTMEM_STATE_COMPLETING ||
+	    (backend->populating && !backend->has_filler))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
 			       backend->id,
 			       backend->populating ? "being preallocated" : "completing");
@@ -238,25 +266,41 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
 {
 	int result;
 
-	pthread_mutex_lock(&backend->change);
 	pthread_mutex_lock(&backend->lock);
 	result = check_deletable(backend, err);
 	if (!result)
 		backend->state = HOSTMEM_STATE_DELETED;
 	pthread_mutex_unlock(&backend->lock);
-	if (!result) {
-		hm_complete_undo(backend, false);
-		hm_objects_remove(backend);
-	}
+	if (result)
+		return -1;
+	/* Without `change`, which a callback of what is cancelled may be about to take. */
+	hm_background_end(backend);
+	pthread_mutex_lock(&backend->change);
+	hm_complete_undo(backend, false);
+	hm_objects_remove(backend);
 	pthread_mutex_unlock(&backend->change);
-	return result;
+	return 0;
+}
+
+/* On the thread that fills it the backend is still in use: that frees it in the end. */
+static bool leave_to_filler(struct hostmem_backend *backend)
+{
+	bool own = hm_background_is_own_thread(backend);
+
+	if (own) {
+		pthread_mutex_lock(&backend->lock);
+		backend->orphaned = true;
+		pthread_mutex_unlock(&backend->lock);
+		atomic_store(&backend->cancel, true);
+	}
+	return own;
 }
 
 void hostmem_backend_free(struct hostmem_backend *backend)
 {
 	struct hostmem_objects *objects;
 
-	if (!backend)
+	if (!backend || leave_to_filler(backend))
 		return;
 	if (hostmem_backend_get_state(backend) != HOSTMEM_STATE_DELETED) {
 		int result = hostmem_backend_delete(backend, NULL);
@@ -266,6 +310,7 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	}
 	objects = backend->objects;
 	hm_props_clear(backend);
+	pthread_cond_destroy(&backend->filled);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);
 	free(backend);

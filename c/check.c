@@ -254,17 +254,6 @@ int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct h
 		       backend->id, (uintmax_t)size, (uintmax_t)limit, (uintmax_t)locked);
 }
 
-static int check_prealloc(const struct hostmem_backend *backend, const struct hm_values *values,
-			  struct hostmem_error *err)
-{
-	if (values->prealloc && values->prealloc_mode == HM_PREALLOC_BACKGROUND)
-		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
-			       "%s: prealloc-mode=background: this version preallocates in the "
-			       "foreground only; use prealloc-mode=wait",
-			       backend->id);
-	return 0;
-}
-
 /* The kind's own rules come after all that need no look at the world. */
 static int check_kind(const struct hostmem_backend *backend, struct hostmem_error *err)
 {
@@ -278,8 +267,8 @@ int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *
 {
 	if (check_size(backend, values, err) || check_offset(backend, values, err) ||
 	    check_align(backend, values, err) || check_rom(backend, values, err) ||
-	    check_reserve(backend, values, err) || check_prealloc(backend, values, err) ||
-	    hm_policy_check(backend, values, err) || check_kind(backend, err))
+	    check_reserve(backend, values, err) || hm_policy_check(backend, values, err) ||
+	    check_kind(backend, err))
 		return -1;
 	return values->lock ? hm_check_lock(backend, values->size, err) : 0;
 }

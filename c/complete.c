@@ -217,6 +217,11 @@ static int open_memory(const struct hostmem_backend *backend, const struct hm_va
 	return result ? fail_map(backend, values, result, err) : 0;
 }
 
+bool hm_complete_is_background(const struct hm_values *values)
+{
+	return values->prealloc && values->prealloc_mode == HM_PREALLOC_BACKGROUND;
+}
+
 /* Blocks that were filled in a file of the user's cannot be told from those that were there. */
 static bool fills_users_file(const struct hostmem_backend *backend)
 {
@@ -229,6 +234,8 @@ static int fill_memory(struct hostmem_backend *backend, const struct hm_values *
 {
 	const struct hm_range all = { .length = values->size };
 
+	if (hm_complete_is_background(values))
+		return 0;
 	if (values->prealloc && hm_prealloc_run(backend, values, &all, result, err)) {
 		if (fills_users_file(backend))
 			hm_fail_more(err, "; what was filled in the file stays filled");

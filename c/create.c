@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "internal.h"
 
@@ -78,7 +79,10 @@ static int apply_compat(struct hostmem_backend *backend, struct hostmem_error *e
 static void init(struct hostmem_backend *backend, struct hostmem_objects *objects,
 		 const struct hostmem_kind *kind, const char *id)
 {
+	pthread_condattr_t attributes;
+
 	hm_text_copy(id, backend->id, sizeof(backend->id));
+	backend->fill_event = -1;
 	backend->objects = objects;
 	backend->kind = kind;
 	backend->host = &objects->host;
@@ -87,12 +91,17 @@ static void init(struct hostmem_backend *backend, struct hostmem_objects *object
 	backend->page_size = objects->host.page_size;
 	pthread_mutex_init(&backend->change, NULL);
 	pthread_mutex_init(&backend->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&backend->filled, &attributes);
+	pthread_condattr_destroy(&attributes);
 	hm_props_reset(backend, &objects->defaults);
 }
 
 static void destroy(struct hostmem_backend *backend)
 {
 	hm_props_clear(backend);
+	pthread_cond_destroy(&backend->filled);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);
 	free(backend);

@@ -417,6 +417,32 @@ void hostmem_backend_set_progress(struct hostmem_backend *backend,
 void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
 				  uint64_t *total);
 
+/*
+ * With prealloc-mode=background completing returns at once, and the memory fills while it is
+ * claimed and used; `prealloc` reads on only when that has succeeded. Meanwhile deleting cancels it
+ * and waits for its end, and rebinding, discard, populate and another prealloc are BUSY.
+ */
+
+/*
+ * Waits for the end of the background preallocation: 0 when it succeeded or there was none.
+ * milliseconds: how long at most; above INT32_MAX: as long as it takes. Errors: BUSY with os_error
+ * ETIMEDOUT (still running), BUSY (from inside its own progress callback), else its own failure.
+ */
+int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t milliseconds,
+				  struct hostmem_error *err);
+/*
+ * Stops the preallocation that runs in the background, within one chunk, and waits for its end;
+ * what was populated stays, and hostmem_backend_get_progress() tells how much. Its failure is then
+ * STATE with os_error ECANCELED. Does nothing when none runs. Errors: BUSY (from inside its own
+ * progress callback).
+ */
+int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct hostmem_error *err);
+/*
+ * A descriptor for event loops that becomes readable when the background preallocation has ended
+ * (eventfd(2)); it belongs to the backend. -1 where there was none.
+ */
+int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend);
+
 /* What the last successful preallocation did. All 0 when there was none. */
 struct hostmem_prealloc_result {
 	/* Threads that populated, the caller included where it took part. */

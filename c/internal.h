@@ -10,10 +10,11 @@
  *     complete.c                                 the steps from configuration to memory
  *     check.c                                    is this configuration possible
  *     kind_*.c                                   make the backing
+ *     background.c                               fill it while it is in use
  *     prealloc.c  placement.c                    fill it; see where it is
  *     map.c  advise.c  policy.c  populate.c      one thing done to memory
  *     topology.c  cgroup.c  host.c  objects.c    what there is
- *     numa.c  os.c  text.c  error.c              system calls, libnuma, words
+ *     thread.c  numa.c  os.c  text.c  error.c    threads, system calls, libnuma, words
  */
 #ifndef HOSTMEM_INTERNAL_H
 #define HOSTMEM_INTERNAL_H
@@ -138,6 +139,9 @@ int hm_os_get_affinity(struct hm_cpus *cpus);
 int hm_os_read_file(const char *path, char *buffer, size_t size);
 int hm_os_set_affinity(const struct hm_cpus *cpus);
 int hm_os_set_thread_name(const char *name);
+/* eventfd(2), close-on-exec, not blocking. */
+int hm_os_event_open(void);
+void hm_os_event_signal(int event);
 uint64_t hm_os_page_size(void);
 uint64_t hm_os_nanoseconds(void);
 pid_t hm_os_process(void);
@@ -370,6 +374,12 @@ struct hostmem_backend {
 	enum hostmem_state state;
 	/* A preallocation of the ready memory is running. */
 	bool populating;
+	/* How the last one in the background ended, and who waits for it. */
+	bool fill_failed;
+	struct hostmem_error fill_error;
+	pthread_cond_t filled;
+	/* The last owner went away on the thread that fills: that frees. */
+	bool orphaned;
 	char owner[HOSTMEM_ID_MAX + 1];
 	struct hm_values values;
 	uint8_t origins[HM_PROPERTY_COUNT];
@@ -385,6 +395,13 @@ struct hostmem_backend {
 	bool allocated;
 	bool shared, readonly;
 
+	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
+	pthread_t filler;
+	bool has_filler;
+	int fill_event;
+
+	/* Stops the running preallocation within one chunk. */
+	_Atomic bool cancel;
 	_Atomic uint64_t bytes_done;
 	_Atomic uint64_t bytes_total;
 };
@@ -469,6 +486,24 @@ int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *val
 		    const struct hm_range *range, struct hostmem_prealloc_result *result,
 		    struct hostmem_error *err);
 
+/* ---- background.c ---- */
+
+/* Begins to fill the memory of a backend that is marked as populating. */
+int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err);
+/* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
+void hm_background_end(struct hostmem_backend *backend);
+/* Whether the last owner went away on the thread that fills, in its callback. */
+bool hm_background_is_orphaned(struct hostmem_backend *backend);
+/* Whether this is the thread that fills the backend, in a callback. */
+bool hm_background_is_own_thread(const struct hostmem_backend *backend);
+
+/* ---- thread.c ---- */
+
+/* Returns 0 or -errno. */
+int hm_thread_create(pthread_t *thread, void *(*run)(void *), void *data);
+/* Names the calling thread hm-<id>, cut to 15 bytes. */
+void hm_thread_name(const char *id);
+
 /* ---- placement.c ---- */
 
 /* Reads the placement of mapped memory, whatever the state. */
@@ -502,6 +537,8 @@ int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct h
 /* Makes the memory of the configuration. On failure hm_complete_undo() has to follow. */
 int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *values,
 		      struct hostmem_prealloc_result *result, struct hostmem_error *err);
+/* Whether filling the memory is left to the background; locking it then is too. */
+bool hm_complete_is_background(const struct hm_values *values);
 /* Takes a half built backend as well as a whole one. failed: building did not succeed. */
 void hm_complete_undo(struct hostmem_backend *backend, bool failed);
 

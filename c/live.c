@@ -13,6 +13,7 @@ static void set_populating(struct hostmem_backend *backend, bool populating,
 	backend->populating = populating;
 	if (result)
 		backend->result = *result;
+	pthread_cond_broadcast(&backend->filled);
 	pthread_mutex_unlock(&backend->lock);
 }
 

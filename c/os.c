@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -390,6 +391,16 @@ int hm_os_read_file(const char *path, char *buffer, size_t size)
 	result = read_all(fd, buffer, size);
 	close(fd);
 	return result;
+}
+
+int hm_os_event_open(void)
+{
+	return or_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+void hm_os_event_signal(int event)
+{
+	eventfd_write(event, 1);
 }
 
 uint64_t hm_os_page_size(void)

@@ -4,7 +4,6 @@
  * watch on memory that runs out. How a chunk is populated is populate.c's.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +26,6 @@
 #define WATCH_CLOSELY_NS    UINT64_C(1000000)
 /* Left for everybody else, besides page tables for what is to come. */
 #define MARGIN (64 * MIB)
-
-#define STACK_SIZE (256 * 1024)
 
 struct job {
 	struct hostmem_backend *backend;
@@ -121,6 +118,8 @@ static bool work_on_chunk(struct job *job)
 	uint64_t offset, size;
 	int result;
 
+	if (atomic_load(&job->backend->cancel))
+		stop_with(job, ECANCELED, atomic_load(&job->next), 0, 0);
 	if (atomic_load(&job->stop))
 		return false;
 	offset = atomic_fetch_add(&job->next, job->chunk);
@@ -141,11 +140,9 @@ static bool work_on_chunk(struct job *job)
 
 static void settle_worker(struct job *job)
 {
-	char name[HOSTMEM_ID_MAX + 8];
 	int result = 0;
 
-	snprintf(name, sizeof(name), "hm-%s", job->backend->id);
-	hm_os_set_thread_name(name);
+	hm_thread_name(job->backend->id);
 	if (job->cpus_len)
 		result = hm_os_set_affinity(&job->cpus);
 	if (result < 0)
@@ -169,41 +166,27 @@ static void *run_worker(void *data)
 	return NULL;
 }
 
-/* Signals are the program's business: workers take only those that their own faults raise. */
-static void block_signals(sigset_t *before)
-{
-	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
-	sigset_t blocked;
-
-	sigfillset(&blocked);
-	for (size_t i = 0; i < HM_ARRAY_LEN(faults); i++)
-		sigdelset(&blocked, faults[i]);
-	pthread_sigmask(SIG_SETMASK, &blocked, before);
-}
-
 /* Creates up to `count` workers that wait at the gate; returns how many there are. */
 static uint32_t create_workers(struct job *job, pthread_t *workers, uint32_t count)
 {
-	pthread_attr_t attributes;
 	uint32_t created = 0;
-	sigset_t before;
 
-	if (pthread_attr_init(&attributes))
-		return 0;
-	pthread_attr_setstacksize(&attributes, STACK_SIZE);
-	block_signals(&before);
-	while (created < count && !pthread_create(&workers[created], &attributes, run_worker, job))
+	while (created < count && !hm_thread_create(&workers[created], run_worker, job))
 		created++;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attributes);
 	return created;
+}
+
+/* The last owner may have gone away in the callback, and what the callback needs with it. */
+static bool may_call_back(const struct job *job)
+{
+	return job->callback && !hm_background_is_orphaned(job->backend);
 }
 
 static void report_progress(struct job *job)
 {
 	uint64_t now = hm_os_nanoseconds();
 
-	if (!job->callback || now < job->next_callback)
+	if (!may_call_back(job) || now < job->next_callback)
 		return;
 	job->next_callback = now + CALLBACK_INTERVAL_NS;
 	job->callback(job->callback_data, atomic_load(&job->backend->bytes_done), job->size);
@@ -297,9 +280,11 @@ static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct
 static uint64_t count_absent(const struct job *job)
 {
 	const struct hostmem_backend *backend = job->backend;
+	bool fresh = hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
+		     (backend->backing.fd < 0 || backend->backing.flags & HOSTMEM_BACKING_OWN);
 	uint64_t resident;
 
-	if ((backend->backing.fd >= 0 && !backend->shared) ||
+	if (fresh || (backend->backing.fd >= 0 && !backend->shared) ||
 	    hm_os_count_resident(job->address, job->size, &resident))
 		return job->size;
 	return job->size - resident;
@@ -354,6 +339,10 @@ static int fail_job(const struct job *job, struct hostmem_error *err)
 	uintmax_t done = atomic_load(&backend->bytes_done);
 	const char *why = "";
 
+	if (job->error == ECANCELED)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, ECANCELED,
+			       "%s: prealloc: cancelled after %ju of %ju bytes", backend->id, done,
+			       (uintmax_t)job->size);
 	if (job->needed)
 		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, job->error,
 			       "%s: prealloc: stopped before memory runs out, after %ju of %ju "
@@ -420,7 +409,7 @@ int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *val
 		failed = hm_fail_alloc(err);
 	else if (job.error)
 		failed = fail_job(&job, err);
-	else if (job.callback)
+	else if (may_call_back(&job))
 		job.callback(job.callback_data, job.size, job.size);
 	if (failed && backend->page_size > backend->host->page_size)
 		tell_pools(backend, values, err);

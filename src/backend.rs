@@ -2,7 +2,9 @@
 //! A backend that has its memory.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::handle::BackendHandle;
 use crate::sys;
@@ -14,6 +16,9 @@ use crate::PreallocResult;
 use crate::Progress;
 use crate::Result;
 use crate::Value;
+
+/// What C answers where the time is over first (errno(3), Linux).
+const ETIMEDOUT: i32 = 110;
 
 /// A complete backend: its memory is mapped in this process, and reached by a [`Claim`].
 ///
@@ -154,6 +159,48 @@ impl Backend {
     pub fn progress(&self) -> Progress {
         let (done, total) = self.handle.view().progress();
         Progress::new(done, total)
+    }
+
+    /// Waits for the end of a preallocation in the background
+    /// ([`PreallocMode::Background`](crate::PreallocMode::Background)): `true` when it succeeded or
+    /// there was none, `false` when it still runs after `timeout` (rounded up to milliseconds;
+    /// `None`: as long as it takes).
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) (from inside its own progress callback), else why it failed:
+    /// [`State`](crate::ErrorKind::State) with `ECANCELED` (cancelled),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_wait_prealloc")]
+    pub fn wait_prealloc(&self, timeout: Option<Duration>) -> Result<bool> {
+        let milliseconds =
+            timeout.map_or(u128::MAX, |timeout| timeout.as_nanos().div_ceil(1_000_000));
+        let milliseconds = u64::try_from(milliseconds).unwrap_or(u64::MAX);
+        match self.handle.wait_prealloc(milliseconds) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(ETIMEDOUT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops a preallocation that runs in the background, within one chunk (8 MiB, or one huge page
+    /// where that is larger), and waits for its end. What was populated stays; the answer says how
+    /// much. Does nothing when none runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) (from inside its own progress callback).
+    #[doc(alias = "hostmem_backend_cancel_prealloc")]
+    pub fn cancel_prealloc(&self) -> Result<Progress> {
+        self.handle.cancel_prealloc()?;
+        Ok(self.progress())
+    }
+
+    /// A descriptor for event loops that becomes readable when the preallocation in the background
+    /// has ended (`eventfd(2)`); `None` where there was none.
+    #[doc(alias = "hostmem_backend_get_prealloc_event")]
+    pub fn prealloc_event(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.prealloc_event()
     }
 
     /// Preallocates a range of the memory, contents untouched, with the properties and the progress

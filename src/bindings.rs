@@ -497,6 +497,22 @@ unsafe extern "C" {
         total: *mut u64,
     );
 }
+unsafe extern "C" {
+    pub fn hostmem_backend_wait_prealloc(
+        backend: *mut hostmem_backend,
+        milliseconds: u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_cancel_prealloc(
+        backend: *mut hostmem_backend,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_get_prealloc_event(backend: *const hostmem_backend) -> i32;
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct hostmem_prealloc_result {

@@ -15,6 +15,7 @@ use crate::Host;
 use crate::Objects;
 use crate::Origin;
 use crate::Policy;
+use crate::PreallocMode;
 use crate::Result;
 use crate::Rom;
 use crate::Thp;
@@ -109,6 +110,13 @@ impl Builder {
     #[must_use]
     pub fn prealloc(self, on: bool) -> Self {
         self.with("prealloc", on)
+    }
+
+    /// Whether `complete` waits for the preallocation or lets it go on in the background; see
+    /// [`Backend::wait_prealloc`].
+    #[must_use]
+    pub fn prealloc_mode(self, mode: PreallocMode) -> Self {
+        self.with("prealloc-mode", mode)
     }
 
     /// How many threads preallocate, at least 1. Unless set: as many as there are usable CPUs.

@@ -571,8 +571,8 @@ impl<'a> BackendView<'a> {
 /// Owns a backend. Shared by everything that keeps it alive; the last owner frees it.
 pub(crate) struct BackendHandle {
     raw: NonNull<sys::hostmem_backend>,
-    /// C holds a pointer to it, so a handle stays where it is: it exists in an `Arc` only.
-    progress: ProgressSlot,
+    /// C holds a pointer to it; a callback that is running holds it too.
+    progress: Arc<ProgressSlot>,
 }
 
 // SAFETY: a backend belongs to no thread, every function on it may be called from any, and what it
@@ -586,7 +586,7 @@ impl BackendHandle {
     fn new(raw: NonNull<sys::hostmem_backend>) -> Arc<Self> {
         Arc::new(Self {
             raw,
-            progress: ProgressSlot::default(),
+            progress: Arc::default(),
         })
     }
 
@@ -654,9 +654,9 @@ impl BackendHandle {
     /// while none runs.
     pub(crate) fn set_progress(self: &Arc<Self>, callback: Box<dyn FnMut(u64, u64) + Send>) {
         self.progress.set(callback);
-        let slot = ptr::from_ref(&self.progress).cast_mut().cast();
-        // SAFETY: the backend is alive. The slot is inside an Arc, so it stays in place until the
-        // handle is dropped, which frees the backend first; C only hands the pointer back.
+        let slot = Arc::as_ptr(&self.progress).cast_mut().cast();
+        // SAFETY: the backend is alive. The slot is inside an Arc that the handle holds until it
+        // has freed the backend; C only hands the pointer back.
         unsafe { sys::hostmem_backend_set_progress(self.raw.as_ptr(), Some(report_progress), slot) }
     }
 
@@ -664,6 +664,29 @@ impl BackendHandle {
         // SAFETY: the backend is alive.
         check(|err| unsafe { sys::hostmem_backend_complete(self.raw.as_ptr(), err) })?;
         Ok(())
+    }
+
+    pub(crate) fn wait_prealloc(&self, milliseconds: u64) -> Result<()> {
+        // SAFETY: the backend is alive.
+        check(|err| unsafe {
+            sys::hostmem_backend_wait_prealloc(self.raw.as_ptr(), milliseconds, err)
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn cancel_prealloc(&self) -> Result<()> {
+        // SAFETY: the backend is alive.
+        check(|err| unsafe { sys::hostmem_backend_cancel_prealloc(self.raw.as_ptr(), err) })?;
+        Ok(())
+    }
+
+    /// The descriptor stays open until the backend is deleted.
+    pub(crate) fn prealloc_event(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the backend is alive.
+        let fd = unsafe { sys::hostmem_backend_get_prealloc_event(self.raw.as_ptr()) };
+        // SAFETY: open for as long as the backend is not deleted. Deleting consumes the one value
+        // that gives this out, so the borrow has ended then.
+        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     pub(crate) fn discard(&self, offset: u64, length: u64) -> Result<()> {
@@ -712,8 +735,12 @@ impl Drop for BackendHandle {
 ///
 /// `data` is the progress slot of a handle whose backend is calling.
 unsafe extern "C" fn report_progress(data: *mut c_void, done: u64, total: u64) {
-    // SAFETY: alive, since the handle frees its backend before the slot goes; only ever shared.
-    let slot = unsafe { &*data.cast::<ProgressSlot>() };
+    let slot: *const ProgressSlot = data.cast();
+    // SAFETY: alive as the call begins, since the handle frees its backend before the slot goes.
+    unsafe { Arc::increment_strong_count(slot) };
+    // SAFETY: the count just taken. With it the slot outlives its callback, which may drop the
+    // last handle.
+    let slot = unsafe { Arc::from_raw(slot) };
     slot.report(done, total);
 }
 

@@ -100,6 +100,7 @@ pub use crate::property::Property;
 pub use crate::property::PropertyType;
 pub use crate::property::Settable;
 pub use crate::value::Policy;
+pub use crate::value::PreallocMode;
 pub use crate::value::Rom;
 pub use crate::value::Thp;
 pub use crate::value::Value;

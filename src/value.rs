@@ -162,6 +162,33 @@ impl From<Policy> for Value {
     }
 }
 
+/// Who waits for preallocation; the property `prealloc-mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PreallocMode {
+    /// Completing does.
+    #[default]
+    Wait,
+    /// Nobody: the memory fills while it is claimed and used.
+    Background,
+}
+
+impl PreallocMode {
+    /// The name, as in an option string.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Background => "background",
+        }
+    }
+}
+
+impl From<PreallocMode> for Value {
+    fn from(mode: PreallocMode) -> Self {
+        mode.as_str().into()
+    }
+}
+
 /// Whether transparent huge pages back the memory; the property `thp`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -253,6 +280,9 @@ mod tests {
         rom.sort_unstable();
         expected.sort_unstable();
         assert_eq!(expected, rom);
+
+        let modes = [PreallocMode::Wait, PreallocMode::Background].map(PreallocMode::as_str);
+        assert_eq!(choices("prealloc-mode"), modes);
 
         let mut thp = [Thp::Auto, Thp::Always, Thp::Never].map(Thp::as_str);
         let mut expected = choices("thp");

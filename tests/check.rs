@@ -230,13 +230,6 @@ fn locking_above_the_limit_is_refused_beforehand() {
     });
 }
 
-#[test]
-fn background_prealloc_is_refused_by_name() {
-    let (kind, message) = refused("size=1M,prealloc=on,prealloc-mode=background");
-    assert_eq!(kind, ErrorKind::Unsupported);
-    assert!(message.contains("prealloc-mode=wait"), "{message}");
-}
-
 /// What the first page of a configuration needs is no reason to refuse the next one.
 #[test]
 fn a_refused_configuration_can_be_mended() {

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Preallocation that goes on after completing: one thread of ours does what a waiting caller would
+ * do, and then says how it went. Owns waiting, cancelling and the descriptor for event loops.
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+
+/* Says how it went; the memory is preallocated from here on, or it is not. */
+static void finish(struct hostmem_backend *backend, int failed,
+		   const struct hostmem_prealloc_result *result, const struct hostmem_error *err)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->values.prealloc = !failed;
+	backend->fill_failed = failed;
+	if (failed)
+		backend->fill_error = *err;
+	else
+		backend->result = *result;
+	backend->populating = false;
+	hm_os_event_signal(backend->fill_event);
+	pthread_cond_broadcast(&backend->filled);
+	pthread_mutex_unlock(&backend->lock);
+}
+
+bool hm_background_is_orphaned(struct hostmem_backend *backend)
+{
+	bool orphaned;
+
+	pthread_mutex_lock(&backend->lock);
+	orphaned = backend->orphaned;
+	pthread_mutex_unlock(&backend->lock);
+	return orphaned;
+}
+
+/* False when completing failed after all. */
+static bool wait_until_ready(struct hostmem_backend *backend)
+{
+	bool ready;
+
+	pthread_mutex_lock(&backend->lock);
+	while (backend->state == HOSTMEM_STATE_COMPLETING)
+		pthread_cond_wait(&backend->filled, &backend->lock);
+	ready = backend->populating;
+	pthread_mutex_unlock(&backend->lock);
+	return ready;
+}
+
+static void *run(void *data)
+{
+	struct hostmem_backend *backend = data;
+	const struct hm_range all = { .length = backend->mapping.size };
+	struct hostmem_prealloc_result result = { 0 };
+	struct hostmem_error err = { 0 };
+	struct hm_values values;
+	int failed;
+
+	hm_thread_name(backend->id);
+	if (!wait_until_ready(backend))
+		return NULL;
+	hm_backend_snapshot(backend, &values);
+	failed = hm_prealloc_run(backend, &values, &all, &result, &err);
+	if (!failed && values.lock)
+		failed = hm_advise_lock(backend, true, true, &err);
+	/* Asked first: once the end is told another thread may free the backend. */
+	if (hm_background_is_orphaned(backend)) {
+		pthread_detach(pthread_self());
+		backend->has_filler = false;
+		finish(backend, failed, &result, &err);
+		hostmem_backend_free(backend);
+		return NULL;
+	}
+	finish(backend, failed, &result, &err);
+	return NULL;
+}
+
+int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result = hm_os_event_open();
+
+	if (result < 0)
+		return hm_fail(err, hm_error_kind_of(-result), -result,
+			       "%s: prealloc-mode=background: cannot make an eventfd: %s",
+			       backend->id, strerror(-result));
+	backend->fill_event = result;
+	atomic_store(&backend->bytes_total, backend->mapping.size);
+	result = hm_thread_create(&backend->filler, run, backend);
+	backend->has_filler = !result;
+	if (result)
+		hm_background_end(backend);
+	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
+				"%s: prealloc-mode=background: cannot create a thread: %s; use "
+				"prealloc-mode=wait",
+				backend->id, strerror(-result))
+		      : 0;
+}
+
+bool hm_background_is_own_thread(const struct hostmem_backend *backend)
+{
+	return backend->has_filler && pthread_equal(backend->filler, pthread_self());
+}
+
+/* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
+void hm_background_end(struct hostmem_backend *backend)
+{
+	/* A forked child has the memory's bookkeeping, but neither the memory nor the thread. */
+	bool forked = backend->mapping.process != hm_os_process();
+
+	atomic_store(&backend->cancel, true);
+	if (backend->has_filler && !forked)
+		pthread_join(backend->filler, NULL);
+	backend->has_filler = false;
+	if (backend->fill_event >= 0)
+		hm_os_close(backend->fill_event);
+	backend->fill_event = -1;
+	atomic_store(&backend->cancel, false);
+}
+
+/* From inside a callback of the fill, waiting for it would never end. */
+static int check_not_own_thread(const struct hostmem_backend *backend, const char *what,
+				struct hostmem_error *err)
+{
+	if (!hm_background_is_own_thread(backend))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+		       "%s: %s: not from inside the preallocation's own callback", backend->id,
+		       what);
+}
+
+static struct timespec after(uint64_t milliseconds)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += (time_t)(milliseconds / 1000);
+	until.tv_nsec += (long)(milliseconds % 1000 * 1000000);
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_nsec -= 1000000000;
+		until.tv_sec++;
+	}
+	return until;
+}
+
+/* Waits for the end; false when the time is over first. Called with the lock held. */
+static bool wait_locked(struct hostmem_backend *backend, uint64_t milliseconds)
+{
+	bool forever = milliseconds > INT32_MAX;
+	struct timespec until = after(forever ? 0 : milliseconds);
+	int result = 0;
+
+	while (backend->populating && !result)
+		result = forever ? pthread_cond_wait(&backend->filled, &backend->lock)
+				 : pthread_cond_timedwait(&backend->filled, &backend->lock, &until);
+	return !backend->populating;
+}
+
+int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t milliseconds,
+				  struct hostmem_error *err)
+{
+	bool ended, failed;
+
+	if (check_not_own_thread(backend, "wait", err))
+		return -1;
+	pthread_mutex_lock(&backend->lock);
+	ended = wait_locked(backend, milliseconds);
+	failed = ended && backend->fill_failed;
+	if (failed && err)
+		*err = backend->fill_error;
+	pthread_mutex_unlock(&backend->lock);
+	if (!ended)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, ETIMEDOUT,
+			       "%s: prealloc: still running after %ju ms", backend->id,
+			       (uintmax_t)milliseconds);
+	return failed ? -1 : 0;
+}
+
+int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	if (check_not_own_thread(backend, "cancel", err))
+		return -1;
+	pthread_mutex_lock(&backend->lock);
+	if (backend->populating) {
+		atomic_store(&backend->cancel, true);
+		wait_locked(backend, UINT64_MAX);
+		atomic_store(&backend->cancel, false);
+	}
+	pthread_mutex_unlock(&backend->lock);
+	return 0;
+}
+
+int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend)
+{
+	return backend->fill_event;
+}

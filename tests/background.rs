@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Preallocation in the background: the memory is used while it fills, and whoever goes first does
+//! no harm.
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::in_child;
+use common::ram;
+use common::refusing;
+use common::Belongings;
+use common::Refusal;
+use hostmem::Backend;
+use hostmem::ErrorKind;
+use hostmem::State;
+
+const MIB: u64 = 1 << 20;
+const MADV_POPULATE_WRITE: u64 = 23;
+/// Small pages, so that there is time to look while it fills.
+const BACKGROUND: &str = "thp=never,prealloc=on,prealloc-mode=background";
+
+fn begin(size: &str) -> Backend {
+    ram(&format!("size={size},{BACKGROUND}"))
+        .complete()
+        .unwrap()
+}
+
+/// Whether the descriptor is readable now.
+fn is_readable(backend: &Backend) -> bool {
+    let mut poll = libc::pollfd {
+        fd: backend.prealloc_event().unwrap().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one entry, which outlives the call.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+}
+
+#[test]
+fn completing_does_not_wait_and_the_memory_is_there_in_the_end() {
+    let begun = Instant::now();
+    let backend = begin("1G");
+    // Filling it takes a hundred times as long.
+    assert!(
+        begun.elapsed() < Duration::from_millis(50),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(backend.state(), State::Ready);
+    assert_eq!(backend.get_text("prealloc").unwrap(), "off");
+    assert!(!is_readable(&backend));
+    assert!(!backend
+        .wait_prealloc(Some(Duration::from_millis(1)))
+        .unwrap());
+
+    // It is claimed and written meanwhile, and nothing of that is lost.
+    let claim = backend.claim("vm0").unwrap();
+    let memory = claim.memory();
+    let places: Vec<usize> = (0..memory.len() as usize).step_by(5 << 20).collect();
+    for &at in &places {
+        // SAFETY: inside the memory, mapped as long as the claim lives, written by nobody else.
+        unsafe { memory.as_ptr().add(at).write_volatile(at as u8 | 1) };
+    }
+    assert!(backend.wait_prealloc(None).unwrap());
+    assert!(is_readable(&backend));
+    for &at in &places {
+        // SAFETY: as above.
+        let byte = unsafe { memory.as_ptr().add(at).read_volatile() };
+        assert_eq!(byte, at as u8 | 1);
+    }
+    assert_eq!(backend.get_text("prealloc").unwrap(), "on");
+    assert_eq!(backend.placement().unwrap().resident, 1024 * MIB);
+    assert_eq!(backend.prealloc_result().unwrap().bytes, 1024 * MIB);
+    let progress = backend.progress();
+    assert_eq!((progress.done, progress.total), (1024 * MIB, 1024 * MIB));
+}
+
+#[test]
+fn what_would_disturb_the_fill_is_kept_out() {
+    let backend = begin("1G");
+    for (property, value) in [("prealloc", "on"), ("policy", "local")] {
+        let error = backend.set(property, value).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    }
+    let error = backend.populate(0, 4096).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    backend.set("dump", false).unwrap();
+    assert!(backend.wait_prealloc(None).unwrap());
+    backend.set("prealloc", true).unwrap();
+}
+
+#[test]
+fn cancelling_stops_it_and_says_how_far_it_came() {
+    let backend = begin("4G");
+    thread::sleep(Duration::from_millis(20));
+    let begun = Instant::now();
+    let progress = backend.cancel_prealloc().unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(progress.done < progress.total, "{progress:?}");
+    let error = backend.wait_prealloc(None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::State);
+    assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+    assert!(error.to_string().contains("cancelled after"), "{error}");
+    assert_eq!(backend.get_text("prealloc").unwrap(), "off");
+    assert!(is_readable(&backend));
+    // What was populated stays, and it may be asked for again.
+    assert!(backend.placement().unwrap().resident >= progress.done);
+    backend.populate(0, 16 * MIB).unwrap();
+}
+
+#[test]
+fn deleting_and_dropping_cancel_it_and_leave_nothing() {
+    in_child("deleting_and_dropping_cancel_it_and_leave_nothing", || {
+        begin("64M").delete().unwrap();
+        let before = Belongings::now();
+        for size in ["64M", "4G"] {
+            begin(size).delete().unwrap();
+            assert_eq!(Belongings::now(), before);
+            drop(begin(size));
+            assert_eq!(Belongings::now(), before);
+            let backend = begin(size);
+            let claim = backend.claim("vm0").unwrap();
+            drop(backend);
+            drop(claim);
+            assert_eq!(Belongings::now(), before);
+        }
+    });
+}
+
+#[test]
+fn a_failure_reaches_who_waits() {
+    let builder = ram(&format!("size=64M,{BACKGROUND}"));
+    let refusal = Refusal::new(libc::SYS_madvise, libc::EHWPOISON).only(2, MADV_POPULATE_WRITE);
+    // The threads that fill inherit the filter.
+    let backend = refusing(&[refusal], || builder.complete().unwrap());
+    let error = backend.wait_prealloc(None).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EHWPOISON));
+    assert!(
+        error
+            .to_string()
+            .starts_with("ram0: prealloc: failed after 0 of"),
+        "{error}"
+    );
+    assert_eq!(backend.get_text("prealloc").unwrap(), "off");
+    backend.set("prealloc", true).unwrap();
+    assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
+}
+
+/// Completing fails as a whole where the fill cannot even begin.
+#[test]
+fn a_thread_that_cannot_be_created_fails_completing() {
+    in_child("a_thread_that_cannot_be_created_fails_completing", || {
+        let refusals = || {
+            [
+                Refusal::new(libc::SYS_clone3, libc::EAGAIN),
+                Refusal::new(libc::SYS_clone, libc::EAGAIN),
+            ]
+        };
+        let fail = || {
+            let builder = ram(&format!("size=64M,share=on,{BACKGROUND}"));
+            refusing(&refusals(), || builder.complete().unwrap_err())
+        };
+        drop(fail());
+        let before = Belongings::now();
+        let failed = fail();
+        assert_eq!(failed.error.kind(), ErrorKind::NoMemory);
+        assert!(
+            failed.to_string().contains("prealloc-mode=wait"),
+            "{failed}"
+        );
+        assert_eq!(Belongings::now(), before);
+        assert!(failed
+            .builder
+            .complete()
+            .unwrap()
+            .wait_prealloc(None)
+            .unwrap());
+    });
+}
+
+#[test]
+fn locking_follows_the_fill() {
+    let backend = ram(&format!("size=16M,lock=on,{BACKGROUND}"))
+        .complete()
+        .unwrap();
+    assert!(backend.wait_prealloc(None).unwrap());
+    let claim = backend.claim("vm0").unwrap();
+    let flags = common::vm_flags(claim.memory().as_ptr());
+    assert!(flags.contains(&"lo".to_owned()), "{flags:?}");
+}
+
+/// Lets the callback take a backend once and do something with it; the answer of that.
+fn in_callback<T: Send + 'static>(act: impl FnOnce(Backend) -> T + Send + 'static) -> T {
+    let (give, take) = mpsc::channel::<Backend>();
+    let (answer, answered) = mpsc::channel();
+    let take = Mutex::new(take);
+    let mut act = Some(act);
+    let backend = ram(&format!("size=1G,{BACKGROUND}"))
+        .on_progress(move |_, _| {
+            let Some(act) = act.take() else { return };
+            let backend = take.lock().unwrap().recv().unwrap();
+            answer.send(act(backend)).unwrap();
+        })
+        .complete()
+        .unwrap();
+    give.send(backend).unwrap();
+    answered.recv().unwrap()
+}
+
+#[test]
+fn a_callback_cannot_wait_for_itself() {
+    let errors = in_callback(|backend| {
+        let wait = backend.wait_prealloc(None).unwrap_err();
+        let cancel = backend.cancel_prealloc().unwrap_err();
+        let delete = backend.delete().unwrap_err();
+        [wait, cancel, delete.error]
+    });
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    }
+}
+
+/// The thread that fills frees the backend itself then, once it is done with it.
+#[test]
+fn the_last_owner_may_go_away_in_the_callback() {
+    in_child("the_last_owner_may_go_away_in_the_callback", || {
+        in_callback(drop);
+        for _ in 0..1000 {
+            if Belongings::now().threads() <= 2 {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{:?}", Belongings::now());
+    });
+}
+
+#[test]
+fn a_forked_child_does_not_wait_for_what_it_does_not_have() {
+    in_child(
+        "a_forked_child_does_not_wait_for_what_it_does_not_have",
+        || {
+            let backend = begin("1G");
+            let mut both = Some(backend);
+            common::in_forked_child(|| {
+                drop(both.take());
+                true
+            });
+            assert!(both.unwrap().wait_prealloc(None).unwrap());
+        },
+    );
+}
