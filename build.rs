@@ -26,6 +26,7 @@ const SOURCES: &[&str] = &[
     "c/placement.c",
     "c/policy.c",
     "c/populate.c",
+    "c/populate_touch.c",
     "c/prealloc.c",
     "c/props.c",
     "c/text.c",

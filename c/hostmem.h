@@ -23,9 +23,12 @@
  * - Threads: every function may be called from any thread. Calls on one backend are serialised
  *   inside; reading a property, the state, the claim or the progress never waits for a running
  *   preallocation. Only the _free functions need the object for themselves.
- * - Callbacks: run without any lock held, on the thread that called the function that caused them.
+ * - Callbacks: run without any lock held, on the thread that called the function that caused them;
+ *   those of the background on the library's own.
  * - Process: nothing is printed; no global, thread-local or process-wide state is kept or changed;
- *   affinity and memory policy are set on the library's own threads only.
+ *   affinity and memory policy are set on the library's own threads only. The one exception: on
+ *   kernels before 5.14 the process has the library's handler for SIGBUS while memory is populated;
+ *   signals that are not the library's reach the program's own.
  */
 #ifndef HOSTMEM_H
 #define HOSTMEM_H
@@ -306,9 +309,11 @@ int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_erro
 int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend,
 				   struct hostmem_error *err);
 /*
- * Unmaps the memory, closes its descriptor and gives the id back: state deleted. In a forked child,
- * where the memory is not mapped (MADV_DONTFORK), only the bookkeeping goes. Errors: BUSY (claimed,
- * completing or preallocating; says by whom or what), STATE (deleted already).
+ * Unmaps the memory, closes its descriptor and gives the id back: state deleted. A preallocation in
+ * the background is cancelled, within one chunk. In a forked child, where the memory is not mapped
+ * (MADV_DONTFORK), only the bookkeeping goes. Errors: BUSY (claimed, completing, preallocating in
+ * the foreground, or from inside a callback of the background; says by whom or what), STATE
+ * (deleted already).
  */
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err);
 /* Frees the object, deleting it first where that was not done. Nobody else may be using it or hold

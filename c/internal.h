@@ -12,7 +12,7 @@
  *     kind_*.c                                   make the backing
  *     background.c                               fill it while it is in use
  *     prealloc.c  placement.c                    fill it; see where it is
- *     map.c  advise.c  policy.c  populate.c      one thing done to memory
+ *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
  *     topology.c  cgroup.c  host.c  objects.c    what there is
  *     thread.c  numa.c  os.c  text.c  error.c    threads, system calls, libnuma, words
  */
@@ -459,6 +459,8 @@ struct hm_populate {
 	/* Bytes of the huge pages that the memory is expected to be made of; 0: small pages. */
 	uint64_t huge_size;
 	bool readonly;
+	/* The kernel cannot be asked to populate, so each page is touched. */
+	bool touch;
 	/* The whole memory, and what is mapped there. */
 	uint8_t *address;
 	uint64_t size;
@@ -473,6 +475,11 @@ void hm_populate_begin(struct hm_populate *plan, const struct hostmem_backend *b
 void hm_populate_end(struct hm_populate *plan);
 /* Makes [address, address + size) present, contents untouched. Returns 0 or -errno. */
 int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size);
+
+/* ---- populate_touch.c ---- */
+
+/* The same by touching, for a kernel that cannot be asked. Returns 0 or -EFAULT. */
+int hm_populate_touch(uint8_t *address, uint64_t size, uint64_t page, bool readonly);
 
 /* ---- prealloc.c ---- */
 

@@ -94,6 +94,9 @@ void hm_populate_begin(struct hm_populate *plan, const struct hostmem_backend *b
 		.size = backend->mapping.size,
 		.fault_fd = -1,
 	};
+	plan->touch = !backend->host->populate;
+	if (plan->touch)
+		return;
 	if (backend->page_size > plan->page_size)
 		choose_for_huge_pages(plan, backend, backend->page_size);
 	else if (plan->fd >= 0)
@@ -116,6 +119,8 @@ static int populate(const struct hm_populate *plan, uint8_t *address, uint64_t s
 	int advice = plan->readonly ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
 	int result = 0;
 
+	if (plan->touch)
+		return hm_populate_touch(address, size, plan->page_size, plan->readonly);
 	for (int i = 0; i < MOST_RETRIES; i++) {
 		result = hm_os_advise(address, size, advice);
 		if (result != -EINTR && result != -EAGAIN)

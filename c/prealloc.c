@@ -396,12 +396,6 @@ int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *val
 	struct job job;
 	int failed = 0;
 
-	if (!backend->host->populate)
-		return hm_fail(
-			err, HOSTMEM_ERROR_UNSUPPORTED, 0,
-			"%s: prealloc: needs MADV_POPULATE_WRITE, which Linux has since 5.14, "
-			"allowed in this process; use prealloc=off",
-			backend->id);
 	init_job(&job, backend, values, range);
 	watch_memory(&job, 0);
 	threads = run_job(&job, count_threads(&job, values));

@@ -151,19 +151,17 @@ fn every_method_gives_the_same_memory() {
 
 // ---- Features that are missing ----
 
+/// As on a kernel before 5.14.
 #[test]
-fn without_populate_there_is_no_prealloc() {
+fn without_populate_pages_are_touched() {
     let host = without_populate();
-    let parts = ["ram0", "prealloc", "5.14", "prealloc=off"];
-    assert_unsupported(&host, "size=64K,prealloc=on", &parts);
-    assert_unsupported(&host, "size=64K,prealloc=on,share=on", &parts);
-    for options in ["size=64K", "size=64K,share=on", "size=64K,lock=off"] {
+    for options in ["size=64K", "size=64K,share=on", "size=4M,thp=always"] {
+        let backend = complete(&host, &format!("{options},prealloc=on")).unwrap();
+        assert_eq!(backend.placement().unwrap().absent, 0, "{options}");
         let backend = complete(&host, options).unwrap();
         assert_eq!(backend.placement().unwrap().resident, 0);
-        let error = backend.set("prealloc", true).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        assert!(error.to_string().contains("5.14"), "{error}");
-        assert_eq!(backend.get("prealloc").unwrap(), false.into());
+        backend.set("prealloc", true).unwrap();
+        assert_eq!(backend.placement().unwrap().absent, 0, "{options}");
     }
 }
 

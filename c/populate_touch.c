@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Populating by touching each page, for kernels before 5.14, which cannot be asked to: and with it
+ * the only signal code of the library. A page that cannot be had is a SIGBUS, which becomes -EFAULT
+ * here. While ranges are touched the process has our handler; a SIGBUS that is not ours goes on to
+ * the program's.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* Ranges that are touched at once; more wait for their turn. */
+#define MOST_RANGES 256
+
+/* One range, by whom it is touched and where that goes on after a SIGBUS. */
+struct touch {
+	_Atomic uintptr_t first, end;
+	pthread_t thread;
+	sigjmp_buf jump;
+};
+
+/* A signal has one handler in a process, so this is the one place with state of the process. */
+static struct {
+	pthread_mutex_t lock;
+	/* How many need the handler; the first installs it, the last restores the program's. */
+	unsigned int users;
+	struct sigaction program;
+	_Atomic bool taken[MOST_RANGES];
+	struct touch touches[MOST_RANGES];
+} guard = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* The range that this thread touches at the address; NULL when it is none of ours. */
+static struct touch *find_touch(uintptr_t address)
+{
+	for (size_t i = 0; i < MOST_RANGES; i++) {
+		struct touch *touch = &guard.touches[i];
+
+		if (address >= atomic_load(&touch->first) && address < atomic_load(&touch->end) &&
+		    pthread_equal(touch->thread, pthread_self()))
+			return touch;
+	}
+	return NULL;
+}
+
+/* As if our handler was not there. Without a handler the fault happens again and is the end. */
+static void forward(int number, siginfo_t *info, void *context)
+{
+	struct sigaction program = guard.program;
+
+	if (program.sa_flags & SA_SIGINFO) {
+		program.sa_sigaction(number, info, context);
+	} else if (program.sa_handler != SIG_DFL && program.sa_handler != SIG_IGN) {
+		program.sa_handler(number);
+	} else {
+		program.sa_handler = SIG_DFL;
+		sigaction(number, &program, NULL);
+	}
+}
+
+static void handle(int number, siginfo_t *info, void *context)
+{
+	struct touch *touch = find_touch((uintptr_t)info->si_addr);
+
+	if (touch)
+		siglongjmp(touch->jump, 1);
+	forward(number, info, context);
+}
+
+static void acquire_handler(void)
+{
+	struct sigaction ours = { .sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	pthread_mutex_lock(&guard.lock);
+	if (!guard.users++) {
+		sigemptyset(&ours.sa_mask);
+		sigaction(SIGBUS, &ours, &guard.program);
+	}
+	pthread_mutex_unlock(&guard.lock);
+}
+
+/* A handler that the program has installed meanwhile stays. */
+static void release_handler(void)
+{
+	struct sigaction now;
+
+	pthread_mutex_lock(&guard.lock);
+	if (!--guard.users && !sigaction(SIGBUS, NULL, &now) && now.sa_flags & SA_SIGINFO &&
+	    now.sa_sigaction == handle)
+		sigaction(SIGBUS, &guard.program, NULL);
+	pthread_mutex_unlock(&guard.lock);
+}
+
+static struct touch *take_touch(size_t *index)
+{
+	for (;;) {
+		for (*index = 0; *index < MOST_RANGES; (*index)++) {
+			if (!atomic_exchange(&guard.taken[*index], true))
+				return &guard.touches[*index];
+		}
+		sched_yield();
+	}
+}
+
+/* Writes what is there, in one step, so that a guest's own write is never lost. */
+static void touch_pages(uint8_t *address, uint64_t size, uint64_t page, bool readonly)
+{
+	for (uint64_t offset = 0; offset < size; offset += page) {
+		if (readonly)
+			(void)*(volatile uint8_t *)(address + offset);
+		else
+			__atomic_fetch_or(address + offset, 0, __ATOMIC_RELAXED);
+	}
+}
+
+int hm_populate_touch(uint8_t *address, uint64_t size, uint64_t page, bool readonly)
+{
+	sigset_t bus, before;
+	struct touch *touch;
+	size_t index;
+	volatile int result = 0;
+
+	acquire_handler();
+	touch = take_touch(&index);
+	touch->thread = pthread_self();
+	/* A blocked SIGBUS of one's own making ends the process. */
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	pthread_sigmask(SIG_UNBLOCK, &bus, &before);
+	if (!sigsetjmp(touch->jump, 1)) {
+		atomic_store(&touch->end, (uintptr_t)address + size);
+		atomic_store(&touch->first, (uintptr_t)address);
+		touch_pages(address, size, page, readonly);
+	} else {
+		result = -EFAULT;
+	}
+	atomic_store(&touch->first, UINTPTR_MAX);
+	atomic_store(&touch->end, 0);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	atomic_store(&guard.taken[index], false);
+	release_handler();
+	return result;
+}
