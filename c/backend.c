@@ -144,6 +144,7 @@ static void end_completing(struct hostmem_backend *backend, const struct hm_valu
 	if (!failed) {
 		backend->result = *result;
 		backend->populating = hm_complete_is_background(values);
+		backend->filling = backend->populating;
 		/* It reads on when the memory is there. */
 		backend->values.prealloc = values->prealloc && !backend->populating;
 		/* What auto came to is what is read from here on. */
@@ -241,9 +242,12 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted from inside its preallocation's callback",
 			       backend->id);
-	/* What runs in the background is cancelled; what somebody waits for is not. */
-	if (backend->state == HOSTMEM_STATE_COMPLETING ||
-	    (backend->populating && !backend->has_filler))
+	/*
+	 * What runs in the background is cancelled; what somebody waits for is not. In a forked
+	 * child nothing runs.
+	 */
+	if (backend->process == hm_os_process() && (backend->state == HOSTMEM_STATE_COMPLETING ||
+						    (backend->populating && !backend->filling)))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
 			       backend->id,
 			       backend->populating ? "being preallocated" : "completing");
@@ -310,7 +314,9 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	}
 	objects = backend->objects;
 	hm_props_clear(backend);
-	pthread_cond_destroy(&backend->filled);
+	/* In a forked child those who waited do not exist, for whom destroying it would wait. */
+	if (backend->process == hm_os_process())
+		pthread_cond_destroy(&backend->filled);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);
 	free(backend);

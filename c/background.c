@@ -21,6 +21,7 @@ static void finish(struct hostmem_backend *backend, int failed,
 	else
 		backend->result = *result;
 	backend->populating = false;
+	backend->filling = false;
 	hm_os_event_signal(backend->fill_event);
 	pthread_cond_broadcast(&backend->filled);
 	pthread_mutex_unlock(&backend->lock);
@@ -63,8 +64,14 @@ static void *run(void *data)
 		return NULL;
 	hm_backend_snapshot(backend, &values);
 	failed = hm_prealloc_run(backend, &values, &all, &result, &err);
-	if (!failed && values.lock)
-		failed = hm_advise_lock(backend, true, true, &err);
+	if (!failed) {
+		/* It may have been switched meanwhile. */
+		pthread_mutex_lock(&backend->change);
+		hm_backend_snapshot(backend, &values);
+		if (values.lock)
+			failed = hm_advise_lock(backend, true, true, &err);
+		pthread_mutex_unlock(&backend->change);
+	}
 	/* Asked first: once the end is told another thread may free the backend. */
 	if (hm_background_is_orphaned(backend)) {
 		pthread_detach(pthread_self());
@@ -89,6 +96,7 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 	atomic_store(&backend->bytes_total, backend->mapping.size);
 	result = hm_thread_create(&backend->filler, run, backend);
 	backend->has_filler = !result;
+	backend->filler_process = hm_os_process();
 	if (result)
 		hm_background_end(backend);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
@@ -107,7 +115,7 @@ bool hm_background_is_own_thread(const struct hostmem_backend *backend)
 void hm_background_end(struct hostmem_backend *backend)
 {
 	/* A forked child has the memory's bookkeeping, but neither the memory nor the thread. */
-	bool forked = backend->mapping.process != hm_os_process();
+	bool forked = backend->filler_process != hm_os_process();
 
 	atomic_store(&backend->cancel, true);
 	if (backend->has_filler && !forked)
@@ -151,10 +159,10 @@ static bool wait_locked(struct hostmem_backend *backend, uint64_t milliseconds)
 	struct timespec until = after(forever ? 0 : milliseconds);
 	int result = 0;
 
-	while (backend->populating && !result)
+	while (backend->filling && !result)
 		result = forever ? pthread_cond_wait(&backend->filled, &backend->lock)
 				 : pthread_cond_timedwait(&backend->filled, &backend->lock, &until);
-	return !backend->populating;
+	return !backend->filling;
 }
 
 int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t milliseconds,
@@ -182,7 +190,7 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 	if (check_not_own_thread(backend, "cancel", err))
 		return -1;
 	pthread_mutex_lock(&backend->lock);
-	if (backend->populating) {
+	if (backend->filling) {
 		atomic_store(&backend->cancel, true);
 		wait_locked(backend, UINT64_MAX);
 		atomic_store(&backend->cancel, false);

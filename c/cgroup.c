@@ -13,7 +13,7 @@
 struct version {
 	/* Of the file system, and what its mount options have to name. */
 	const char *type, *option;
-	/* What stands before the path in /proc/self/cgroup. */
+	/* In the second field of /proc/self/cgroup, among others; "" when that is empty. */
 	const char *controller;
 	const char *limit, *usage;
 	/* Lines of memory.stat that can be given up. */
@@ -23,7 +23,7 @@ struct version {
 static const struct version version_1 = {
 	.type = "cgroup",
 	.option = "memory",
-	.controller = ":memory:",
+	.controller = "memory",
 	.limit = "memory.limit_in_bytes",
 	.usage = "memory.usage_in_bytes",
 	.reclaimable = { "\ntotal_inactive_file ", "\ntotal_active_file ", NULL },
@@ -32,25 +32,53 @@ static const struct version version_1 = {
 static const struct version version_2 = {
 	.type = "cgroup2",
 	.option = "",
-	.controller = "0::",
+	.controller = "",
 	.limit = "memory.max",
 	.usage = "memory.current",
 	.reclaimable = { "\ninactive_file ", "\nactive_file ", "\nslab_reclaimable " },
 };
 
-/* The path of this process's group, without the line's end; "" when it has none. */
+/* Whether a list "a,b" has the word; an empty list has the empty word alone. */
+static bool has_word(const char *list, size_t list_len, const char *word)
+{
+	size_t length = strlen(word);
+
+	while (list_len) {
+		size_t part = 0;
+
+		while (part < list_len && list[part] != ',')
+			part++;
+		if (part == length && !strncmp(list, word, length))
+			return true;
+		part += part < list_len;
+		list += part;
+		list_len -= part;
+	}
+	return !length && !list_len;
+}
+
+/* The path of this process's group, from a line "id:controllers:path"; "" when it has none. */
 static void read_path(const struct version *version, char *path, size_t size)
 {
 	char text[8192];
-	const char *found = NULL;
+	const char *line = text;
 
 	*path = '\0';
-	if (hm_os_read_file("/proc/self/cgroup", text, sizeof(text)) > 0)
-		found = strstr(text, version->controller);
-	if (!found)
+	if (hm_os_read_file("/proc/self/cgroup", text, sizeof(text)) <= 0)
 		return;
-	found += strlen(version->controller);
-	snprintf(path, size, "%.*s", (int)strcspn(found, "\n"), found);
+	while (*line && !*path) {
+		const char *list = line + strcspn(line, ":\n");
+		const char *end;
+		bool ours;
+
+		list += *list == ':';
+		end = list + strcspn(list, ":\n");
+		ours = *end == ':' && has_word(list, (size_t)(end - list), version->controller);
+		if (ours)
+			snprintf(path, size, "%.*s", (int)strcspn(end + 1, "\n"), end + 1);
+		line += strcspn(line, "\n");
+		line += *line == '\n';
+	}
 }
 
 /* One line of mountinfo (proc(5)), as far as it is looked at. */
@@ -74,7 +102,7 @@ static void place(const struct mount *mount, const char *path, char *directory, 
 {
 	size_t root = strcmp(mount->root, "/") ? strlen(mount->root) : 0;
 
-	if (root && strncmp(path, mount->root, root))
+	if (root && (strncmp(path, mount->root, root) || (path[root] && path[root] != '/')))
 		path = "";
 	else
 		path += root;
@@ -93,7 +121,8 @@ static void find(const struct version *version, char *directory, size_t *mount_l
 	read_path(version, path, sizeof(path));
 	while (file && *path && !*directory && getline(&line, &size, file) >= 0) {
 		if (parse_mount(line, &mount) && !strcmp(mount.type, version->type) &&
-		    strstr(mount.options, version->option))
+		    (!*version->option ||
+		     has_word(mount.options, strlen(mount.options), version->option)))
 			place(&mount, path, directory, mount_len);
 	}
 	free(line);

@@ -239,7 +239,7 @@ int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct h
 {
 	static const uint64_t cap_ipc_lock = UINT64_C(1) << 14;
 	uint64_t limit, locked;
-	char status[16384];
+	char status[65536];
 
 	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
 	    hm_os_read_file("/proc/self/status", status, sizeof(status)) <= 0 ||

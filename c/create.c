@@ -83,6 +83,7 @@ static void init(struct hostmem_backend *backend, struct hostmem_objects *object
 
 	hm_text_copy(id, backend->id, sizeof(backend->id));
 	backend->fill_event = -1;
+	backend->process = hm_os_process();
 	backend->objects = objects;
 	backend->kind = kind;
 	backend->host = &objects->host;

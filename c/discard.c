@@ -105,12 +105,8 @@ static int check_usable(const struct hostmem_backend *backend, const char *what,
 
 	if (state != HOSTMEM_STATE_READY && state != HOSTMEM_STATE_MAPPED)
 		return hm_fail_no_memory_yet(backend, state, err);
-	/* A forked child does not have the memory: its own may be at the address by now. */
-	if (backend->mapping.process && backend->mapping.process != hm_os_process())
-		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
-			       "%s: %s: the memory belongs to the process that completed the "
-			       "backend, not to its forked children",
-			       backend->id, what);
+	if (hm_live_check_process(backend, what, err))
+		return -1;
 	if (hm_live_is_populating(backend))
 		return hm_live_fail_busy(backend, what, err);
 	return 0;

@@ -413,8 +413,10 @@ int hostmem_backend_new_from_options(struct hostmem_objects *objects,
  * of a successful one. */
 typedef void (*hostmem_progress_callback)(void *data, uint64_t done, uint64_t total);
 
-/* Sets the callback for the preallocations that begin from now on; NULL for none. data must live
- * until it is replaced or the object freed. */
+/*
+ * Sets the callback for the preallocations that begin from now on; NULL for none. data must live
+ * until it is replaced, or the object freed, and a preallocation that runs then has ended.
+ */
 void hostmem_backend_set_progress(struct hostmem_backend *backend,
 				  hostmem_progress_callback callback, void *data);
 /* How far the running or last preallocation is, in bytes; both 0 when there was none. Never waits.

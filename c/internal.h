@@ -395,9 +395,16 @@ struct hostmem_backend {
 	bool allocated;
 	bool shared, readonly;
 
+	/* The process that made the object. */
+	pid_t process;
+
 	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
 	pthread_t filler;
 	bool has_filler;
+	/* Whose thread it is: a forked child has none. */
+	pid_t filler_process;
+	/* `populating` is the background's. */
+	bool filling;
 	int fill_event;
 
 	/* Stops the running preallocation within one chunk. */
@@ -564,6 +571,9 @@ int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64
 
 /* ---- live.c ---- */
 
+/* A forked child does not have the memory: its own may be at the address by now. */
+int hm_live_check_process(const struct hostmem_backend *backend, const char *what,
+			  struct hostmem_error *err);
 /* Whether a preallocation of ready memory runs, and the error for what it keeps out. */
 bool hm_live_is_populating(const struct hostmem_backend *backend);
 int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,

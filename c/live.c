@@ -11,8 +11,10 @@ static void set_populating(struct hostmem_backend *backend, bool populating,
 {
 	pthread_mutex_lock(&backend->lock);
 	backend->populating = populating;
-	if (result)
+	if (result) {
 		backend->result = *result;
+		backend->fill_failed = false;
+	}
 	pthread_cond_broadcast(&backend->filled);
 	pthread_mutex_unlock(&backend->lock);
 }
@@ -96,10 +98,23 @@ static int change_lock(struct hostmem_backend *backend, const struct hm_values *
 	return hm_advise_lock(backend, new->lock, new->prealloc, err);
 }
 
+int hm_live_check_process(const struct hostmem_backend *backend, const char *what,
+			  struct hostmem_error *err)
+{
+	if (!backend->mapping.process || backend->mapping.process == hm_os_process())
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: %s: the memory belongs to the process that completed the backend, not "
+		       "to its forked children",
+		       backend->id, what);
+}
+
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 		  const struct hm_values *old, const struct hm_values *new,
 		  struct hostmem_error *err)
 {
+	if (hm_live_check_process(backend, hostmem_property_get(property)->name, err))
+		return -1;
 	switch (property) {
 	case HM_PROPERTY_PREALLOC:
 		return change_prealloc(backend, old, new, err);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
@@ -104,15 +105,13 @@ int hm_os_set_size(int fd, uint64_t size)
 	return result;
 }
 
-/* A block device tells its size by its end only. */
 static uint64_t size_of(int fd, const struct stat *status)
 {
-	off_t end;
+	uint64_t bytes;
 
 	if (S_ISREG(status->st_mode))
 		return (uint64_t)status->st_size;
-	end = S_ISBLK(status->st_mode) ? lseek(fd, 0, SEEK_END) : -1;
-	return end < 0 ? UINT64_MAX : (uint64_t)end;
+	return S_ISBLK(status->st_mode) && !ioctl(fd, BLKGETSIZE64, &bytes) ? bytes : UINT64_MAX;
 }
 
 int hm_os_stat(int fd, struct hm_file *file)

@@ -46,24 +46,42 @@ static struct touch *find_touch(uintptr_t address)
 	return NULL;
 }
 
-/* As if our handler was not there. Without a handler the fault happens again and is the end. */
-static void forward(int number, siginfo_t *info, void *context)
+/* Whether an access raised it, and nobody sent it. */
+static bool is_fault(const siginfo_t *info)
+{
+	return info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
+}
+
+/* The default is the end, at once where somebody sent it, else when the fault happens again. */
+static void end_by_default(int number, const siginfo_t *info)
 {
 	struct sigaction program = guard.program;
 
-	if (program.sa_flags & SA_SIGINFO) {
-		program.sa_sigaction(number, info, context);
-	} else if (program.sa_handler != SIG_DFL && program.sa_handler != SIG_IGN) {
-		program.sa_handler(number);
-	} else {
-		program.sa_handler = SIG_DFL;
-		sigaction(number, &program, NULL);
-	}
+	program.sa_handler = SIG_DFL;
+	program.sa_flags &= ~SA_SIGINFO;
+	sigaction(number, &program, NULL);
+	if (!is_fault(info))
+		raise(number);
+}
+
+/* As if our handler was not there. */
+static void forward(int number, siginfo_t *info, void *context)
+{
+	const struct sigaction *program = &guard.program;
+
+	if (program->sa_flags & SA_SIGINFO)
+		program->sa_sigaction(number, info, context);
+	else if (program->sa_handler == SIG_IGN && !is_fault(info))
+		return;
+	else if (program->sa_handler == SIG_DFL || program->sa_handler == SIG_IGN)
+		end_by_default(number, info);
+	else
+		program->sa_handler(number);
 }
 
 static void handle(int number, siginfo_t *info, void *context)
 {
-	struct touch *touch = find_touch((uintptr_t)info->si_addr);
+	struct touch *touch = is_fault(info) ? find_touch((uintptr_t)info->si_addr) : NULL;
 
 	if (touch)
 		siglongjmp(touch->jump, 1);
@@ -77,7 +95,9 @@ static void acquire_handler(void)
 	pthread_mutex_lock(&guard.lock);
 	if (!guard.users++) {
 		sigemptyset(&ours.sa_mask);
-		sigaction(SIGBUS, &ours, &guard.program);
+		/* Known before it can be forwarded to. */
+		sigaction(SIGBUS, NULL, &guard.program);
+		sigaction(SIGBUS, &ours, NULL);
 	}
 	pthread_mutex_unlock(&guard.lock);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "internal.h"
@@ -39,6 +40,8 @@ struct job {
 	/* What the workers are pinned to; none when cpus_len is 0. */
 	struct hm_cpus cpus;
 	size_t cpus_len;
+	/* Small pages that nobody can take away again but by killing. */
+	bool takes_memory;
 	struct hm_cgroup cgroup;
 	hostmem_progress_callback callback;
 	void *callback_data;
@@ -92,8 +95,7 @@ static void watch_memory(struct job *job, uint64_t offset)
 	uint64_t due = atomic_load(&job->next_watch);
 	uint64_t available, in_groups, needed;
 
-	/* hugetlb pages come from their own pool. */
-	if (job->backend->page_size > job->plan.page_size)
+	if (!job->takes_memory)
 		return;
 	if (now < due ||
 	    !atomic_compare_exchange_strong(&job->next_watch, &due, now + WATCH_INTERVAL_NS))
@@ -118,7 +120,7 @@ static bool work_on_chunk(struct job *job)
 	uint64_t offset, size;
 	int result;
 
-	if (atomic_load(&job->backend->cancel))
+	if (atomic_load(&job->backend->cancel) && atomic_load(&job->next) < job->size)
 		stop_with(job, ECANCELED, atomic_load(&job->next), 0, 0);
 	if (atomic_load(&job->stop))
 		return false;
@@ -290,6 +292,23 @@ static uint64_t count_absent(const struct job *job)
 	return job->size - resident;
 }
 
+/*
+ * hugetlb pages come from their own pool, direct access memory is the device, and what is on disk
+ * can be read again: none of it brings the OOM killer.
+ */
+static bool takes_memory(const struct hostmem_backend *backend)
+{
+	struct hm_file file;
+
+	if (backend->page_size > backend->host->page_size)
+		return false;
+	if (backend->backing.fd < 0 || (!backend->shared && !backend->readonly) ||
+	    hm_os_stat(backend->backing.fd, &file))
+		return true;
+	return file.shmem || !(S_ISREG(file.mode) || S_ISBLK(file.mode) || S_ISCHR(file.mode)) ||
+	       backend->backing.flags & HOSTMEM_BACKING_OWN;
+}
+
 static void init_job(struct job *job, struct hostmem_backend *backend,
 		     const struct hm_values *values, const struct hm_range *range)
 {
@@ -306,6 +325,7 @@ static void init_job(struct job *job, struct hostmem_backend *backend,
 		.next_callback = hm_os_nanoseconds() + CALLBACK_INTERVAL_NS,
 	};
 	job->absent = count_absent(job);
+	job->takes_memory = takes_memory(backend);
 	pthread_mutex_lock(&backend->lock);
 	job->callback = backend->progress;
 	job->callback_data = backend->progress_data;

@@ -46,7 +46,7 @@ static void read_list(const char *path, uint64_t *bits, size_t bits_len)
 
 void hm_topology_read(struct hm_topology *topology)
 {
-	char status[16384];
+	char status[65536];
 	const char *allowed = NULL;
 
 	*topology = (struct hm_topology){ 0 };

@@ -5,8 +5,13 @@
 mod common;
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::Weak;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -197,6 +202,63 @@ fn locking_follows_the_fill() {
     let claim = backend.claim("vm0").unwrap();
     let flags = common::vm_flags(claim.memory().as_ptr());
     assert!(flags.contains(&"lo".to_owned()), "{flags:?}");
+}
+
+#[test]
+fn waiting_and_cancelling_are_about_the_background_only() {
+    let slot = Arc::new(OnceLock::<Weak<Backend>>::new());
+    let calls = Arc::new(AtomicU32::new(0));
+    let (seen, counted) = (Arc::clone(&slot), Arc::clone(&calls));
+    let backend = ram("size=16M,thp=never")
+        .on_progress(move |_, _| {
+            let backend = seen.get().unwrap().upgrade().unwrap();
+            assert!(backend.wait_prealloc(None).unwrap());
+            backend.cancel_prealloc().unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+        })
+        .complete()
+        .unwrap();
+    let backend = Arc::new(backend);
+    slot.set(Arc::downgrade(&backend)).unwrap();
+    backend.set("prealloc", true).unwrap();
+    assert!(calls.load(Ordering::Relaxed) > 0);
+    assert_eq!(backend.placement().unwrap().resident, 16 * MIB);
+}
+
+/// What is asked for while it fills is what is so in the end.
+#[test]
+fn locking_may_be_switched_while_it_fills() {
+    for (begun, ended) in [("on", "off"), ("off", "on")] {
+        let backend = ram(&format!("size=256M,lock={begun},{BACKGROUND}"))
+            .complete()
+            .unwrap();
+        backend.set("lock", ended).unwrap();
+        assert!(backend.wait_prealloc(None).unwrap());
+        let claim = backend.claim("vm0").unwrap();
+        let flags = common::vm_flags(claim.memory().as_ptr());
+        assert_eq!(flags.contains(&"lo".to_owned()), ended == "on", "{flags:?}");
+    }
+}
+
+/// It would change what the child has at the address.
+#[test]
+fn a_forked_child_cannot_change_memory_it_does_not_have() {
+    let backend = ram("size=64K").complete().unwrap();
+    common::in_forked_child(|| {
+        [
+            ("dump", "off"),
+            ("merge", "off"),
+            ("thp", "never"),
+            ("prealloc", "on"),
+            ("lock", "on"),
+        ]
+        .iter()
+        .all(|(name, value)| {
+            let error = backend.set(name, *value).unwrap_err();
+            error.kind() == ErrorKind::State && error.to_string().contains("forked")
+        })
+    });
+    backend.set("dump", false).unwrap();
 }
 
 /// Lets the callback take a backend once and do something with it; the answer of that.
