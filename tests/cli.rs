@@ -571,3 +571,15 @@ fn there_is_no_progress_bar_without_a_terminal() {
     let report = json_of(&["alloc", "--json", object]);
     assert_eq!(report["objects"][0]["resident"], json!(32 << 20));
 }
+
+#[test]
+fn alloc_waits_for_the_background() {
+    let json = json_of(&[
+        "alloc",
+        "--json",
+        "memory-backend-ram,id=ram0,size=64M,prealloc=on,prealloc-mode=background",
+    ]);
+    let report = &json["objects"][0];
+    assert_eq!(report["resident"], 64 << 20);
+    assert_eq!(report["prealloc"]["bytes"], 64 << 20);
+}

@@ -74,9 +74,12 @@ fn complete(builder: Builder) -> Result<Backend> {
             shown.set_length(total);
             shown.set_position(done);
         })
-        .complete();
+        .complete()
+        .map_err(hostmem::Error::from)
+        // Where the memory is, is said when it is there.
+        .and_then(|backend| backend.wait_prealloc(None).map(|_| backend));
     bar.finish_and_clear();
-    result.map_err(|failed| failed.error.into())
+    Ok(result?)
 }
 
 /// What is said of one backend.
