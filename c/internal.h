@@ -125,7 +125,6 @@ int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
 /* userfaultfd(2), for faults of user space only, which needs no privilege. */
 int hm_os_fault_open(void);
 int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size);
-int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
 /* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */
 int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
 /* Counts the bytes of a range that are in memory. */
@@ -479,8 +478,15 @@ struct hm_populate {
 
 void hm_populate_begin(struct hm_populate *plan, const struct hostmem_backend *backend,
 		       const struct hm_values *values);
+/* Gives up what the way needs; from then on it is the plain one. */
 void hm_populate_end(struct hm_populate *plan);
-/* Makes [address, address + size) present, contents untouched. Returns 0 or -errno. */
+/* Some of a range is not there yet and can only be populated after hm_populate_end(). */
+#define HM_POPULATE_AGAIN 1
+
+/*
+ * Makes [address, address + size) present, contents untouched. Returns 0, HM_POPULATE_AGAIN or
+ * -errno.
+ */
 int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size);
 
 /* ---- populate_touch.c ---- */

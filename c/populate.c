@@ -35,6 +35,17 @@ static bool is_interleaved(const struct hm_values *values)
 	       values->policy == HM_POLICY_WEIGHTED_INTERLEAVE;
 }
 
+/* All at once, since registering stops every thread that fills. Closing the descriptor ends it. */
+static void begin_zero_pages(struct hm_populate *plan)
+{
+	plan->fault_fd = hm_os_fault_open();
+	if (plan->fault_fd < 0)
+		return;
+	plan->way = HM_POPULATE_ZEROPAGE;
+	if (hm_os_fault_register(plan->fault_fd, plan->address, plan->size))
+		hm_populate_end(plan);
+}
+
 /*
  * Collapsing overrides the host's setting, so it has to be asked for. Zero pages need memory that
  * nobody else touches yet: a touch of what is registered would hang.
@@ -53,8 +64,7 @@ static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_back
 		plan->way = HM_POPULATE_COLLAPSE;
 	} else if (hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
 		   may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
-		plan->fault_fd = hm_os_fault_open();
-		plan->way = plan->fault_fd < 0 ? HM_POPULATE_PLAIN : HM_POPULATE_ZEROPAGE;
+		begin_zero_pages(plan);
 	}
 }
 
@@ -110,6 +120,7 @@ void hm_populate_end(struct hm_populate *plan)
 	if (plan->fault_fd >= 0)
 		hm_os_close(plan->fault_fd);
 	plan->fault_fd = -1;
+	plan->way = HM_POPULATE_PLAIN;
 }
 
 /* ---- Going it ---- */
@@ -177,17 +188,6 @@ static bool fill_with_zero(const struct hm_populate *plan, uint8_t *address, uin
 	return all;
 }
 
-/* Whether zero pages made all of the range present. Populating fails while it is registered. */
-static bool put_zero_pages(const struct hm_populate *plan, uint8_t *address, uint64_t size)
-{
-	bool all;
-
-	if (hm_os_fault_register(plan->fault_fd, address, size))
-		return false;
-	all = fill_with_zero(plan, address, size);
-	return !hm_os_fault_unregister(plan->fault_fd, address, size) && all;
-}
-
 int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size)
 {
 	switch (plan->way) {
@@ -197,9 +197,8 @@ int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t
 		fault_last_pages(plan, address, size);
 		break;
 	case HM_POPULATE_ZEROPAGE:
-		if (put_zero_pages(plan, address, size))
-			return 0;
-		break;
+		/* The plain way would wait for itself as long as the memory is registered. */
+		return fill_with_zero(plan, address, size) ? 0 : HM_POPULATE_AGAIN;
 	case HM_POPULATE_COLLAPSE:
 		collapse(plan, address, size);
 		break;

@@ -50,6 +50,8 @@ struct job {
 	_Atomic uint64_t next;
 	_Atomic uint64_t next_watch;
 	_Atomic bool stop;
+	/* Some chunks have to be populated again, the plain way. */
+	_Atomic bool again;
 	_Atomic int affinity_error;
 
 	/* Held while the workers are created: the start barrier. */
@@ -132,7 +134,9 @@ static bool work_on_chunk(struct job *job)
 	if (atomic_load(&job->stop))
 		return false;
 	result = hm_populate_range(&job->plan, job->address + offset, size);
-	if (result) {
+	if (result == HM_POPULATE_AGAIN) {
+		atomic_store(&job->again, true);
+	} else if (result) {
 		stop_with(job, -result, offset, 0, 0);
 		return false;
 	}
@@ -252,6 +256,42 @@ static uint32_t run_job(struct job *job, uint32_t count)
 	return created + caller_works;
 }
 
+/*
+ * Bytes of the range that are still to come; all of it when the kernel does not tell. Of a private
+ * file it tells what the file has, not what was copied.
+ */
+static uint64_t count_absent(const struct job *job)
+{
+	const struct hostmem_backend *backend = job->backend;
+	uint64_t resident;
+
+	if ((backend->backing.fd >= 0 && !backend->shared) ||
+	    hm_os_count_resident(job->address, job->size, &resident))
+		return job->size;
+	return job->size - resident;
+}
+
+/* New memory of our own has nothing yet, which need not be asked. */
+static bool is_fresh(const struct hostmem_backend *backend)
+{
+	return hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
+	       (backend->backing.fd < 0 || backend->backing.flags & HOSTMEM_BACKING_OWN);
+}
+
+/* Runs the job, and again the plain way where its own did not do all there is. */
+static uint32_t run_job_to_end(struct job *job, uint32_t count)
+{
+	uint32_t threads = run_job(job, count);
+
+	if (!threads || job->error || !atomic_load(&job->again))
+		return threads;
+	hm_populate_end(&job->plan);
+	job->absent = count_absent(job);
+	atomic_store(&job->next, 0);
+	atomic_store(&job->backend->bytes_done, 0);
+	return run_job(job, count);
+}
+
 static uint32_t count_threads(const struct job *job, const struct hm_values *values)
 {
 	uint64_t least = job->plan.huge_size ? WORK_PER_THREAD_HUGE : WORK_PER_THREAD_SMALL;
@@ -273,23 +313,6 @@ static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct
 	uint64_t chunk = plan->huge_size ? CHUNK_SIZE : CHUNK_SIZE / 4;
 
 	return backend->page_size > chunk ? backend->page_size : chunk;
-}
-
-/*
- * Bytes of the range that are still to come; all of it when the kernel does not tell. Of a private
- * file it tells what the file has, not what was copied.
- */
-static uint64_t count_absent(const struct job *job)
-{
-	const struct hostmem_backend *backend = job->backend;
-	bool fresh = hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
-		     (backend->backing.fd < 0 || backend->backing.flags & HOSTMEM_BACKING_OWN);
-	uint64_t resident;
-
-	if (fresh || (backend->backing.fd >= 0 && !backend->shared) ||
-	    hm_os_count_resident(job->address, job->size, &resident))
-		return job->size;
-	return job->size - resident;
 }
 
 /*
@@ -324,7 +347,7 @@ static void init_job(struct job *job, struct hostmem_backend *backend,
 		.nodes = hm_policy_is_strict(values) ? &values->host_nodes : NULL,
 		.next_callback = hm_os_nanoseconds() + CALLBACK_INTERVAL_NS,
 	};
-	job->absent = count_absent(job);
+	job->absent = is_fresh(backend) ? job->size : count_absent(job);
 	job->takes_memory = takes_memory(backend);
 	pthread_mutex_lock(&backend->lock);
 	job->callback = backend->progress;
@@ -418,7 +441,7 @@ int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *val
 
 	init_job(&job, backend, values, range);
 	watch_memory(&job, 0);
-	threads = run_job(&job, count_threads(&job, values));
+	threads = run_job_to_end(&job, count_threads(&job, values));
 	if (!threads)
 		failed = hm_fail_alloc(err);
 	else if (job.error)
