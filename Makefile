@@ -8,10 +8,10 @@ FEATURES := --features cli
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test bench lint fmt doc setup-build setup-test setup-lint
+.PHONY: help run test bench bench-peers lint fmt doc setup-build setup-test setup-lint
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 run: setup-build ## build the program and allocate 1 GiB of guest memory on node 0
 	cargo build --release $(FEATURES)
@@ -24,7 +24,10 @@ test: setup-test ## everything that proves it: both builds, then the C under two
 	scripts/sanitize undefined
 
 bench: setup-build ## measure
-	cargo bench $(FEATURES)
+	cargo bench $(FEATURES) --bench prealloc
+
+bench-peers: setup-test ## compare with a running QEMU and with bare system calls
+	cargo bench $(FEATURES) --bench peers
 
 lint: setup-lint ## compiler warnings, format, clippy and documentation; all of them errors
 	scripts/lint-c
