@@ -144,15 +144,16 @@ static bool work_on_chunk(struct job *job)
 	return true;
 }
 
+/* Named last, so that what has the name is settled. */
 static void settle_worker(struct job *job)
 {
 	int result = 0;
 
-	hm_thread_name(job->backend->id);
 	if (job->cpus_len)
 		result = hm_os_set_affinity(&job->cpus);
 	if (result < 0)
 		atomic_store(&job->affinity_error, -result);
+	hm_thread_name(job->backend->id);
 }
 
 static void *run_worker(void *data)
