@@ -524,12 +524,6 @@ int hm_thread_create(pthread_t *thread, void *(*run)(void *), void *data);
 /* Names the calling thread hm-<id>, cut to 15 bytes. */
 void hm_thread_name(const char *id);
 
-/* ---- placement.c ---- */
-
-/* Reads the placement of mapped memory, whatever the state. */
-int hm_placement_read(const struct hostmem_backend *backend, struct hostmem_placement *placement,
-		      struct hostmem_error *err);
-
 /* ---- check.c ---- */
 
 /* Whether the whole configuration is possible here; touches nothing. */

@@ -137,8 +137,8 @@ static int fail_read(const struct hostmem_backend *backend, int result, struct h
 		       backend->id, strerror(-result));
 }
 
-int hm_placement_read(const struct hostmem_backend *backend, struct hostmem_placement *placement,
-		      struct hostmem_error *err)
+static int read_placement(const struct hostmem_backend *backend,
+			  struct hostmem_placement *placement, struct hostmem_error *err)
 {
 	int result;
 	uint64_t there;
@@ -170,7 +170,7 @@ int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 	pthread_mutex_lock(change);
 	state = hostmem_backend_get_state(backend);
 	if (state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED)
-		result = hm_placement_read(backend, placement, err);
+		result = read_placement(backend, placement, err);
 	else
 		result = hm_fail_no_memory_yet(backend, state, err);
 	pthread_mutex_unlock(change);
