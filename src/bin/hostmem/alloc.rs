@@ -2,24 +2,18 @@
 //! `hostmem alloc`: make backends, say where their memory is.
 
 use std::ffi::OsString;
-use std::fmt::Write;
 
 use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::Objects;
-use hostmem::Origin;
-use hostmem::Placement;
-use hostmem::PreallocResult;
-use hostmem::Value;
-use indicatif::BinaryBytes;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 use serde_json::json;
-use serde_json::Value as Json;
 
 use crate::object;
+use crate::report::Report;
 use crate::Result;
 
 #[derive(clap::Args)]
@@ -50,16 +44,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
         .into_iter()
         .map(complete)
         .collect::<Result<Vec<_>>>()?;
-    let reports = backends
-        .iter()
-        .map(Report::new)
-        .collect::<Result<Vec<_>>>()?;
+    let reports = backends.iter().map(report).collect::<Result<Vec<_>>>()?;
     Ok(if arguments.json {
         let objects: Vec<_> = reports.iter().map(Report::to_json).collect();
         format!("{:#}\n", json!({ "objects": objects }))
     } else {
         reports.iter().map(Report::to_text).collect()
     })
+}
+
+fn report(backend: &Backend) -> Result<Report> {
+    let claim = backend.claim("hostmem")?;
+    Report::new(backend, claim.memory())
 }
 
 /// Completes a backend behind a progress bar, which shows itself only on a terminal.
@@ -80,131 +76,4 @@ fn complete(builder: Builder) -> Result<Backend> {
         .and_then(|backend| backend.wait_prealloc(None).map(|_| backend));
     bar.finish_and_clear();
     Ok(result?)
-}
-
-/// What is said of one backend.
-struct Report {
-    id: String,
-    kind: String,
-    size: u64,
-    page_size: u64,
-    policy: String,
-    host_nodes: Vec<u32>,
-    placement: Placement,
-    prealloc: Option<PreallocResult>,
-    warnings: Vec<String>,
-}
-
-impl Report {
-    fn new(backend: &Backend) -> Result<Self> {
-        let placement = backend.placement()?;
-        let prealloc = backend.prealloc_result();
-        let claim = backend.claim("hostmem")?;
-        let host_nodes = match backend.get("host-nodes")? {
-            Value::List(nodes) => nodes,
-            _ => Vec::new(),
-        };
-        Ok(Self {
-            id: backend.id().to_owned(),
-            kind: backend.kind().to_owned(),
-            size: claim.memory().len(),
-            page_size: claim.memory().page_size(),
-            policy: backend.get_text("policy")?,
-            host_nodes,
-            warnings: warnings(backend, &placement, prealloc.as_ref())?,
-            placement,
-            prealloc,
-        })
-    }
-
-    fn to_json(&self) -> Json {
-        let nodes: serde_json::Map<_, _> = self
-            .placement
-            .nodes
-            .iter()
-            .map(|(node, bytes)| (node.to_string(), json!(bytes)))
-            .collect();
-        json!({
-            "id": self.id,
-            "kind": self.kind,
-            "size": self.size,
-            "page-size": self.page_size,
-            "policy": self.policy,
-            "host-nodes": self.host_nodes,
-            "kernel-policy": self.placement.policy,
-            "resident": self.placement.resident,
-            "nodes": nodes,
-            "huge": self.placement.huge,
-            "prealloc": self.prealloc.map(|prealloc| json!({
-                "threads": prealloc.threads,
-                "seconds": prealloc.duration.as_secs_f64(),
-                "bytes": prealloc.bytes,
-                "bytes-per-second": bytes_per_second(&prealloc) as u64,
-            })),
-            "warnings": self.warnings,
-        })
-    }
-
-    fn to_text(&self) -> String {
-        let mut text = format!("{} ({})\n", self.id, self.kind);
-        let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "  {name:<10}{value}");
-        };
-        line("size", BinaryBytes(self.size).to_string());
-        line("page size", BinaryBytes(self.page_size).to_string());
-        line("policy", self.placement.policy.clone());
-        line("resident", self.share(self.placement.resident));
-        for (node, &bytes) in &self.placement.nodes {
-            line(&format!("  node {node}"), self.share(bytes));
-        }
-        line("huge", self.share(self.placement.huge));
-        if let Some(prealloc) = &self.prealloc {
-            line("threads", prealloc.threads.to_string());
-            line("seconds", format!("{:.3}", prealloc.duration.as_secs_f64()));
-            let speed = bytes_per_second(prealloc) / f64::from(1 << 30);
-            line("speed", format!("{speed:.1} GiB/s"));
-        }
-        for warning in &self.warnings {
-            line("warning", warning.clone());
-        }
-        text
-    }
-
-    /// Bytes, and how much of the whole they are.
-    fn share(&self, bytes: u64) -> String {
-        let percent = 100.0 * bytes as f64 / self.size as f64;
-        format!("{} ({percent:.0} %)", BinaryBytes(bytes))
-    }
-}
-
-fn bytes_per_second(prealloc: &PreallocResult) -> f64 {
-    prealloc.bytes as f64 / prealloc.duration.as_secs_f64()
-}
-
-/// What was done as asked and yet is not what it looks like.
-fn warnings(
-    backend: &Backend,
-    placement: &Placement,
-    prealloc: Option<&PreallocResult>,
-) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    let merge_asked =
-        backend.get("merge")? == Value::Bool(true) && backend.origin("merge")? != Origin::Default;
-    if merge_asked && !placement.mergeable {
-        warnings.push("merge=on has no effect: the kernel merges private pages only".into());
-    }
-    if backend.kind() == "memory-backend-memfd" && backend.get("share")? == Value::Bool(false) {
-        warnings.push(
-            "share=off takes the memory twice, in the memfd and as private copies of what is \
-             written; memory-backend-ram takes it once"
-                .into(),
-        );
-    }
-    if let Some(error) = prealloc.and_then(|prealloc| prealloc.affinity_error) {
-        let error = std::io::Error::from_raw_os_error(error);
-        warnings.push(format!(
-            "the threads that preallocated were not pinned to the nodes' CPUs: {error}"
-        ));
-    }
-    Ok(warnings)
 }

@@ -4,6 +4,7 @@
 mod alloc;
 mod object;
 mod props;
+mod report;
 
 use std::error::Error;
 use std::io;
