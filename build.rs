@@ -13,6 +13,7 @@ const SOURCES: &[&str] = &[
     "c/discard.c",
     "c/error.c",
     "c/host.c",
+    "c/judge.c",
     "c/kind_fd.c",
     "c/kind_file.c",
     "c/kind_memfd.c",

@@ -49,6 +49,8 @@ extern "C" {
 #define HOSTMEM_NODES_MAX 1024
 /* Size of the kernel's description of a policy with its final NUL. */
 #define HOSTMEM_POLICY_SIZE 256
+/* Size of the reason in a placement with its final NUL. */
+#define HOSTMEM_REASON_SIZE 256
 
 /* What the kernel can do, asked once by hostmem_host_probe(). */
 struct hostmem_host;
@@ -493,7 +495,16 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 
 /* ---- Placement ---- */
 
-/* Where the memory is, as the kernel says now. Bytes. */
+/* Whether memory is where its policy wants it. */
+enum hostmem_satisfied {
+	HOSTMEM_SATISFIED_YES = 1,        /* all that is mapped here is */
+	HOSTMEM_SATISFIED_SPILLED,        /* some of it is not; `outside` says how much */
+	HOSTMEM_SATISFIED_NOT_APPLICABLE, /* the policy, default or local, names no nodes */
+	HOSTMEM_SATISFIED_UNKNOWN, /* shared memory of a file on disk, whose policy the kernel
+				      ignores; interleaved memory that is not all there */
+};
+
+/* Where the memory is, as the kernel says now. Sizes are in bytes. */
 struct hostmem_placement {
 	/* Mapped here, on all nodes. */
 	uint64_t resident;
@@ -501,22 +512,49 @@ struct hostmem_placement {
 	uint64_t huge;
 	/* Swapped out. */
 	uint64_t swapped;
-	/* Neither resident nor swapped. */
+	/*
+	 * In memory but not mapped here: what only others have touched of shared memory
+	 * (mincore(2); of hugetlb memory, and where that is forbidden, the blocks of the file if it
+	 * is mapped whole). 0 where that cannot be told: a part of a hugetlb file, a read-only map.
+	 */
+	uint64_t unmapped;
+	/* None of these. */
 	uint64_t absent;
+	/* Of what is resident, on other nodes than the host nodes, or more than the share of its
+	 * node. 0 where the policy names no nodes. */
+	uint64_t outside;
+	/*
+	 * By the policy that was set. bind: all is on the host nodes; preferred, preferred-many:
+	 * likewise, else spilled; interleave, weighted-interleave: each share is right within one
+	 * cycle, in huge pages where the memory may have some.
+	 */
+	enum hostmem_satisfied satisfied;
+	/* Whether the kernel's policy is not, or not everywhere, the one that was set: shared
+	 * memory's belongs to the object, so whoever maps it can change it; a cpuset can too. */
+	bool policy_changed;
 	/* Whether the kernel lets identical pages be merged here; false for shared and hugetlb
 	 * memory whatever `merge` says (VmFlags, proc(5)). */
 	bool mergeable;
-	/* The policy as /proc/self/numa_maps words it, e.g. "bind:0-1", "prefer (many):0"; "" where
-	 * the kernel has no NUMA. */
+	/* The most mappings, of all processes, that one of the pages has (numa(7)): pages with more
+	 * than one do not move. 0 where none is mapped here. */
+	uint32_t mapmax;
+	/* The policy as /proc/self/numa_maps words it, e.g. "bind:0-1", "prefer (many):0", cut to
+	 * 63 bytes; "" where the kernel has no NUMA. Where it differs, from the one that was set.
+	 */
 	char policy[HOSTMEM_POLICY_SIZE];
+	/* Why `satisfied` is as it is, for people; "" for yes. */
+	char reason[HOSTMEM_REASON_SIZE];
 	/* Mapped here, on each node. */
 	uint64_t nodes[HOSTMEM_NODES_MAX];
+	/* How many pages in turn each node gets of an interleaved memory: 1, or for
+	 * weighted-interleave what the host is set to now; 0 for all others. */
+	uint8_t weights[HOSTMEM_NODES_MAX];
 };
 
 /*
- * Reads /proc/self/smaps and /proc/self/numa_maps (numa(7)), which need no permission; their cost
- * grows with the mappings of the whole process. Errors: STATE (not ready or mapped), IO (they
- * cannot be read).
+ * Reads /proc/self/smaps and /proc/self/numa_maps (numa(7)), which need no permission, and makes no
+ * call that a container forbids; the cost grows with the mappings of the whole process. Errors:
+ * STATE (not ready or mapped), IO (they cannot be read).
  */
 int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 				  struct hostmem_placement *placement, struct hostmem_error *err);

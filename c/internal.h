@@ -12,6 +12,7 @@
  *     kind_*.c                                   make the backing
  *     background.c                               fill it while it is in use
  *     prealloc.c  placement.c                    fill it; see where it is
+ *     judge.c                                    is it where it was asked for
  *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
  *     topology.c  cgroup.c  host.c  objects.c    what there is
  *     thread.c  numa.c  os.c  text.c  error.c    threads, system calls, libnuma, words
@@ -90,6 +91,8 @@ struct hm_file {
 	ino_t inode;
 	/* Bytes; UINT64_MAX where it has no size of its own. */
 	uint64_t size;
+	/* Bytes of it that are allocated. */
+	uint64_t allocated;
 	/* Of a hugetlb file its huge page, of any other the base page. */
 	uint64_t page_size;
 	/* Its contents are in memory and nowhere else (tmpfs, memfd). */
@@ -220,6 +223,8 @@ int hm_topology_get_pool(uint64_t page_size, struct hm_huge_pool *pool);
 void hm_topology_get_node_pool(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
 /* The size of huge pages where none is asked for; 0: this host has none. */
 uint64_t hm_topology_get_default_huge_size(void);
+/* How many pages in turn a node gets of weighted interleaving. */
+uint8_t hm_topology_get_weight(uint64_t node);
 /* Whether shared memory of a file system is made huge where that is advised. */
 bool hm_topology_is_shmem_huge(dev_t device);
 /* Whether a character device is direct access memory. */
@@ -442,6 +447,20 @@ int hm_policy_rebind(const struct hostmem_backend *backend, const struct hm_valu
 		     const struct hm_values *new, struct hostmem_error *err);
 /* Whether the memory may only be on the host nodes. */
 bool hm_policy_is_strict(const struct hm_values *values);
+/* Whether the policy is about nodes. */
+bool hm_policy_takes_nodes(uint64_t policy);
+/* What /proc/self/numa_maps says where the policy is in force. */
+void hm_policy_format(const struct hostmem_backend *backend, const struct hm_values *values,
+		      char *text, size_t size);
+
+/* ---- judge.c ---- */
+
+/* Bytes on other nodes than a policy names; 0 where it names none. */
+uint64_t hm_judge_outside(const struct hm_values *values,
+			  const struct hostmem_placement *placement);
+/* Fills in whether what was counted satisfies the policy. */
+void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_placement *placement);
 
 /* ---- populate.c ---- */
 
@@ -505,6 +524,15 @@ struct hm_range {
 int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *values,
 		    const struct hm_range *range, struct hostmem_prealloc_result *result,
 		    struct hostmem_error *err);
+
+/* ---- placement.c ---- */
+
+/*
+ * Counts what is mapped on each node, and says whether the policy of `values` is the kernel's; what
+ * only smaps tells, and whether the policy is satisfied, is left 0. Returns 0 or -errno.
+ */
+int hm_placement_count(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_placement *placement);
 
 /* ---- background.c ---- */
 

@@ -127,6 +127,7 @@ int hm_os_stat(int fd, struct hm_file *file)
 		.special = status.st_rdev,
 		.inode = status.st_ino,
 		.size = size_of(fd, &status),
+		.allocated = (uint64_t)status.st_blocks * 512,
 		.page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
 								   : hm_os_page_size(),
 		.shmem = file_system.f_type == TMPFS_MAGIC,

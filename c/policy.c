@@ -4,6 +4,7 @@
  * threads or count pages.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "internal.h"
@@ -30,7 +31,7 @@ static bool has_nodes(const struct hm_values *values)
 	return !hm_set_is_empty(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits));
 }
 
-static bool takes_nodes(uint64_t policy)
+bool hm_policy_takes_nodes(uint64_t policy)
 {
 	return policy != HM_POLICY_DEFAULT && policy != HM_POLICY_LOCAL;
 }
@@ -46,6 +47,28 @@ static enum hm_policy kernel_policy(const struct hostmem_backend *backend, uint6
 	if (policy == HM_POLICY_PREFERRED && !backend->host->policy_error[HM_POLICY_PREFERRED_MANY])
 		return HM_POLICY_PREFERRED_MANY;
 	return (enum hm_policy)policy;
+}
+
+void hm_policy_format(const struct hostmem_backend *backend, const struct hm_values *values,
+		      char *text, size_t size)
+{
+	/* As mpol_to_str() of the kernel has them. */
+	static const char *const words[HM_POLICY_COUNT] = {
+		[HM_POLICY_DEFAULT] = "default",
+		[HM_POLICY_PREFERRED] = "prefer",
+		[HM_POLICY_BIND] = "bind",
+		[HM_POLICY_INTERLEAVE] = "interleave",
+		[HM_POLICY_PREFERRED_MANY] = "prefer (many)",
+		[HM_POLICY_WEIGHTED_INTERLEAVE] = "weighted interleave",
+		[HM_POLICY_LOCAL] = "local",
+	};
+	const char *word = words[kernel_policy(backend, values->policy)];
+	char nodes[128] = "";
+
+	if (hm_policy_takes_nodes(values->policy))
+		hm_text_format_set(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits),
+				   nodes, sizeof(nodes));
+	snprintf(text, size, "%s%s%s", word, *nodes ? ":" : "", nodes);
 }
 
 /* Nodes of `wanted` that are missing in `have`, as text; "" when none is. */
@@ -88,11 +111,11 @@ static int check_combination(const struct hostmem_backend *backend, const struct
 {
 	const char *policy = hm_policy_names[values->policy];
 
-	if (takes_nodes(values->policy) && !has_nodes(values))
+	if (hm_policy_takes_nodes(values->policy) && !has_nodes(values))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: policy=%s needs host-nodes, for example host-nodes=0",
 			       backend->id, policy);
-	if (!takes_nodes(values->policy) && has_nodes(values))
+	if (!hm_policy_takes_nodes(values->policy) && has_nodes(values))
 		return hm_fail(
 			err, HOSTMEM_ERROR_VALUE, 0,
 			"%s: host-nodes is set but policy=%s takes no nodes; say policy=bind, "
@@ -199,9 +222,9 @@ static int set_policy(const struct hostmem_backend *backend, const struct hm_val
 		      unsigned int flags)
 {
 	const struct hm_mapping *mapping = &backend->mapping;
-	int result = hm_numa_bind(mapping->address, mapping->size,
-				  kernel_policy(backend, values->policy),
-				  takes_nodes(values->policy) ? &values->host_nodes : NULL, flags);
+	int result = hm_numa_bind(
+		mapping->address, mapping->size, kernel_policy(backend, values->policy),
+		hm_policy_takes_nodes(values->policy) ? &values->host_nodes : NULL, flags);
 
 	if (!result && values->home_node != HM_NODE_NONE)
 		result = hm_os_set_home_node(mapping->address, mapping->size,

@@ -227,6 +227,18 @@ uint64_t hm_topology_get_available(const struct hm_nodes *nodes)
 	return !nodes || covers_all(nodes) ? get_available_anywhere() : get_available_on(nodes);
 }
 
+uint8_t hm_topology_get_weight(uint64_t node)
+{
+	char path[80], text[16];
+	unsigned long weight = 0;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/mempolicy/weighted_interleave/node%ju",
+		 (uintmax_t)node);
+	if (hm_os_read_file(path, text, sizeof(text)) > 0)
+		weight = strtoul(text, NULL, 10);
+	return weight && weight <= UINT8_MAX ? (uint8_t)weight : 1;
+}
+
 /* ---- Huge pages ---- */
 
 #define POOL_DIR "/sys/kernel/mm/hugepages/"

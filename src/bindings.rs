@@ -4,6 +4,7 @@ pub const HOSTMEM_ID_MAX: u32 = 128;
 pub const HOSTMEM_MESSAGE_SIZE: u32 = 1024;
 pub const HOSTMEM_NODES_MAX: u32 = 1024;
 pub const HOSTMEM_POLICY_SIZE: u32 = 256;
+pub const HOSTMEM_REASON_SIZE: u32 = 256;
 pub const HOSTMEM_METHODS_ALL: u32 = 15;
 #[repr(C)]
 #[derive(Debug)]
@@ -558,20 +559,36 @@ unsafe extern "C" {
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }
+impl hostmem_satisfied {
+    pub const HOSTMEM_SATISFIED_YES: hostmem_satisfied = hostmem_satisfied(1);
+    pub const HOSTMEM_SATISFIED_SPILLED: hostmem_satisfied = hostmem_satisfied(2);
+    pub const HOSTMEM_SATISFIED_NOT_APPLICABLE: hostmem_satisfied = hostmem_satisfied(3);
+    pub const HOSTMEM_SATISFIED_UNKNOWN: hostmem_satisfied = hostmem_satisfied(4);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct hostmem_satisfied(pub ::core::ffi::c_uint);
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct hostmem_placement {
     pub resident: u64,
     pub huge: u64,
     pub swapped: u64,
+    pub unmapped: u64,
     pub absent: u64,
+    pub outside: u64,
+    pub satisfied: hostmem_satisfied,
+    pub policy_changed: bool,
     pub mergeable: bool,
+    pub mapmax: u32,
     pub policy: [::core::ffi::c_char; 256usize],
+    pub reason: [::core::ffi::c_char; 256usize],
     pub nodes: [u64; 1024usize],
+    pub weights: [u8; 1024usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of hostmem_placement"][::core::mem::size_of::<hostmem_placement>() - 8488usize];
+    ["Size of hostmem_placement"][::core::mem::size_of::<hostmem_placement>() - 9792usize];
     ["Alignment of hostmem_placement"][::core::mem::align_of::<hostmem_placement>() - 8usize];
     ["Offset of field: hostmem_placement::resident"]
         [::core::mem::offset_of!(hostmem_placement, resident) - 0usize];
@@ -579,14 +596,28 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_placement, huge) - 8usize];
     ["Offset of field: hostmem_placement::swapped"]
         [::core::mem::offset_of!(hostmem_placement, swapped) - 16usize];
+    ["Offset of field: hostmem_placement::unmapped"]
+        [::core::mem::offset_of!(hostmem_placement, unmapped) - 24usize];
     ["Offset of field: hostmem_placement::absent"]
-        [::core::mem::offset_of!(hostmem_placement, absent) - 24usize];
+        [::core::mem::offset_of!(hostmem_placement, absent) - 32usize];
+    ["Offset of field: hostmem_placement::outside"]
+        [::core::mem::offset_of!(hostmem_placement, outside) - 40usize];
+    ["Offset of field: hostmem_placement::satisfied"]
+        [::core::mem::offset_of!(hostmem_placement, satisfied) - 48usize];
+    ["Offset of field: hostmem_placement::policy_changed"]
+        [::core::mem::offset_of!(hostmem_placement, policy_changed) - 52usize];
     ["Offset of field: hostmem_placement::mergeable"]
-        [::core::mem::offset_of!(hostmem_placement, mergeable) - 32usize];
+        [::core::mem::offset_of!(hostmem_placement, mergeable) - 53usize];
+    ["Offset of field: hostmem_placement::mapmax"]
+        [::core::mem::offset_of!(hostmem_placement, mapmax) - 56usize];
     ["Offset of field: hostmem_placement::policy"]
-        [::core::mem::offset_of!(hostmem_placement, policy) - 33usize];
+        [::core::mem::offset_of!(hostmem_placement, policy) - 60usize];
+    ["Offset of field: hostmem_placement::reason"]
+        [::core::mem::offset_of!(hostmem_placement, reason) - 316usize];
     ["Offset of field: hostmem_placement::nodes"]
-        [::core::mem::offset_of!(hostmem_placement, nodes) - 296usize];
+        [::core::mem::offset_of!(hostmem_placement, nodes) - 576usize];
+    ["Offset of field: hostmem_placement::weights"]
+        [::core::mem::offset_of!(hostmem_placement, weights) - 8768usize];
 };
 unsafe extern "C" {
     pub fn hostmem_backend_get_placement(

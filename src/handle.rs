@@ -540,10 +540,17 @@ impl<'a> BackendView<'a> {
             resident: 0,
             huge: 0,
             swapped: 0,
+            unmapped: 0,
             absent: 0,
+            outside: 0,
+            satisfied: sys::hostmem_satisfied(0),
+            policy_changed: false,
             mergeable: false,
+            mapmax: 0,
             policy: [0; sys::HOSTMEM_POLICY_SIZE as usize],
+            reason: [0; sys::HOSTMEM_REASON_SIZE as usize],
             nodes: [0; sys::HOSTMEM_NODES_MAX as usize],
+            weights: [0; sys::HOSTMEM_NODES_MAX as usize],
         });
         check(|err| {
             // SAFETY: the backend lives for 'a; the record outlives the call.

@@ -92,6 +92,7 @@ pub use crate::objects::Defaults;
 pub use crate::objects::KindInfo;
 pub use crate::objects::Objects;
 pub use crate::placement::Placement;
+pub use crate::placement::Satisfied;
 pub use crate::prealloc::PreallocResult;
 pub use crate::prealloc::Progress;
 pub use crate::property::properties;

@@ -4,19 +4,28 @@
 mod common;
 
 use std::fs;
-use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use common::access;
+use common::access::descriptor;
 use common::bindable_node;
+use common::host::HugePages;
+use common::host::HUGE;
+use common::in_child;
+use common::in_forked_child;
 use common::kernel;
 use common::page_size;
 use common::ram;
+use common::refusing;
 use common::skip;
 use common::smaps;
+use common::Refusal;
 use hostmem::Backend;
 use hostmem::Claim;
 use hostmem::Placement;
+use hostmem::Satisfied;
 
 /// Small pages only, so that what is touched is what is there.
 fn small_pages(size: u64, options: &str) -> Backend {
@@ -36,7 +45,7 @@ fn touch(claim: &Claim, offset: u64) {
 fn placement(backend: &Backend, size: u64) -> Placement {
     let placement = backend.placement().unwrap();
     assert_eq!(
-        placement.absent + placement.resident + placement.swapped,
+        placement.absent + placement.unmapped + placement.resident + placement.swapped,
         size,
         "{placement:?}"
     );
@@ -116,22 +125,79 @@ fn what_is_given_back_is_no_longer_counted() {
     assert_eq!(placement(&backend, size).resident, 13 * page);
 }
 
-/// Resident is what is mapped here, as far as a peer's writes are concerned.
+/// A peer that has written the first half of shared memory, and what is said of it.
+fn half_written_by_a_peer(backend: &Backend, size: u64) -> Placement {
+    let claim = backend.claim("vm0").unwrap();
+    let peer = descriptor(&claim);
+    let page = claim.memory().page_size();
+    if page == page_size() {
+        peer.write_all_at(&vec![7; size as usize / 2], 0).unwrap();
+    } else {
+        // A file of huge pages cannot be written to, so the peer maps it.
+        let backend = access::new("fd", &format!("fd={},size={size}", peer.as_raw_fd()));
+        let backend = backend.complete().unwrap();
+        access::fill(&backend.claim("peer").unwrap(), 0, size / 2, 7);
+    }
+    placement(backend, size)
+}
+
 #[test]
-fn shared_memory_that_only_a_peer_has_touched_is_absent() {
+fn shared_memory_that_only_a_peer_has_touched_is_not_mapped_here() {
     let page = page_size();
     let size = 16 * page;
     let backend = small_pages(size, "share=on");
+    let seen = half_written_by_a_peer(&backend, size);
+    assert_eq!((seen.resident, seen.mapmax), (0, 0));
+    assert_eq!((seen.unmapped, seen.absent), (8 * page, 8 * page));
     let claim = backend.claim("vm0").unwrap();
-    let fd = claim.memory().fd().unwrap().try_clone_to_owned().unwrap();
-    let peer = File::from(fd);
-    peer.write_all_at(&vec![7; 8 * page as usize], 0).unwrap();
-    assert_eq!(placement(&backend, size).resident, 0);
-    touch(&claim, 3 * page);
-    assert!(placement(&backend, size).resident >= page);
+    touch(&claim, 15 * page);
+    let seen = placement(&backend, size);
+    assert_eq!((seen.resident, seen.mapmax), (page, 1));
+    assert_eq!((seen.unmapped, seen.absent), (8 * page, 7 * page));
+    touch(&claim, 0);
     let mut byte = [0];
-    peer.read_exact_at(&mut byte, 3 * page).unwrap();
+    let peer = descriptor(&claim);
+    peer.read_exact_at(&mut byte, 0).unwrap();
     assert_eq!(byte, [1]);
+    // Nobody else can have private memory.
+    let private = small_pages(size, "");
+    touch(&private.claim("vm0").unwrap(), 0);
+    let seen = placement(&private, size);
+    assert_eq!((seen.resident, seen.unmapped), (page, 0));
+}
+
+#[test]
+fn the_files_blocks_tell_where_the_kernel_may_not_be_asked() {
+    let page = page_size();
+    let size = 16 * page;
+    let backend = small_pages(size, "share=on");
+    refusing(&[Refusal::new(libc::SYS_mincore, libc::EPERM)], || {
+        let seen = half_written_by_a_peer(&backend, size);
+        assert_eq!((seen.unmapped, seen.absent), (8 * page, 8 * page));
+        // Of a part of a file that is not known.
+        let claim = backend.claim("vm0").unwrap();
+        let fd = descriptor(&claim);
+        let part = format!("fd={},size={}", fd.as_raw_fd(), size / 2);
+        let part = access::new("fd", &part).complete().unwrap();
+        let seen = placement(&part, size / 2);
+        assert_eq!((seen.unmapped, seen.absent), (0, size / 2));
+    });
+}
+
+#[test]
+fn huge_pages_that_only_a_peer_has_touched_are_not_mapped_here() {
+    let Some(_pool) = HugePages::have(4) else {
+        return;
+    };
+    let size = 4 * HUGE;
+    let backend = access::new("memfd", &format!("size={size},hugetlb=on,hugetlbsize=2M"));
+    let backend = backend.complete().unwrap();
+    let seen = half_written_by_a_peer(&backend, size);
+    assert_eq!((seen.unmapped, seen.absent), (2 * HUGE, 2 * HUGE));
+    touch(&backend.claim("vm0").unwrap(), 3 * HUGE);
+    let seen = placement(&backend, size);
+    assert_eq!((seen.resident, seen.huge), (HUGE, HUGE));
+    assert_eq!((seen.unmapped, seen.absent), (2 * HUGE, HUGE));
 }
 
 #[test]
@@ -296,4 +362,186 @@ fn bound_memory_is_on_its_node() {
             [(node, 1 << 20)]
         );
     }
+}
+
+/// On one node there is nowhere to spill to; tests/numa.rs sees that on several.
+#[test]
+fn satisfied_is_said_by_policy_and_memory() {
+    let Some(node) = bindable_node().filter(|_| kernel() >= (6, 9)) else {
+        return skip("every policy needs Linux 6.9");
+    };
+    let disk = tempfile::tempdir_in("/var/tmp").unwrap();
+    let file = format!("mem-path={},align=2M", disk.path().display());
+    let some = "host-nodes=";
+    for (kind, options, satisfied, reason) in [
+        (
+            "ram",
+            "policy=default",
+            Satisfied::NotApplicable,
+            "policy=default",
+        ),
+        (
+            "ram",
+            "policy=local",
+            Satisfied::NotApplicable,
+            "policy=local",
+        ),
+        ("ram", "policy=bind", Satisfied::Yes, ""),
+        ("ram", "policy=bind,share=on", Satisfied::Yes, ""),
+        ("ram", "policy=bind,prealloc=off", Satisfied::Yes, ""),
+        ("ram", "policy=preferred", Satisfied::Yes, ""),
+        ("ram", "policy=preferred-many", Satisfied::Yes, ""),
+        ("ram", "policy=interleave", Satisfied::Yes, ""),
+        (
+            "ram",
+            "policy=interleave,prealloc=off",
+            Satisfied::Unknown,
+            "all of the memory",
+        ),
+        ("memfd", "policy=weighted-interleave", Satisfied::Yes, ""),
+        (
+            "file",
+            "policy=bind,share=on",
+            Satisfied::Unknown,
+            "on disk",
+        ),
+        ("file", "policy=bind,share=off", Satisfied::Yes, ""),
+        (
+            "file",
+            "policy=local,share=on",
+            Satisfied::NotApplicable,
+            "policy=local",
+        ),
+    ] {
+        let takes_nodes = !options.contains("default") && !options.contains("local");
+        let mut all = format!("size=4M,{options}");
+        if takes_nodes {
+            all += &format!(",{some}{node}");
+        }
+        if !options.contains("prealloc") {
+            all += ",prealloc=on";
+        }
+        if kind == "file" {
+            all += &format!(",{file}");
+        }
+        let seen = access::new(kind, &all)
+            .complete()
+            .unwrap()
+            .placement()
+            .unwrap();
+        assert_eq!(seen.satisfied, satisfied, "{kind} {all}: {seen:?}");
+        assert_eq!(seen.reason.is_empty(), reason.is_empty(), "{seen:?}");
+        assert!(seen.reason.contains(reason), "{seen:?}");
+        assert_eq!((seen.outside, seen.policy_changed), (0, false), "{all}");
+        let weighs = options.contains("interleave");
+        assert_eq!(seen.weights.contains_key(&node), weighs, "{all}: {seen:?}");
+    }
+}
+
+/// The policy of shared memory is the object's.
+#[test]
+fn a_policy_that_a_peer_changed_is_told() {
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let size = 16 * page_size();
+    for (options, set, changed) in [
+        (format!("policy=bind,host-nodes={node}"), "bind", "prefer"),
+        ("policy=default".to_owned(), "default", "prefer"),
+    ] {
+        let backend = small_pages(size, &format!("share=on,{options}"));
+        let seen = placement(&backend, size);
+        assert!(
+            seen.policy.starts_with(set) && !seen.policy_changed,
+            "{seen:?}"
+        );
+        let claim = backend.claim("vm0").unwrap();
+        let fd = descriptor(&claim);
+        // In its second half only: there is more than one policy then.
+        let peer = format!(
+            "fd={},offset={},size={}",
+            fd.as_raw_fd(),
+            size / 2,
+            size / 2
+        );
+        let peer = format!("{peer},policy=preferred,host-nodes={node}");
+        let _peer = access::new("fd", &peer).complete().unwrap();
+        // It shows where a mapping begins there.
+        let middle = claim.memory().as_ptr().wrapping_add(size as usize / 2);
+        // SAFETY: inside the memory, which nobody else uses.
+        let result = unsafe { libc::syscall(libc::SYS_mlock, middle, size / 2) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        let seen = placement(&backend, size);
+        assert!(seen.policy_changed, "{options}: {seen:?}");
+        assert!(seen.policy.starts_with(changed), "{options}: {seen:?}");
+    }
+}
+
+/// Memory without a policy has that of the process, which is not one that somebody changed.
+#[test]
+fn the_processs_own_policy_changes_nothing() {
+    const TEST: &str = "the_processs_own_policy_changes_nothing";
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    // The kernel lists the first thread's.
+    in_child(TEST, || {
+        in_forked_child(|| {
+            let mask = 1u64 << node;
+            const MPOL_BIND: libc::c_int = 2;
+            // SAFETY: reads the mask.
+            let set = unsafe {
+                libc::syscall(
+                    libc::SYS_set_mempolicy,
+                    MPOL_BIND,
+                    &mask,
+                    64 as libc::c_long,
+                )
+            };
+            let backend = small_pages(1 << 20, "");
+            let seen = placement(&backend, 1 << 20);
+            set == 0 && seen.policy == format!("bind:{node}") && !seen.policy_changed
+        });
+    });
+}
+
+/// A VMM's filter forbids most of what asks the kernel about memory.
+#[test]
+fn nothing_but_proc_is_asked() {
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let options = format!("policy=bind,host-nodes={node}");
+    let calls = [
+        libc::SYS_move_pages,
+        libc::SYS_get_mempolicy,
+        libc::SYS_mbind,
+        libc::SYS_set_mempolicy,
+        libc::SYS_mincore,
+        libc::SYS_madvise,
+    ];
+    for share in ["off", "on"] {
+        let backend = small_pages(1 << 20, &format!("share={share},prealloc=on,{options}"));
+        let expected = placement(&backend, 1 << 20);
+        let refusals = calls.map(|call| Refusal::new(call, libc::EPERM));
+        let seen = refusing(&refusals, || placement(&backend, 1 << 20));
+        assert_eq!(seen, expected);
+        assert_eq!(seen.satisfied, Satisfied::Yes);
+    }
+}
+
+#[test]
+fn mapmax_tells_of_other_mappings() {
+    if !Path::new("/proc/self/numa_maps").exists() {
+        return skip("this kernel has no NUMA");
+    }
+    let size = 16 * page_size();
+    let backend = small_pages(size, "share=on,prealloc=on");
+    assert_eq!(placement(&backend, size).mapmax, 1);
+    let fd = descriptor(&backend.claim("vm0").unwrap());
+    let peer = format!("fd={},size={size}", fd.as_raw_fd());
+    let peer = access::new("fd", &peer).complete().unwrap();
+    assert_eq!(placement(&backend, size).mapmax, 1);
+    touch(&peer.claim("peer").unwrap(), 0);
+    assert_eq!(placement(&backend, size).mapmax, 2);
 }
