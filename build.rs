@@ -30,6 +30,7 @@ const SOURCES: &[&str] = &[
     "c/populate_touch.c",
     "c/prealloc.c",
     "c/props.c",
+    "c/rebind.c",
     "c/text.c",
     "c/thread.c",
     "c/topology.c",

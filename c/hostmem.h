@@ -493,6 +493,54 @@ int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, ui
 int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			     struct hostmem_error *err);
 
+/* ---- Rebinding ---- */
+
+enum hostmem_rebind_flag {
+	/* Move pages that other mappings or processes use too (MPOL_MF_MOVE_ALL, mbind(2)); needs
+	 * CAP_SYS_NICE. */
+	HOSTMEM_REBIND_MOVE_ALL = 1,
+};
+
+/* The likely cause why pages stayed where they were. */
+enum hostmem_stay {
+	HOSTMEM_STAY_NONE,   /* all are on the host nodes */
+	HOSTMEM_STAY_SHARED, /* another mapping or process uses them too */
+	HOSTMEM_STAY_PINNED, /* none of the others: a device or the kernel holds them */
+	HOSTMEM_STAY_FULL,   /* the host nodes have no room for them */
+};
+
+/* What rebinding did with the pages that were mapped here, counted from the kernel. Bytes; exact as
+ * long as nobody touches new memory meanwhile. */
+struct hostmem_rebind_result {
+	/* On another node than before. */
+	uint64_t moved;
+	/* Still on a node that is none of the host nodes; 0 for a policy without nodes. */
+	uint64_t not_moved;
+	enum hostmem_stay cause;
+};
+
+/*
+ * Changes policy, host nodes and home node of a ready or mapped backend in one step, and moves its
+ * pages there while it is used. policy: a name, as in an option string. home_node: UINT64_MAX for
+ * none. flags: a mask of enum hostmem_rebind_flag. A change of one of the three properties does the
+ * same without flags.
+ *
+ * What comes from the new nodes is fixed at once. Pages that are on any of them stay; the others
+ * move, but for those in the result. With policy bind it is refused beforehand where the new nodes
+ * have less memory available than would have to move. On failure the old policy is back, and pages
+ * that had moved go back to its nodes as far as they can.
+ *
+ * On Linux 6.12 transparent huge pages that nobody has written yet may be given up instead of moved
+ * when the new nodes are short: they read as zero, and are absent until they are populated again.
+ *
+ * Errors: STATE (not ready or mapped), VALUE (policy, nodes, their combination, flags), BUSY (a
+ * preallocation is running), UNSUPPORTED (as completing; MOVE_ALL without CAP_SYS_NICE), NO_MEMORY
+ * (the new nodes are short), IO (EIO: pages could not be moved, the message says how many and why).
+ */
+int hostmem_backend_rebind(struct hostmem_backend *backend, struct hostmem_rebind_result *result,
+			   const char *policy, const uint32_t *host_nodes, size_t host_nodes_len,
+			   uint64_t home_node, uint32_t flags, struct hostmem_error *err);
+
 /* ---- Placement ---- */
 
 /* Whether memory is where its policy wants it. */

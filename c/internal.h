@@ -10,7 +10,7 @@
  *     complete.c                                 the steps from configuration to memory
  *     check.c                                    is this configuration possible
  *     kind_*.c                                   make the backing
- *     background.c                               fill it while it is in use
+ *     background.c  rebind.c                     fill it, or move it, while it is in use
  *     prealloc.c  placement.c                    fill it; see where it is
  *     judge.c                                    is it where it was asked for
  *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
@@ -161,9 +161,13 @@ enum hm_policy {
 	HM_POLICY_COUNT,
 };
 
-/* Fail when pages cannot be where the policy wants them; move those that can. */
-#define HM_NUMA_STRICT 1u
-#define HM_NUMA_MOVE   2u
+/*
+ * Fail when pages cannot be where the policy wants them; move those that can; and those that others
+ * use too.
+ */
+#define HM_NUMA_STRICT   1u
+#define HM_NUMA_MOVE     2u
+#define HM_NUMA_MOVE_ALL 4u
 
 bool hm_numa_is_built(void);
 /* nodes may be NULL. */
@@ -442,9 +446,12 @@ int hm_policy_check(const struct hostmem_backend *backend, const struct hm_value
 /* Binds fresh memory. Makes no system call for the default policy. */
 int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values *values,
 		   struct hostmem_error *err);
-/* Binds memory in use from old to new and moves its pages; on failure the old policy is back. */
-int hm_policy_rebind(const struct hostmem_backend *backend, const struct hm_values *old,
-		     const struct hm_values *new, struct hostmem_error *err);
+/* Sets policy and home node; flags: HM_NUMA_*. Returns 0 or -errno of *call. */
+int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values *values,
+		  unsigned int flags, const char **call);
+/* Puts what hm_policy_set() returned into words. */
+int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values *values,
+		   const char *call, int result, struct hostmem_error *err);
 /* Whether the memory may only be on the host nodes. */
 bool hm_policy_is_strict(const struct hm_values *values);
 /* Whether the policy is about nodes. */
@@ -533,6 +540,18 @@ int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *val
  */
 int hm_placement_count(const struct hostmem_backend *backend, const struct hm_values *values,
 		       struct hostmem_placement *placement);
+/* Puts what hm_placement_count() returned into words. */
+int hm_placement_fail(const struct hostmem_backend *backend, int result, struct hostmem_error *err);
+
+/* ---- rebind.c ---- */
+
+/*
+ * Makes policy, host nodes and home node be those of `new` and moves the pages of memory in use; on
+ * failure the old ones are back. flags: enum hostmem_rebind_flag.
+ */
+int hm_rebind(const struct hostmem_backend *backend, const struct hm_values *old,
+	      const struct hm_values *new, uint32_t flags, struct hostmem_rebind_result *rebound,
+	      struct hostmem_error *err);
 
 /* ---- background.c ---- */
 
@@ -609,6 +628,10 @@ int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
 /* Populates a range of ready memory; called with `change`, which it gives up meanwhile. */
 int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *values,
 		     const struct hm_range *range, struct hostmem_error *err);
+/* Rebinds a ready backend from `old` to `new`. Called with `change`. */
+int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
+		   const struct hm_values *new, uint32_t flags,
+		   struct hostmem_rebind_result *rebound, struct hostmem_error *err);
 /* Makes a ready backend be as `new` says where that differs from `old`. Called with `change`. */
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 		  const struct hm_values *old, const struct hm_values *new,

@@ -80,14 +80,15 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 	return hm_live_populate(backend, new, &all, err);
 }
 
-static int change_policy(struct hostmem_backend *backend, const struct hm_values *old,
-			 const struct hm_values *new, struct hostmem_error *err)
+int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
+		   const struct hm_values *new, uint32_t flags,
+		   struct hostmem_rebind_result *rebound, struct hostmem_error *err)
 {
+	if (hm_live_check_process(backend, "policy", err))
+		return -1;
 	if (hm_live_is_populating(backend))
 		return hm_live_fail_busy(backend, "policy", err);
-	if (!backend->mapping.size)
-		return hm_policy_check(backend, new, err);
-	return hm_policy_rebind(backend, old, new, err);
+	return hm_rebind(backend, old, new, flags, rebound, err);
 }
 
 static int change_lock(struct hostmem_backend *backend, const struct hm_values *old,
@@ -113,6 +114,8 @@ int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 		  const struct hm_values *old, const struct hm_values *new,
 		  struct hostmem_error *err)
 {
+	struct hostmem_rebind_result rebound;
+
 	if (hm_live_check_process(backend, hostmem_property_get(property)->name, err))
 		return -1;
 	switch (property) {
@@ -121,7 +124,7 @@ int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 	case HM_PROPERTY_HOME_NODE:
 	case HM_PROPERTY_HOST_NODES:
 	case HM_PROPERTY_POLICY:
-		return change_policy(backend, old, new, err);
+		return hm_live_rebind(backend, old, new, 0, &rebound, err);
 	default:
 		break;
 	}

@@ -37,6 +37,7 @@ _Static_assert((int)MODE_WEIGHTED_INTERLEAVE == MPOL_WEIGHTED_INTERLEAVE, "weigh
 #endif
 _Static_assert(HM_NUMA_STRICT == MPOL_MF_STRICT, "strict");
 _Static_assert(HM_NUMA_MOVE == MPOL_MF_MOVE, "move");
+_Static_assert(HM_NUMA_MOVE_ALL == MPOL_MF_MOVE_ALL, "move all");
 
 static const int modes[HM_POLICY_COUNT] = {
 	[HM_POLICY_DEFAULT] = MODE_DEFAULT,

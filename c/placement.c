@@ -216,7 +216,7 @@ static void read_rest(const struct hostmem_backend *backend, struct hostmem_plac
 	placement->absent = rest - placement->unmapped;
 }
 
-static int fail_read(const struct hostmem_backend *backend, int result, struct hostmem_error *err)
+int hm_placement_fail(const struct hostmem_backend *backend, int result, struct hostmem_error *err)
 {
 	return hm_fail(err, HOSTMEM_ERROR_IO, -result,
 		       "%s: placement: /proc/self/smaps and numa_maps cannot be read: %s",
@@ -247,7 +247,7 @@ static int read_placement(const struct hostmem_backend *backend, const struct hm
 	if (!result && backend->mapping.size)
 		result = read_lines(&reading, "/proc/self/smaps", read_smaps_line);
 	if (result)
-		return fail_read(backend, result, err);
+		return hm_placement_fail(backend, result, err);
 	read_rest(backend, placement);
 	hm_judge_placement(backend, values, placement);
 	return 0;

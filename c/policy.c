@@ -196,67 +196,62 @@ int hm_policy_check(const struct hostmem_backend *backend, const struct hm_value
 	return check_home_node(backend, values, err);
 }
 
-static int fail_bind(const struct hostmem_backend *backend, const struct hm_values *values,
-		     int result, struct hostmem_error *err)
+static const char *hint_of(int result)
 {
-	const char *why = "";
+	switch (result) {
+	case -EPERM:
+		return "; it is forbidden in this process (a container's seccomp profile?): allow "
+		       "it, or use policy=default";
+	case -EINVAL:
+		return "; are all host-nodes still there and allowed?";
+	case -EIO:
+		return "; some pages could not be moved (pinned, shared, or the nodes are full)";
+	default:
+		return "";
+	}
+}
+
+int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values *values,
+		   const char *call, int result, struct hostmem_error *err)
+{
+	enum hostmem_error_kind kind =
+		result == -EPERM ? HOSTMEM_ERROR_UNSUPPORTED : hm_error_kind_of(-result);
 	char nodes[128];
 
 	hm_text_format_set(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits), nodes,
 			   sizeof(nodes));
-	if (result == -EPERM)
-		why = "; mbind is forbidden in this process (a container's seccomp profile?): "
-		      "allow it, or use policy=default";
-	else if (result == -EINVAL)
-		why = "; are all host-nodes still there and allowed?";
-	else if (result == -EIO)
-		why = "; some pages could not be moved (pinned, shared, or the nodes are full)";
-	return hm_fail(err,
-		       result == -EPERM ? HOSTMEM_ERROR_UNSUPPORTED : hm_error_kind_of(-result),
-		       -result, "%s: policy=%s,host-nodes=%s: mbind failed: %s%s", backend->id,
-		       hm_policy_names[values->policy], nodes, strerror(-result), why);
+	return hm_fail(err, kind, -result, "%s: policy=%s,host-nodes=%s: %s failed: %s%s",
+		       backend->id, hm_policy_names[values->policy], nodes, call, strerror(-result),
+		       hint_of(result));
 }
 
 /* mbind forgets the home node, so it is set again after each. */
-static int set_policy(const struct hostmem_backend *backend, const struct hm_values *values,
-		      unsigned int flags)
+int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values *values,
+		  unsigned int flags, const char **call)
 {
 	const struct hm_mapping *mapping = &backend->mapping;
-	int result = hm_numa_bind(
-		mapping->address, mapping->size, kernel_policy(backend, values->policy),
-		hm_policy_takes_nodes(values->policy) ? &values->host_nodes : NULL, flags);
+	const struct hm_nodes *nodes = &values->host_nodes;
+	int result;
 
-	if (!result && values->home_node != HM_NODE_NONE)
-		result = hm_os_set_home_node(mapping->address, mapping->size,
-					     (unsigned int)values->home_node);
-	return result;
+	*call = "mbind";
+	result = hm_numa_bind(mapping->address, mapping->size,
+			      kernel_policy(backend, values->policy),
+			      hm_policy_takes_nodes(values->policy) ? nodes : NULL, flags);
+	if (result || values->home_node == HM_NODE_NONE)
+		return result;
+	*call = "set_mempolicy_home_node";
+	return hm_os_set_home_node(mapping->address, mapping->size,
+				   (unsigned int)values->home_node);
 }
 
 int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values *values,
 		   struct hostmem_error *err)
 {
+	const char *call;
 	int result;
 
 	if (values->policy == HM_POLICY_DEFAULT)
 		return 0;
-	result = set_policy(backend, values, HM_NUMA_STRICT | HM_NUMA_MOVE);
-	return result ? fail_bind(backend, values, result, err) : 0;
-}
-
-int hm_policy_rebind(const struct hostmem_backend *backend, const struct hm_values *old,
-		     const struct hm_values *new, struct hostmem_error *err)
-{
-	int result;
-
-	if (hm_policy_check(backend, new, err))
-		return -1;
-	/* Containers that block mbind must work as long as nothing but the default is wanted. */
-	if (old->policy == HM_POLICY_DEFAULT && new->policy == HM_POLICY_DEFAULT)
-		return 0;
-	result = set_policy(backend, new, HM_NUMA_STRICT | HM_NUMA_MOVE);
-	if (!result)
-		return 0;
-	/* With MOVE the kernel replaces the policy before it finds that pages cannot be moved. */
-	set_policy(backend, old, 0);
-	return fail_bind(backend, new, result, err);
+	result = hm_policy_set(backend, values, HM_NUMA_STRICT | HM_NUMA_MOVE, &call);
+	return result ? hm_policy_fail(backend, values, call, result, err) : 0;
 }

@@ -555,6 +555,16 @@ static bool is_number(const struct row *row)
 	}
 }
 
+/* A number, which for a node or a descriptor may stand for none. */
+static int put_number_or_none(const struct hostmem_backend *backend, const struct row *row,
+			      uint64_t number, struct hm_values *values, struct hostmem_error *err)
+{
+	if (!can_be_none(row) || number != row->initial)
+		return put_number(backend, row, number, values, err);
+	*(uint64_t *)field_of(values, row) = number;
+	return 0;
+}
+
 int hostmem_backend_set_number(struct hostmem_backend *backend, const char *property,
 			       uint64_t value, struct hostmem_error *err)
 {
@@ -565,11 +575,26 @@ int hostmem_backend_set_number(struct hostmem_backend *backend, const char *prop
 		return -1;
 	if (!is_number(row))
 		return fail_type(backend, row, "a number", err);
-	if (can_be_none(row) && value == row->initial)
-		*(uint64_t *)field_of(&values, row) = value;
-	else if (put_number(backend, row, value, &values, err))
+	if (put_number_or_none(backend, row, value, &values, err))
 		return -1;
 	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
+}
+
+static int put_list(const struct hostmem_backend *backend, const struct row *row,
+		    const uint32_t *list, size_t list_len, struct hm_values *values,
+		    struct hostmem_error *err)
+{
+	struct hm_nodes *nodes = field_of(values, row);
+
+	*nodes = (struct hm_nodes){ 0 };
+	for (size_t i = 0; i < list_len; i++) {
+		if (list[i] >= HOSTMEM_NODES_MAX)
+			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+				       "%s: %s: node %u: expected node ids below %d", backend->id,
+				       row->public.name, list[i], HOSTMEM_NODES_MAX);
+		hm_set_add(nodes->bits, list[i]);
+	}
+	return 0;
 }
 
 int hostmem_backend_set_list(struct hostmem_backend *backend, const char *property,
@@ -577,22 +602,70 @@ int hostmem_backend_set_list(struct hostmem_backend *backend, const char *proper
 {
 	const struct row *row = find(backend, property, err);
 	struct hm_values values;
-	struct hm_nodes *nodes;
 
 	if (!row)
 		return -1;
 	if (row->public.type != HOSTMEM_TYPE_NODES)
 		return fail_type(backend, row, "a list", err);
-	nodes = field_of(&values, row);
-	*nodes = (struct hm_nodes){ 0 };
-	for (size_t i = 0; i < list_len; i++) {
-		if (list[i] >= HOSTMEM_NODES_MAX)
-			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-				       "%s: %s: node %u: expected node ids below %d", backend->id,
-				       property, list[i], HOSTMEM_NODES_MAX);
-		hm_set_add(nodes->bits, list[i]);
-	}
+	if (put_list(backend, row, list, list_len, &values, err))
+		return -1;
 	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
+}
+
+/* ---- Setting what belongs together ---- */
+
+static const struct row *const binding[] = {
+	&rows[HM_PROPERTY_POLICY],
+	&rows[HM_PROPERTY_HOST_NODES],
+	&rows[HM_PROPERTY_HOME_NODE],
+};
+
+/* As store(), for the three at once; called with `change` held. */
+static int store_binding(struct hostmem_backend *backend, const struct hm_values *from,
+			 uint32_t flags, struct hostmem_rebind_result *rebound,
+			 struct hostmem_error *err)
+{
+	enum hostmem_state state = hostmem_backend_get_state(backend);
+	struct hm_values old, new;
+
+	if (state != HOSTMEM_STATE_READY && state != HOSTMEM_STATE_MAPPED)
+		return hm_fail_no_memory_yet(backend, state, err);
+	hm_backend_snapshot(backend, &old);
+	new = old;
+	new.policy = from->policy;
+	new.host_nodes = from->host_nodes;
+	new.home_node = from->home_node;
+	if (hm_live_rebind(backend, &old, &new, flags, rebound, err))
+		return -1;
+	pthread_mutex_lock(&backend->lock);
+	for (size_t i = 0; i < HM_ARRAY_LEN(binding); i++)
+		store_locked(backend, binding[i], &new, HOSTMEM_ORIGIN_USER);
+	pthread_mutex_unlock(&backend->lock);
+	return 0;
+}
+
+int hostmem_backend_rebind(struct hostmem_backend *backend, struct hostmem_rebind_result *result,
+			   const char *policy, const uint32_t *host_nodes, size_t host_nodes_len,
+			   uint64_t home_node, uint32_t flags, struct hostmem_error *err)
+{
+	struct hostmem_rebind_result rebound;
+	struct hm_values values;
+	int failed;
+
+	if (parse(backend, binding[0], policy, &values, err) ||
+	    put_list(backend, binding[1], host_nodes, host_nodes_len, &values, err) ||
+	    put_number_or_none(backend, binding[2], home_node, &values, err))
+		return -1;
+	if (flags & ~(uint32_t)HOSTMEM_REBIND_MOVE_ALL)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: rebind: flags 0x%x: expected enum hostmem_rebind_flag",
+			       backend->id, flags);
+	pthread_mutex_lock(&backend->change);
+	failed = store_binding(backend, &values, flags, &rebound, err);
+	pthread_mutex_unlock(&backend->change);
+	if (!failed)
+		*result = rebound;
+	return failed;
 }
 
 /* ---- Reading ---- */

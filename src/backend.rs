@@ -14,6 +14,8 @@ use crate::Origin;
 use crate::Placement;
 use crate::PreallocResult;
 use crate::Progress;
+use crate::Rebind;
+use crate::Rebound;
 use crate::Result;
 use crate::Value;
 
@@ -134,6 +136,33 @@ impl Backend {
     #[doc(alias = "hostmem_backend_get_origin")]
     pub fn origin(&self, property: &str) -> Result<Origin> {
         self.handle.view().origin(property)
+    }
+
+    /// Changes policy, host nodes and home node in one step, and moves the memory's pages there
+    /// while it is used. [`set`](Backend::set) of one of these properties does the same, without the
+    /// count; it has to be possible by itself.
+    ///
+    /// Pages that are on any of the new nodes stay; the others move, but for those in the result.
+    /// With [`Policy::Bind`](crate::Policy::Bind) it is refused beforehand where the new nodes have
+    /// less memory available than would have to move. On failure the old policy is back, and pages
+    /// that had moved go back to its nodes as far as they can.
+    ///
+    /// On Linux 6.12 transparent huge pages that nobody has written yet may be given up instead of
+    /// moved when the new nodes are short: they read as zero, and are absent until they are
+    /// populated again.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (policy, nodes, their combination),
+    /// [`Busy`](crate::ErrorKind::Busy) (a preallocation is running),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) (as completing;
+    /// [`move_all`](Rebind::move_all) without `CAP_SYS_NICE`),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory) (the new nodes are short),
+    /// [`Io`](crate::ErrorKind::Io) (`EIO`: pages could not be moved; says how many and why).
+    #[doc(alias = "hostmem_backend_rebind")]
+    pub fn rebind(&self, to: &Rebind) -> Result<Rebound> {
+        let raw = self.handle.rebind(to)?;
+        Ok(Rebound::from_raw(&raw))
     }
 
     /// Where the memory is, as the kernel says now: reads `/proc/self/smaps` and

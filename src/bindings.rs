@@ -559,6 +559,52 @@ unsafe extern "C" {
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }
+impl hostmem_rebind_flag {
+    pub const HOSTMEM_REBIND_MOVE_ALL: hostmem_rebind_flag = hostmem_rebind_flag(1);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct hostmem_rebind_flag(pub ::core::ffi::c_uint);
+impl hostmem_stay {
+    pub const HOSTMEM_STAY_NONE: hostmem_stay = hostmem_stay(0);
+    pub const HOSTMEM_STAY_SHARED: hostmem_stay = hostmem_stay(1);
+    pub const HOSTMEM_STAY_PINNED: hostmem_stay = hostmem_stay(2);
+    pub const HOSTMEM_STAY_FULL: hostmem_stay = hostmem_stay(3);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct hostmem_stay(pub ::core::ffi::c_uint);
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct hostmem_rebind_result {
+    pub moved: u64,
+    pub not_moved: u64,
+    pub cause: hostmem_stay,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_rebind_result"][::core::mem::size_of::<hostmem_rebind_result>() - 24usize];
+    ["Alignment of hostmem_rebind_result"]
+        [::core::mem::align_of::<hostmem_rebind_result>() - 8usize];
+    ["Offset of field: hostmem_rebind_result::moved"]
+        [::core::mem::offset_of!(hostmem_rebind_result, moved) - 0usize];
+    ["Offset of field: hostmem_rebind_result::not_moved"]
+        [::core::mem::offset_of!(hostmem_rebind_result, not_moved) - 8usize];
+    ["Offset of field: hostmem_rebind_result::cause"]
+        [::core::mem::offset_of!(hostmem_rebind_result, cause) - 16usize];
+};
+unsafe extern "C" {
+    pub fn hostmem_backend_rebind(
+        backend: *mut hostmem_backend,
+        result: *mut hostmem_rebind_result,
+        policy: *const ::core::ffi::c_char,
+        host_nodes: *const u32,
+        host_nodes_len: usize,
+        home_node: u64,
+        flags: u32,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
 impl hostmem_satisfied {
     pub const HOSTMEM_SATISFIED_YES: hostmem_satisfied = hostmem_satisfied(1);
     pub const HOSTMEM_SATISFIED_SPILLED: hostmem_satisfied = hostmem_satisfied(2);

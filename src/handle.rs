@@ -34,6 +34,7 @@ use crate::kind::KindRecord;
 use crate::kind::Undo;
 use crate::objects::Defaults;
 use crate::objects::KindInfo;
+use crate::policy::Rebind;
 use crate::prealloc::ProgressSlot;
 use crate::property::Origin;
 use crate::property::Property;
@@ -694,6 +695,30 @@ impl BackendHandle {
         // SAFETY: open for as long as the backend is not deleted. Deleting consumes the one value
         // that gives this out, so the borrow has ended then.
         (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    pub(crate) fn rebind(&self, to: &Rebind) -> Result<sys::hostmem_rebind_result> {
+        let policy = to_c(to.policy.as_bytes())?;
+        let mut result = sys::hostmem_rebind_result {
+            moved: 0,
+            not_moved: 0,
+            cause: sys::hostmem_stay(0),
+        };
+        // SAFETY: the backend is alive; the text, the array of that length and the variable outlive
+        // the call.
+        check(|err| unsafe {
+            sys::hostmem_backend_rebind(
+                self.raw.as_ptr(),
+                &mut result,
+                policy.as_ptr(),
+                to.host_nodes.as_ptr(),
+                to.host_nodes.len(),
+                to.home_node,
+                to.flags,
+                err,
+            )
+        })?;
+        Ok(result)
     }
 
     pub(crate) fn discard(&self, offset: u64, length: u64) -> Result<()> {

@@ -118,50 +118,6 @@ impl From<PathBuf> for Value {
     }
 }
 
-/// Which NUMA nodes memory comes from; the property `policy`. Each but [`Default`](Policy::Default)
-/// and [`Local`](Policy::Local) needs host nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Policy {
-    /// Nothing is asked of the kernel: memory follows the process. No host nodes.
-    #[default]
-    Default,
-    /// From the host nodes while they have some, else from the nearest other. On a kernel before
-    /// 5.15 of one node only.
-    Preferred,
-    /// From the host nodes only; a shortage there is an error.
-    Bind,
-    /// Page by page in turn from the host nodes.
-    Interleave,
-    /// As [`Preferred`](Policy::Preferred), refused by a kernel before 5.15 for one node too.
-    PreferredMany,
-    /// In turn from the host nodes, as many pages each as the host's weights say. Linux 6.9.
-    WeightedInterleave,
-    /// From the node of the CPU that touches it first. No host nodes.
-    Local,
-}
-
-impl Policy {
-    /// The name, as in an option string.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Preferred => "preferred",
-            Self::Bind => "bind",
-            Self::Interleave => "interleave",
-            Self::PreferredMany => "preferred-many",
-            Self::WeightedInterleave => "weighted-interleave",
-            Self::Local => "local",
-        }
-    }
-}
-
-impl From<Policy> for Value {
-    fn from(policy: Policy) -> Self {
-        policy.as_str().into()
-    }
-}
-
 /// Who waits for preallocation; the property `prealloc-mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -253,6 +209,7 @@ impl From<Rom> for Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Policy;
 
     fn choices(name: &str) -> Vec<&'static str> {
         property::find(name).unwrap().choices

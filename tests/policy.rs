@@ -54,6 +54,13 @@ mod with_libnuma {
     use super::*;
     use std::fs;
 
+    use common::host::become_nobody;
+    use common::host::is_root;
+    use common::kernel;
+    use hostmem::Origin;
+    use hostmem::Policy;
+    use hostmem::Rebind;
+
     /// The first node this process may use; None where the kernel has no NUMA.
     fn usable_node() -> Option<u32> {
         let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -242,6 +249,214 @@ mod with_libnuma {
         assert_eq!(backend.get_text("policy").unwrap(), "interleave");
         assert_eq!(backend.placement().unwrap().policy, interleave);
         assert_eq!(backend.placement().unwrap().resident, 4 << 20);
+    }
+
+    /// Two changes that are each impossible alone are possible in one step.
+    #[test]
+    fn policy_and_nodes_are_changed_together() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        for share in ["off", "on"] {
+            let options = format!("size=4M,prealloc=on,share={share}");
+            let backend = ram(&options).complete().unwrap();
+            let _claim = backend.claim("vm0").unwrap();
+            for (to, text) in [
+                (
+                    Rebind::new(Policy::Bind).host_nodes([node]),
+                    format!("bind:{node}"),
+                ),
+                (
+                    Rebind::new("interleave").host_nodes([node]),
+                    format!("interleave:{node}"),
+                ),
+                (Rebind::new(Policy::Local), "local".to_owned()),
+                (Rebind::new(Policy::Default), "default".to_owned()),
+            ] {
+                // On one node nothing has to move.
+                let rebound = backend.rebind(&to).unwrap();
+                assert_eq!((rebound.moved, rebound.not_moved), (0, 0), "{to:?}");
+                assert_eq!(rebound.cause, None);
+                let seen = backend.placement().unwrap();
+                assert_eq!((seen.policy, seen.resident), (text, 4 << 20), "{to:?}");
+                assert!(!seen.policy_changed);
+            }
+            assert_eq!(backend.get_text("policy").unwrap(), "default");
+            assert_eq!(backend.get_text("host-nodes").unwrap(), "");
+            assert_eq!(backend.origin("home-node").unwrap(), Origin::User);
+        }
+    }
+
+    #[test]
+    fn rebinding_that_is_impossible_changes_nothing() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let options = format!("size=1M,prealloc=on,policy=bind,host-nodes={node}");
+        let backend = ram(&options).complete().unwrap();
+        for (to, words) in [
+            (
+                Rebind::new("nearest").host_nodes([node]),
+                "policy=nearest: expected default",
+            ),
+            (Rebind::new(""), "policy="),
+            (Rebind::new(Policy::Bind), "needs host-nodes"),
+            (
+                Rebind::new(Policy::Default).host_nodes([node]),
+                "takes no nodes",
+            ),
+            (
+                Rebind::new(Policy::Bind).host_nodes([1023]),
+                "host-nodes: node 1023",
+            ),
+            (Rebind::new(Policy::Bind).host_nodes([1024]), "below 1024"),
+            (
+                Rebind::new(Policy::Interleave)
+                    .host_nodes([node])
+                    .home_node(node),
+                "home-node goes with",
+            ),
+            (
+                Rebind::new(Policy::Bind).host_nodes([node]).home_node(1024),
+                "home-node=1024",
+            ),
+        ] {
+            let error = backend.rebind(&to).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+            let message = error.to_string();
+            assert!(
+                message.starts_with("ram0: ") && message.contains(words),
+                "{message}"
+            );
+            assert_eq!(backend.get_text("policy").unwrap(), "bind");
+            assert_eq!(backend.get("host-nodes").unwrap(), [node].into());
+            let seen = backend.placement().unwrap();
+            assert_eq!(seen.policy, format!("bind:{node}"));
+        }
+    }
+
+    /// Each system call of rebinding, refused: one clear error, and all is as it was.
+    #[test]
+    fn rebinding_that_fails_leaves_the_old_policy() {
+        const SET_HOME_NODE: libc::c_long = 450;
+        const MOVE_ALL: u64 = 4;
+        let Some(node) = usable_node().filter(|_| kernel() >= (5, 17)) else {
+            return common::skip("home nodes need Linux 5.17");
+        };
+        let bound = Rebind::new(Policy::Bind).host_nodes([node]);
+        // What comes with MOVE and is not the putting back, which says nothing of STRICT.
+        let strict = |errno| Refusal::new(libc::SYS_mbind, errno).only_masked(5, 1, 1);
+        for (to, refusal, kind, words) in [
+            (
+                bound.clone(),
+                strict(libc::EIO),
+                ErrorKind::Io,
+                "could not be moved",
+            ),
+            (
+                bound.clone(),
+                strict(libc::EPERM),
+                ErrorKind::Unsupported,
+                "forbidden",
+            ),
+            (
+                bound.clone(),
+                strict(libc::ENOMEM),
+                ErrorKind::NoMemory,
+                "mbind failed",
+            ),
+            (
+                bound.clone(),
+                strict(libc::EINVAL),
+                ErrorKind::Io,
+                "allowed?",
+            ),
+            (
+                bound.clone().home_node(node),
+                Refusal::new(SET_HOME_NODE, libc::EPERM),
+                ErrorKind::Unsupported,
+                "set_mempolicy_home_node failed",
+            ),
+            (
+                bound.clone().move_all(true),
+                strict(libc::EPERM).only_masked(5, MOVE_ALL, MOVE_ALL),
+                ErrorKind::Unsupported,
+                "CAP_SYS_NICE",
+            ),
+        ] {
+            let options = format!("size=4M,prealloc=on,policy=interleave,host-nodes={node}");
+            let backend = ram(&options).complete().unwrap();
+            let errno = refusal.errno;
+            let error = refusing(&[refusal], || backend.rebind(&to).unwrap_err());
+            assert_eq!(
+                (error.kind(), error.raw_os_error()),
+                (kind, Some(errno)),
+                "{error}"
+            );
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(backend.get_text("policy").unwrap(), "interleave");
+            assert_eq!(backend.get_text("home-node").unwrap(), "none");
+            let seen = backend.placement().unwrap();
+            assert_eq!(seen.policy, format!("interleave:{node}"));
+            assert_eq!((seen.resident, seen.policy_changed), (4 << 20, false));
+            assert!(backend.rebind(&to).is_ok(), "{to:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_put_back_is_told() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let backend = ram("size=1M,prealloc=on").complete().unwrap();
+        let bound = Rebind::new(Policy::Bind).host_nodes([node]);
+        let all = [Refusal::new(libc::SYS_mbind, libc::EPERM)];
+        let error = refusing(&all, || backend.rebind(&bound).unwrap_err());
+        assert!(
+            error.to_string().contains("could not be put back"),
+            "{error}"
+        );
+    }
+
+    /// Pages that only root may move.
+    #[test]
+    fn moving_what_others_use_is_for_the_privileged() {
+        const TEST: &str = "with_libnuma::moving_what_others_use_is_for_the_privileged";
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        if !is_root() {
+            return common::skip("only root may give its rights up");
+        }
+        common::in_child(TEST, || {
+            let backend = ram("size=1M,prealloc=on,share=on").complete().unwrap();
+            let all = Rebind::new(Policy::Bind).host_nodes([node]).move_all(true);
+            backend.rebind(&all).unwrap();
+            backend.rebind(&Rebind::new(Policy::Default)).unwrap();
+            become_nobody();
+            let error = backend.rebind(&all).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.to_string().contains("CAP_SYS_NICE"), "{error}");
+            assert_eq!(backend.placement().unwrap().policy, "default");
+            backend.rebind(&all.move_all(false)).unwrap();
+        });
+    }
+
+    #[test]
+    fn rebinding_waits_for_no_preallocation() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let builder = ram("size=512M,prealloc=on,prealloc-mode=background,thp=never");
+        let backend = builder.complete().unwrap();
+        let bound = Rebind::new(Policy::Bind).host_nodes([node]);
+        let result = backend.rebind(&bound);
+        // It may have been quicker than we are.
+        if backend.progress().done < 512 << 20 {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Busy);
+        }
+        backend.cancel_prealloc().unwrap();
+        backend.rebind(&bound).unwrap();
     }
 
     /// libnuma looks around when it is loaded; what it did not see then is nothing to us.
