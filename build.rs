@@ -24,6 +24,7 @@ const SOURCES: &[&str] = &[
     "c/numa.c",
     "c/objects.c",
     "c/os.c",
+    "c/piece.c",
     "c/placement.c",
     "c/policy.c",
     "c/populate.c",

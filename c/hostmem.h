@@ -358,6 +358,29 @@ struct hostmem_memory {
 int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hostmem_memory *memory,
 			       struct hostmem_error *err);
 
+/*
+ * A piece of the memory and where the guest sees it. RAM is cut into pieces where a machine has
+ * holes, as a PC has one below 4 GiB. Bytes.
+ */
+struct hostmem_piece {
+	uint64_t guest_address;
+	/* From the beginning of the memory. */
+	uint64_t offset;
+	uint64_t length;
+};
+
+/*
+ * Checks whether a piece can be given to a guest beside others, which were checked before: it is
+ * not empty and inside the memory, its guest addresses end below 2^64, its three numbers are
+ * multiples of the page size (so that huge pages are whole in the guest too), and it overlaps none
+ * of the others, neither in the memory nor in guest addresses. Errors: STATE (not ready or mapped),
+ * VALUE (which of these it is).
+ */
+int hostmem_backend_check_piece(const struct hostmem_backend *backend,
+				const struct hostmem_piece *piece,
+				const struct hostmem_piece *others, size_t others_len,
+				struct hostmem_error *err);
+
 /* ---- Backends: properties ---- */
 
 /*

@@ -6,7 +6,7 @@
  *
  *     create.c                                   a new backend, also from an option string
  *     props.c                                    the property table
- *     backend.c  live.c  discard.c               an object's life; changes while it lives
+ *     backend.c  live.c  discard.c  piece.c      an object's life; changes while it lives
  *     complete.c                                 the steps from configuration to memory
  *     check.c                                    is this configuration possible
  *     kind_*.c                                   make the backing

@@ -398,6 +398,33 @@ unsafe extern "C" {
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct hostmem_piece {
+    pub guest_address: u64,
+    pub offset: u64,
+    pub length: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_piece"][::core::mem::size_of::<hostmem_piece>() - 24usize];
+    ["Alignment of hostmem_piece"][::core::mem::align_of::<hostmem_piece>() - 8usize];
+    ["Offset of field: hostmem_piece::guest_address"]
+        [::core::mem::offset_of!(hostmem_piece, guest_address) - 0usize];
+    ["Offset of field: hostmem_piece::offset"]
+        [::core::mem::offset_of!(hostmem_piece, offset) - 8usize];
+    ["Offset of field: hostmem_piece::length"]
+        [::core::mem::offset_of!(hostmem_piece, length) - 16usize];
+};
+unsafe extern "C" {
+    pub fn hostmem_backend_check_piece(
+        backend: *const hostmem_backend,
+        piece: *const hostmem_piece,
+        others: *const hostmem_piece,
+        others_len: usize,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
 unsafe extern "C" {
     pub fn hostmem_backend_set_text(
         backend: *mut hostmem_backend,

@@ -3,36 +3,81 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use crate::handle::ClaimHandle;
+use crate::piece::Held;
+use crate::Piece;
+use crate::PieceRange;
 use crate::Result;
 
-/// The right to a backend's memory. There is at most one at a time; dropping it ends it.
+/// The right to a backend's memory. There is at most one at a time; dropping it ends it, unless
+/// [pieces](Claim::pieces) of it are left: then dropping the last of them does.
 ///
-/// While it lives the memory stays mapped where it is and cannot be deleted, whatever is dropped
+/// Until then the memory stays mapped where it is and cannot be deleted, whatever is dropped
 /// elsewhere: a claim may outlive its [`Backend`](crate::Backend) and then deletes it.
 #[doc(alias = "hostmem_backend_claim")]
 #[doc(alias = "hostmem_backend_release")]
 pub struct Claim {
-    handle: ClaimHandle,
+    held: Arc<Held>,
 }
 
 impl Claim {
     pub(crate) fn from_handle(handle: ClaimHandle) -> Self {
-        Self { handle }
+        Self {
+            held: Held::new(handle),
+        }
+    }
+
+    /// Hands the memory out in pieces, since a machine has holes in its guest addresses, as a PC has
+    /// one below 4 GiB. All of them or, on failure, none.
+    ///
+    /// Pieces can be handed out at any time, one by one too. One whose last owner is gone can be
+    /// handed out again.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value): a piece is empty, not inside the memory, ends beyond the
+    /// last guest address, is not of whole [pages](Memory::page_size) at a guest address that is a
+    /// multiple of them, or overlaps another one, of this call or an earlier one, in the memory or
+    /// in guest addresses.
+    #[doc(alias = "hostmem_backend_check_piece")]
+    pub fn pieces(&self, ranges: &[PieceRange]) -> Result<Vec<Piece>> {
+        let hand_out = |range| Held::hand_out(&self.held, range);
+        // The pieces before one that is refused are dropped with the result.
+        ranges.iter().copied().map(hand_out).collect()
+    }
+
+    /// Hands out all of the memory as one piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`pieces`](Claim::pieces).
+    pub fn piece(&self, guest_address: u64) -> Result<Piece> {
+        let range = PieceRange {
+            guest_address,
+            offset: 0,
+            length: self.memory().len(),
+        };
+        Held::hand_out(&self.held, range)
     }
 
     /// The name given when claiming.
     #[doc(alias = "hostmem_backend_get_owner")]
     pub fn owner(&self) -> String {
         // Never fails, as far as C says.
-        self.handle.backend().view().owner().unwrap_or_default()
+        self.held
+            .handle()
+            .backend()
+            .view()
+            .owner()
+            .unwrap_or_default()
     }
 
     /// The id of the backend.
     #[doc(alias = "hostmem_backend_get_id")]
     pub fn id(&self) -> &str {
-        self.handle.backend().view().id()
+        self.held.handle().backend().view().id()
     }
 
     /// Gives a range of the memory back to the host: it is absent afterwards, and reads as zero once
@@ -55,7 +100,7 @@ impl Claim {
     /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_discard")]
     pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        self.handle.backend().discard(offset, length)
+        self.held.handle().backend().discard(offset, length)
     }
 
     /// Preallocates a range of the memory, contents untouched, with the properties and the progress
@@ -69,13 +114,13 @@ impl Claim {
     /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_populate")]
     pub fn populate(&self, offset: u64, length: u64) -> Result<()> {
-        self.handle.backend().populate(offset, length)
+        self.held.handle().backend().populate(offset, length)
     }
 
     /// The memory, for as long as the claim is borrowed.
     #[doc(alias = "hostmem_backend_get_memory")]
     pub fn memory(&self) -> Memory<'_> {
-        Memory { claim: self }
+        Memory::whole(self.held.handle())
     }
 }
 
@@ -88,7 +133,8 @@ impl fmt::Debug for Claim {
     }
 }
 
-/// A claimed backend's memory. It cannot outlive the claim.
+/// A claimed backend's memory, or a piece of it. It cannot outlive the [claim](Claim::memory) or
+/// [piece](Piece::memory) that gave it.
 ///
 /// It is a pointer and a length and never a slice: a guest, or a process that maps the same
 /// descriptor, may write at any time, and who has the claim may [discard](Claim::discard), so
@@ -96,20 +142,38 @@ impl fmt::Debug for Claim {
 #[doc(alias = "hostmem_memory")]
 #[derive(Clone, Copy)]
 pub struct Memory<'claim> {
-    claim: &'claim Claim,
+    handle: &'claim ClaimHandle,
+    /// Both inside the memory.
+    offset: u64,
+    length: u64,
 }
 
 impl<'claim> Memory<'claim> {
+    fn whole(handle: &'claim ClaimHandle) -> Self {
+        Self::piece(handle, 0, handle.memory().size)
+    }
+
+    /// Offset and length are inside the memory.
+    pub(crate) fn piece(handle: &'claim ClaimHandle, offset: u64, length: u64) -> Self {
+        Self {
+            handle,
+            offset,
+            length,
+        }
+    }
+
     /// The first byte, aligned to the [page size](Memory::page_size) at least; null for a kind
     /// without memory. Valid for reads of [`len`](Memory::len) bytes, and for writes unless
-    /// [read-only](Memory::is_readonly), while the claim lives. Not mapped in forked children.
+    /// [read-only](Memory::is_readonly), while the claim or piece lives. Not
+    /// mapped in forked children.
     pub fn as_ptr(self) -> *mut u8 {
-        self.claim.handle.memory().address.cast()
+        let first: *mut u8 = self.handle.memory().address.cast();
+        first.wrapping_add(self.offset as usize)
     }
 
     /// Bytes.
     pub fn len(self) -> u64 {
-        self.claim.handle.memory().size
+        self.length
     }
 
     /// Whether there is none, as for a kind without memory.
@@ -120,27 +184,27 @@ impl<'claim> Memory<'claim> {
     /// What the memory is made of, in bytes: the base page, or the huge page of a hugetlb
     /// descriptor.
     pub fn page_size(self) -> u64 {
-        self.claim.handle.memory().page_size
+        self.handle.memory().page_size
     }
 
     /// Whether writes reach everyone who maps the descriptor.
     pub fn is_shared(self) -> bool {
-        self.claim.handle.memory().shared
+        self.handle.memory().shared
     }
 
     /// Whether it is mapped for reading only.
     pub fn is_readonly(self) -> bool {
-        self.claim.handle.memory().readonly
+        self.handle.memory().readonly
     }
 
     /// The descriptor behind the memory, which the backend owns; `None` for anonymous memory.
     pub fn fd(self) -> Option<BorrowedFd<'claim>> {
-        self.claim.handle.fd()
+        self.handle.fd()
     }
 
     /// Where in the descriptor the memory begins, in bytes.
     pub fn fd_offset(self) -> u64 {
-        self.claim.handle.memory().offset
+        self.handle.memory().offset + self.offset
     }
 }
 

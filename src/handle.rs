@@ -447,6 +447,27 @@ impl<'a> BackendView<'a> {
         Ok(())
     }
 
+    pub(crate) fn check_piece(
+        self,
+        piece: &sys::hostmem_piece,
+        others: &[sys::hostmem_piece],
+    ) -> Result<()> {
+        check(|err| {
+            // SAFETY: the backend lives for 'a; the piece and the array of that length outlive the
+            // call.
+            unsafe {
+                sys::hostmem_backend_check_piece(
+                    self.raw,
+                    piece,
+                    others.as_ptr(),
+                    others.len(),
+                    err,
+                )
+            }
+        })?;
+        Ok(())
+    }
+
     pub(crate) fn get_text(self, property: &str) -> Result<String> {
         let property = to_c(property)?;
         // SAFETY: the backend lives for 'a; the buffer has that size; the text outlives the call.

@@ -36,7 +36,8 @@
 //! * A [`Builder`] takes properties, by name or typed; [`properties()`] lists them all.
 //! * A [`Backend`] has its memory. Some properties can still be changed and act at once.
 //! * A [`Claim`] is the only way to the memory. It keeps the memory mapped, whatever else is dropped,
-//!   in whatever order and on whichever thread.
+//!   in whatever order and on whichever thread. It can be handed out in [pieces](Claim::pieces), each
+//!   for a guest address of its own.
 //! * A [`Kind`] is memory that you bring: a descriptor that the library checks and maps.
 //!
 //! # Threads and the process
@@ -65,6 +66,7 @@ mod handle;
 mod host;
 mod kind;
 mod objects;
+mod piece;
 mod placement;
 mod policy;
 mod prealloc;
@@ -92,6 +94,8 @@ pub use crate::kind::Undo;
 pub use crate::objects::Defaults;
 pub use crate::objects::KindInfo;
 pub use crate::objects::Objects;
+pub use crate::piece::Piece;
+pub use crate::piece::PieceRange;
 pub use crate::placement::Placement;
 pub use crate::placement::Satisfied;
 pub use crate::policy::Policy;
@@ -119,6 +123,7 @@ const _: () = {
     is_send_and_sync::<Backend>();
     is_send_and_sync::<Claim>();
     is_send_and_sync::<Memory<'_>>();
+    is_send_and_sync::<Piece>();
     is_send_and_sync::<Error>();
     is_send_and_sync::<CompleteError>();
     is_send_and_sync::<DeleteError>();

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory in pieces, each at its guest address.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use crate::handle::ClaimHandle;
+use crate::sys;
+use crate::Memory;
+use crate::Result;
+
+/// Which part of a memory is where in the guest. In bytes, all three multiples of the memory's
+/// [page size](Memory::page_size).
+#[doc(alias = "hostmem_piece")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PieceRange {
+    /// Where the guest sees it.
+    pub guest_address: u64,
+    /// Where it begins in the memory.
+    pub offset: u64,
+    /// How much it is.
+    pub length: u64,
+}
+
+impl PieceRange {
+    fn to_raw(self) -> sys::hostmem_piece {
+        sys::hostmem_piece {
+            guest_address: self.guest_address,
+            offset: self.offset,
+            length: self.length,
+        }
+    }
+}
+
+/// A piece of claimed memory at its guest address, made by [`Claim::pieces`](crate::Claim::pieces):
+/// what becomes a memory slot, a region of vm-memory or one of vhost-user.
+///
+/// Any number of owners share it. While one is left, the whole memory stays claimed, and so mapped,
+/// and no other piece overlaps this one.
+#[derive(Clone)]
+pub struct Piece {
+    part: Arc<Part>,
+}
+
+impl Piece {
+    /// Where the guest sees it, in bytes.
+    pub fn guest_address(&self) -> u64 {
+        self.part.range.guest_address
+    }
+
+    /// Where it begins in the claim's memory, in bytes: the difference between an offset in the piece
+    /// and one that [`Claim::discard`](crate::Claim::discard) takes.
+    pub fn offset(&self) -> u64 {
+        self.part.range.offset
+    }
+
+    /// The id of the backend.
+    #[doc(alias = "hostmem_backend_get_id")]
+    pub fn id(&self) -> &str {
+        self.part.held.handle.backend().view().id()
+    }
+
+    /// Its memory, for as long as the piece is borrowed.
+    pub fn memory(&self) -> Memory<'_> {
+        let PieceRange { offset, length, .. } = self.part.range;
+        Memory::piece(&self.part.held.handle, offset, length)
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Piece")
+            .field("id", &self.id())
+            .field(
+                "guest_address",
+                &format_args!("{:#x}", self.guest_address()),
+            )
+            .field("offset", &self.offset())
+            .field("length", &self.memory().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A claim, held by its owner and by its pieces.
+pub(crate) struct Held {
+    handle: ClaimHandle,
+    /// The pieces that have an owner.
+    pieces: Mutex<Vec<sys::hostmem_piece>>,
+}
+
+impl Held {
+    pub(crate) fn new(handle: ClaimHandle) -> Arc<Self> {
+        let pieces = Mutex::default();
+        Arc::new(Self { handle, pieces })
+    }
+
+    pub(crate) fn handle(&self) -> &ClaimHandle {
+        &self.handle
+    }
+
+    pub(crate) fn hand_out(held: &Arc<Self>, range: PieceRange) -> Result<Piece> {
+        let raw = range.to_raw();
+        let mut pieces = held.pieces();
+        held.handle.backend().view().check_piece(&raw, &pieces)?;
+        pieces.push(raw);
+        let held = Arc::clone(held);
+        let part = Arc::new(Part { held, range });
+        Ok(Piece { part })
+    }
+
+    fn pieces(&self) -> MutexGuard<'_, Vec<sys::hostmem_piece>> {
+        // Nothing panics halfway through a change.
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the owners of a piece share: its place among the pieces, which ends when it is dropped.
+struct Part {
+    held: Arc<Held>,
+    range: PieceRange,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // No two have the same offset.
+        let offset = self.range.offset;
+        self.held.pieces().retain(|piece| piece.offset != offset);
+    }
+}
