@@ -10,8 +10,11 @@ const SOURCES: &[&str] = &[
     "c/check.c",
     "c/complete.c",
     "c/create.c",
+    "c/crew.c",
     "c/discard.c",
     "c/error.c",
+    "c/fill.c",
+    "c/gaps.c",
     "c/host.c",
     "c/judge.c",
     "c/kind_fd.c",
@@ -35,6 +38,7 @@ const SOURCES: &[&str] = &[
     "c/text.c",
     "c/thread.c",
     "c/topology.c",
+    "c/watch.c",
 ];
 const HEADERS: &[&str] = &["c/hostmem.h", "c/internal.h"];
 

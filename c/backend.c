@@ -115,7 +115,7 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 }
 
 /* Changes configuring into completing and takes a snapshot of the values. */
-static int begin_completing(struct hostmem_backend *backend, struct hm_values *values,
+static int begin_completing(struct hostmem_backend *backend, struct hm_completion *completion,
 			    struct hostmem_error *err)
 {
 	enum hostmem_state state;
@@ -124,7 +124,8 @@ static int begin_completing(struct hostmem_backend *backend, struct hm_values *v
 	state = backend->state;
 	if (state == HOSTMEM_STATE_CONFIGURING) {
 		backend->state = HOSTMEM_STATE_COMPLETING;
-		*values = backend->values;
+		completion->backend = backend;
+		completion->values = backend->values;
 	}
 	pthread_mutex_unlock(&backend->lock);
 	if (state == HOSTMEM_STATE_CONFIGURING)
@@ -135,50 +136,101 @@ static int begin_completing(struct hostmem_backend *backend, struct hm_values *v
 		       hm_backend_state_name(state));
 }
 
-/* Makes a backend that is completing ready, or configuring again. */
-static void end_completing(struct hostmem_backend *backend, const struct hm_values *values,
-			   const struct hostmem_prealloc_result *result, bool failed)
+/* Makes a backend that is completing ready. Called with the lock held. */
+static void make_ready(const struct hm_completion *completion)
 {
+	struct hostmem_backend *backend = completion->backend;
+	const struct hm_values *values = &completion->values;
+
+	backend->result = completion->result;
+	backend->populating = hm_complete_is_background(values);
+	backend->filling = backend->populating;
+	/* It reads on when the memory is there. */
+	backend->values.prealloc = values->prealloc && !backend->populating;
+	/* What auto came to is what is read from here on. */
+	if (values->rom == HM_ROM_AUTO)
+		backend->values.rom = values->readonly ? HM_ROM_ON : HM_ROM_OFF;
+}
+
+/* Makes a backend that is completing ready, or configuring again. */
+static void end_completing(const struct hm_completion *completion, bool failed)
+{
+	struct hostmem_backend *backend = completion->backend;
+
 	pthread_mutex_lock(&backend->lock);
 	backend->state = failed ? HOSTMEM_STATE_CONFIGURING : HOSTMEM_STATE_READY;
-	if (!failed) {
-		backend->result = *result;
-		backend->populating = hm_complete_is_background(values);
-		backend->filling = backend->populating;
-		/* It reads on when the memory is there. */
-		backend->values.prealloc = values->prealloc && !backend->populating;
-		/* What auto came to is what is read from here on. */
-		if (values->rom == HM_ROM_AUTO)
-			backend->values.rom = values->readonly ? HM_ROM_ON : HM_ROM_OFF;
-	}
+	if (!failed)
+		make_ready(completion);
 	/* The background begins when all of this is there. */
 	pthread_cond_broadcast(&backend->filled);
 	pthread_mutex_unlock(&backend->lock);
 }
 
-/* A fill that cannot begin makes completing fail, with all of it undone. */
-static int begin_fill(struct hostmem_backend *backend, const struct hm_values *values,
-		      struct hostmem_error *err)
+/* Takes backends that are completing back to configuring. */
+static void undo_all(struct hm_completion *completions, size_t len)
 {
-	if (!hm_complete_is_background(values))
+	for (size_t i = 0; i < len; i++) {
+		struct hm_completion *completion = &completions[i];
+
+		hm_background_end(completion->backend);
+		hm_complete_undo(completion->backend, true);
+		end_completing(completion, true);
+	}
+}
+
+static int build_all(struct hm_completion *completions, size_t len, struct hostmem_error *err)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (hm_complete_build(completions[i].backend, &completions[i].values, err))
+			return -1;
+	}
+	if (hm_complete_fill(completions, len, err))
+		return -1;
+	for (size_t i = 0; i < len; i++) {
+		if (hm_complete_is_background(&completions[i].values) &&
+		    hm_background_start(completions[i].backend, err))
+			return -1;
+	}
+	return 0;
+}
+
+static int complete_all(struct hm_completion *completions, struct hostmem_backend *const *backends,
+			size_t len, struct hostmem_error *err)
+{
+	size_t begun = 0;
+
+	for (; begun < len; begun++) {
+		if (begin_completing(backends[begun], &completions[begun], err))
+			break;
+	}
+	if (begun < len || build_all(completions, len, err)) {
+		undo_all(completions, begun);
+		return -1;
+	}
+	for (size_t i = 0; i < len; i++)
+		end_completing(&completions[i], false);
+	return 0;
+}
+
+int hostmem_backend_complete_all(struct hostmem_backend *const *backends, size_t backends_len,
+				 struct hostmem_error *err)
+{
+	struct hm_completion *completions;
+	int result;
+
+	if (!backends_len)
 		return 0;
-	return hm_background_start(backend, err);
+	completions = calloc(backends_len, sizeof(*completions));
+	if (!completions)
+		return hm_fail_alloc(err);
+	result = complete_all(completions, backends, backends_len, err);
+	free(completions);
+	return result;
 }
 
 int hostmem_backend_complete(struct hostmem_backend *backend, struct hostmem_error *err)
 {
-	struct hostmem_prealloc_result result = { 0 };
-	struct hm_values values;
-	bool failed;
-
-	if (begin_completing(backend, &values, err))
-		return -1;
-	failed = hm_complete_build(backend, &values, &result, err) ||
-		 begin_fill(backend, &values, err);
-	if (failed)
-		hm_complete_undo(backend, true);
-	end_completing(backend, &values, &result, failed);
-	return failed ? -1 : 0;
+	return hostmem_backend_complete_all(&backend, 1, err);
 }
 
 /* Called with the lock held. */
@@ -314,6 +366,7 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	}
 	objects = backend->objects;
 	hm_props_clear(backend);
+	hm_gaps_destroy(&backend->gaps);
 	/* In a forked child those who waited do not exist, for whom destroying it would wait. */
 	if (backend->process == hm_os_process())
 		pthread_cond_destroy(&backend->filled);

@@ -43,7 +43,7 @@ static bool wait_until_ready(struct hostmem_backend *backend)
 	bool ready;
 
 	pthread_mutex_lock(&backend->lock);
-	while (backend->state == HOSTMEM_STATE_COMPLETING)
+	while (backend->state == HOSTMEM_STATE_COMPLETING && !atomic_load(&backend->cancel))
 		pthread_cond_wait(&backend->filled, &backend->lock);
 	ready = backend->populating;
 	pthread_mutex_unlock(&backend->lock);
@@ -53,23 +53,30 @@ static bool wait_until_ready(struct hostmem_backend *backend)
 static void *run(void *data)
 {
 	struct hostmem_backend *backend = data;
-	const struct hm_range all = { .length = backend->mapping.size };
 	struct hostmem_prealloc_result result = { 0 };
 	struct hostmem_error err = { 0 };
 	struct hm_values values;
+	const struct hm_prealloc_request all = {
+		.backend = backend,
+		.values = &values,
+		.range.length = backend->mapping.size,
+		.result = &result,
+	};
 	int failed;
 
 	hm_thread_name(backend->id);
 	if (!wait_until_ready(backend))
 		return NULL;
 	hm_backend_snapshot(backend, &values);
-	failed = hm_prealloc_run(backend, &values, &all, &result, &err);
+	failed = hm_prealloc_run(&all, 1, &err);
 	if (!failed) {
 		/* It may have been switched meanwhile. */
 		pthread_mutex_lock(&backend->change);
 		hm_backend_snapshot(backend, &values);
+		/* What was discarded meanwhile is not to come back by being locked. */
 		if (values.lock)
-			failed = hm_advise_lock(backend, true, true, &err);
+			failed = hm_advise_lock(backend, true,
+						result.bytes == backend->mapping.size, &err);
 		pthread_mutex_unlock(&backend->change);
 	}
 	/* Asked first: once the end is told another thread may free the backend. */
@@ -97,8 +104,6 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 	result = hm_thread_create(&backend->filler, run, backend);
 	backend->has_filler = !result;
 	backend->filler_process = hm_os_process();
-	if (result)
-		hm_background_end(backend);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: prealloc-mode=background: cannot create a thread: %s; use "
 				"prealloc-mode=wait",
@@ -117,9 +122,13 @@ void hm_background_end(struct hostmem_backend *backend)
 	/* A forked child has the memory's bookkeeping, but neither the memory nor the thread. */
 	bool forked = backend->filler_process != hm_os_process();
 
-	atomic_store(&backend->cancel, true);
-	if (backend->has_filler && !forked)
+	if (backend->has_filler && !forked) {
+		pthread_mutex_lock(&backend->lock);
+		atomic_store(&backend->cancel, true);
+		pthread_cond_broadcast(&backend->filled);
+		pthread_mutex_unlock(&backend->lock);
 		pthread_join(backend->filler, NULL);
+	}
 	backend->has_filler = false;
 	if (backend->fill_event >= 0)
 		hm_os_close(backend->fill_event);

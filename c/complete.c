@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -229,25 +230,8 @@ static bool fills_users_file(const struct hostmem_backend *backend)
 	       !(backend->backing.flags & HOSTMEM_BACKING_OWN) && !backend->backing.made;
 }
 
-static int fill_memory(struct hostmem_backend *backend, const struct hm_values *values,
-		       struct hostmem_prealloc_result *result, struct hostmem_error *err)
-{
-	const struct hm_range all = { .length = values->size };
-
-	if (hm_complete_is_background(values))
-		return 0;
-	if (values->prealloc && hm_prealloc_run(backend, values, &all, result, err)) {
-		if (fills_users_file(backend))
-			hm_fail_more(err, "; what was filled in the file stays filled");
-		return -1;
-	}
-	if (values->lock)
-		return hm_advise_lock(backend, true, values->prealloc, err);
-	return 0;
-}
-
 int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *values,
-		      struct hostmem_prealloc_result *result, struct hostmem_error *err)
+		      struct hostmem_error *err)
 {
 	/* A kind that allocates nothing has no memory to check, map or fill. */
 	if (!backend->kind->allocate)
@@ -257,9 +241,65 @@ int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *v
 	    hm_advise_all(backend, values, err))
 		return -1;
 	name_memory(backend);
-	if (hm_policy_bind(backend, values, err) || open_memory(backend, values, err))
+	if (hm_policy_bind(backend, values, err))
 		return -1;
-	return fill_memory(backend, values, result, err);
+	return open_memory(backend, values, err);
+}
+
+static void tell_what_stays(const struct hm_prealloc_request *requests, size_t len,
+			    struct hostmem_error *err)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (!fills_users_file(requests[i].backend))
+			continue;
+		hm_fail_more(err, "; what was filled in the file stays filled");
+		return;
+	}
+}
+
+static int prealloc(struct hm_completion *completions, size_t len, struct hostmem_error *err)
+{
+	struct hm_prealloc_request *requests = calloc(len, sizeof(*requests));
+	size_t wanted = 0;
+	int result = 0;
+
+	if (!requests)
+		return hm_fail_alloc(err);
+	for (size_t i = 0; i < len; i++) {
+		const struct hm_values *values = &completions[i].values;
+		struct hostmem_backend *backend = completions[i].backend;
+
+		if (!values->prealloc || hm_complete_is_background(values) ||
+		    !backend->mapping.size)
+			continue;
+		requests[wanted++] = (struct hm_prealloc_request){
+			.backend = backend,
+			.values = values,
+			.range.length = values->size,
+			.result = &completions[i].result,
+		};
+	}
+	if (wanted)
+		result = hm_prealloc_run(requests, wanted, err);
+	if (result)
+		tell_what_stays(requests, wanted, err);
+	free(requests);
+	return result;
+}
+
+int hm_complete_fill(struct hm_completion *completions, size_t len, struct hostmem_error *err)
+{
+	if (prealloc(completions, len, err))
+		return -1;
+	for (size_t i = 0; i < len; i++) {
+		const struct hm_values *values = &completions[i].values;
+
+		if (values->lock && completions[i].backend->mapping.size &&
+		    !hm_complete_is_background(values) &&
+		    hm_advise_lock(completions[i].backend, true, values->prealloc, err))
+			return -1;
+	}
+	return 0;
 }
 
 /* Only in a file that others see, and not in a forked child, which does not have the memory. */

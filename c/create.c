@@ -96,12 +96,14 @@ static void init(struct hostmem_backend *backend, struct hostmem_objects *object
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&backend->filled, &attributes);
 	pthread_condattr_destroy(&attributes);
+	hm_gaps_init(&backend->gaps);
 	hm_props_reset(backend, &objects->defaults);
 }
 
 static void destroy(struct hostmem_backend *backend)
 {
 	hm_props_clear(backend);
+	hm_gaps_destroy(&backend->gaps);
 	pthread_cond_destroy(&backend->filled);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);

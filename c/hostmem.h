@@ -299,6 +299,17 @@ int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend 
  */
 int hostmem_backend_complete(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
+ * Completes several backends together: the memory of all is made and bound to its nodes first, then
+ * one pool of threads for each place that threads have to run in preallocates all of it, which
+ * beats one backend after the other where each has its nodes, or little to do. All or nothing: when
+ * one fails all are undone and configuring again. What hostmem_backend_get_prealloc_result() tells
+ * of time and threads is of the whole pool. A pool has as many threads as the one of its backends
+ * that may have most. Errors: as hostmem_backend_complete(), naming the backend; BUSY (one is given
+ * twice).
+ */
+int hostmem_backend_complete_all(struct hostmem_backend *const *backends, size_t backends_len,
+				 struct hostmem_error *err);
+/*
  * Takes a ready backend for an owner, whose name (1 to HOSTMEM_ID_MAX bytes) is shown to others:
  * state mapped. Errors: STATE (not complete), BUSY (claimed; says by whom), VALUE (name empty or
  * too long).
@@ -452,7 +463,8 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
 /*
  * With prealloc-mode=background completing returns at once, and the memory fills while it is
  * claimed and used; `prealloc` reads on only when that has succeeded. Meanwhile deleting cancels it
- * and waits for its end, and rebinding, discard, populate and another prealloc are BUSY.
+ * and waits for its end; rebinding, populate and another prealloc are BUSY; what is discarded is
+ * left out.
  */
 
 /*
@@ -502,9 +514,10 @@ void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
  * Gives the range back to the host: it is absent afterwards, and reads as zero once it is touched
  * again, or as the file where the mapping is private and the file is the user's, which is never
  * changed. What hugetlb memory gives back is no longer reserved: populate it before a guest touches
- * it. Locked memory (mlock(2)) is given back too.
- * Errors: STATE (not ready or mapped), VALUE (range; read-only memory), BUSY (a preallocation is
- * running), UNSUPPORTED (the file system cannot make holes), IO.
+ * it. Locked memory (mlock(2)) is given back too. A preallocation that is running leaves the range
+ * out from here on; the call waits for the chunks that are being filled, a few milliseconds.
+ * Errors: STATE (not ready or mapped), VALUE (range; read-only memory), UNSUPPORTED (the file
+ * system cannot make holes), NO_MEMORY (to remember the range while a preallocation runs), IO.
  */
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			    struct hostmem_error *err);

@@ -13,9 +13,11 @@
  *     background.c  rebind.c                     fill it, or move it, while it is in use
  *     prealloc.c  placement.c                    fill it; see where it is
  *     judge.c                                    is it where it was asked for
+ *     watch.c  fill.c  gaps.c                    memory left; chunks of one; what leaves them
  *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
  *     topology.c  cgroup.c  host.c  objects.c    what there is
- *     thread.c  numa.c  os.c  text.c  error.c    threads, system calls, libnuma, words
+ *     crew.c  thread.c                           threads together; one thread
+ *     numa.c  os.c  text.c  error.c              libnuma, system calls, words
  */
 #ifndef HOSTMEM_INTERNAL_H
 #define HOSTMEM_INTERNAL_H
@@ -249,6 +251,37 @@ void hm_cgroup_find(struct hm_cgroup *cgroup);
 /* Bytes that can still be allocated in all of them; UINT64_MAX for no limit. */
 uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup);
 
+/* ---- gaps.c ---- */
+
+/* A range of a backend's memory, or of what a fill has to fill, in bytes. */
+struct hm_range {
+	uint64_t offset, length;
+};
+
+struct hm_gaps {
+	/* Held for reading by whoever fills a chunk. */
+	pthread_rwlock_t lock;
+	/* Held by who adds a range, so that no reader comes before it. */
+	pthread_mutex_t turn;
+	_Atomic bool wanted;
+	/* Sorted, apart from each other. */
+	struct hm_range *ranges;
+	size_t len;
+};
+
+void hm_gaps_init(struct hm_gaps *gaps);
+void hm_gaps_destroy(struct hm_gaps *gaps);
+void hm_gaps_clear(struct hm_gaps *gaps);
+/* Waits until nobody fills a chunk. Returns 0 or -ENOMEM. */
+int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range);
+/* What is done in between is done before a gap is added, or after. */
+void hm_gaps_hold(struct hm_gaps *gaps);
+void hm_gaps_let_go(struct hm_gaps *gaps);
+/* Takes the next part that is in no gap off *rest; false when there is none. Called held. */
+bool hm_gaps_next_part(const struct hm_gaps *gaps, struct hm_range *rest, struct hm_range *part);
+/* Bytes of a range that are in gaps. */
+uint64_t hm_gaps_count(struct hm_gaps *gaps, const struct hm_range *range);
+
 /* ---- map.c ---- */
 
 /* Provenance: what was mapped, so that exactly this is unmapped. */
@@ -415,6 +448,9 @@ struct hostmem_backend {
 	bool filling;
 	int fill_event;
 
+	/* What was discarded while a preallocation runs. */
+	struct hm_gaps gaps;
+
 	/* Stops the running preallocation within one chunk. */
 	_Atomic bool cancel;
 	_Atomic uint64_t bytes_done;
@@ -520,16 +556,82 @@ int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t
 /* The same by touching, for a kernel that cannot be asked. Returns 0 or -EFAULT. */
 int hm_populate_touch(uint8_t *address, uint64_t size, uint64_t page, bool readonly);
 
-/* ---- prealloc.c ---- */
+/* ---- fill.c ---- */
 
-/* A range of a backend's memory, in bytes. */
-struct hm_range {
-	uint64_t offset, length;
+/* The filling of one range of a backend's memory. */
+struct hm_fill {
+	struct hostmem_backend *backend;
+	struct hm_populate plan;
+	/* Of the memory; what is below counts from its begin, where the address is. */
+	struct hm_range range;
+	uint8_t *address;
+	uint64_t chunk;
+	/* Bytes that were not there at first. */
+	uint64_t absent;
+	/* The nodes that the memory has to come from; NULL: any. */
+	const struct hm_nodes *nodes;
+	/* Small pages that nobody can take away again but by killing. */
+	bool takes_memory;
+	hostmem_progress_callback callback;
+	void *callback_data;
+	/* Where the next chunk begins. */
+	_Atomic uint64_t next;
+	/* Some of it can only be filled the plain way. */
+	_Atomic bool again;
+	/* Of prealloc.c: who fills it. */
+	size_t pool;
+	struct hm_fill *next_in_pool;
 };
 
-/* Populates the range by workers. Returns 0 and *result, or -1. */
-int hm_prealloc_run(struct hostmem_backend *backend, const struct hm_values *values,
-		    const struct hm_range *range, struct hostmem_prealloc_result *result,
+/* values live as long as the fill. */
+void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
+		  const struct hm_values *values, const struct hm_range *range);
+void hm_fill_destroy(struct hm_fill *fill);
+/* How many threads it is worth, maybe none. */
+uint64_t hm_fill_count_threads(const struct hm_fill *fill);
+/* Bytes that it will still take from the memory for small pages. */
+uint64_t hm_fill_count_to_come(const struct hm_fill *fill);
+bool hm_fill_is_all_taken(const struct hm_fill *fill);
+/* Takes the next chunk, counted from the begin of the range; false when there is none. */
+bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk);
+/* Fills a chunk that was taken. Returns 0 or -errno. */
+int hm_fill_do(struct hm_fill *fill, const struct hm_range *chunk);
+/* Once all chunks are done: begins anew, the plain way, where its own did not do all there is. */
+bool hm_fill_begin_again(struct hm_fill *fill);
+
+/* ---- watch.c ---- */
+
+struct hm_watch {
+	const struct hm_fill *fills;
+	size_t fills_len;
+	struct hm_cgroup cgroup;
+	_Atomic uint64_t next;
+};
+
+/* More is needed than there is; bytes. */
+struct hm_shortage {
+	uint64_t available, needed;
+	/* There is too little on the nodes of this fill; else anywhere. */
+	bool on_nodes;
+	const struct hm_fill *fill;
+};
+
+void hm_watch_init(struct hm_watch *watch, const struct hm_fill *fills, size_t fills_len);
+/* Looks when it is time to; only the thread that finds a shortage is told. */
+bool hm_watch_finds_shortage(struct hm_watch *watch, struct hm_shortage *shortage);
+
+/* ---- prealloc.c ---- */
+
+/* A range of a backend's memory to be populated, and what is to be said of it. */
+struct hm_prealloc_request {
+	struct hostmem_backend *backend;
+	const struct hm_values *values;
+	struct hm_range range;
+	struct hostmem_prealloc_result *result;
+};
+
+/* Populates all ranges together. Returns 0 with all results, or -1 with the first failure. */
+int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		    struct hostmem_error *err);
 
 /* ---- placement.c ---- */
@@ -564,6 +666,38 @@ bool hm_background_is_orphaned(struct hostmem_backend *backend);
 /* Whether this is the thread that fills the backend, in a callback. */
 bool hm_background_is_own_thread(const struct hostmem_backend *backend);
 
+/* ---- crew.c ---- */
+
+/* Where threads run. */
+struct hm_place {
+	/* What they are pinned to; anywhere when cpus_len is 0. */
+	struct hm_cpus cpus;
+	size_t cpus_len;
+	/* errno of a thread that could not go there, else 0. */
+	_Atomic int error;
+};
+
+struct hm_crew {
+	/* Held while threads are created: the start barrier. */
+	pthread_mutex_t gate;
+	pthread_mutex_t lock;
+	pthread_cond_t finished;
+	uint32_t running;
+	struct hm_post *posts;
+};
+
+void hm_crew_init(struct hm_crew *crew);
+/*
+ * Creates up to `count` threads, named after an id, that wait for hm_crew_begin() and then call
+ * work(data) until it is false. Returns how many there are. Place and id live as long as the crew.
+ */
+uint32_t hm_crew_add(struct hm_crew *crew, struct hm_place *place, const char *id, uint32_t count,
+		     bool (*work)(void *data), void *data);
+void hm_crew_begin(struct hm_crew *crew);
+/* Whether all have finished, when they have or the time is over. */
+bool hm_crew_wait(struct hm_crew *crew, uint64_t nanoseconds);
+void hm_crew_end(struct hm_crew *crew);
+
 /* ---- thread.c ---- */
 
 /* Returns 0 or -errno. */
@@ -595,9 +729,18 @@ int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct h
 
 /* ---- complete.c ---- */
 
+/* One of the backends that are completed together. */
+struct hm_completion {
+	struct hostmem_backend *backend;
+	struct hm_values values;
+	struct hostmem_prealloc_result result;
+};
+
 /* Makes the memory of the configuration. On failure hm_complete_undo() has to follow. */
 int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *values,
-		      struct hostmem_prealloc_result *result, struct hostmem_error *err);
+		      struct hostmem_error *err);
+/* Preallocates and locks what was built, where that is not left to the background. */
+int hm_complete_fill(struct hm_completion *completions, size_t len, struct hostmem_error *err);
 /* Whether filling the memory is left to the background; locking it then is too. */
 bool hm_complete_is_background(const struct hm_values *values);
 /* Takes a half built backend as well as a whole one. failed: building did not succeed. */

@@ -43,14 +43,21 @@ int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *va
 		     const struct hm_range *range, struct hostmem_error *err)
 {
 	struct hostmem_prealloc_result result;
+	const struct hm_prealloc_request request = {
+		.backend = backend,
+		.values = values,
+		.range = *range,
+		.result = &result,
+	};
 	int failed;
 
 	if (hm_live_is_populating(backend))
 		return hm_live_fail_busy(backend, "prealloc", err);
+	hm_gaps_clear(&backend->gaps);
 	set_populating(backend, true, NULL);
 	/* Other changes, from the progress callback too, need not wait for this one. */
 	pthread_mutex_unlock(&backend->change);
-	failed = hm_prealloc_run(backend, values, range, &result, err);
+	failed = hm_prealloc_run(&request, 1, err);
 	pthread_mutex_lock(&backend->change);
 	set_populating(backend, false, failed ? NULL : &result);
 	return failed;

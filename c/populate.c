@@ -140,13 +140,23 @@ static int populate(const struct hm_populate *plan, uint8_t *address, uint64_t s
 	return result;
 }
 
+/* Bytes to the first place in the memory where a whole huge page can begin. */
+static uint64_t skip_to_huge(const struct hm_populate *plan, const uint8_t *address)
+{
+	uint64_t over = (uintptr_t)address % plan->huge_size;
+
+	return over ? plan->huge_size - over : 0;
+}
+
 /*
  * Kernels before 2026 zero a huge page towards the address that faulted: from its last base page
  * they go upwards, which memory serves up to twice as fast.
  */
 static void fault_last_pages(const struct hm_populate *plan, uint8_t *address, uint64_t size)
 {
-	for (uint64_t end = plan->huge_size; end <= size; end += plan->huge_size)
+	uint64_t end = skip_to_huge(plan, address) + plan->huge_size;
+
+	for (; end <= size; end += plan->huge_size)
 		hm_os_advise(address + end - plan->page_size, plan->page_size, MADV_POPULATE_WRITE);
 }
 
@@ -161,7 +171,9 @@ static uint64_t offset_in_file(const struct hm_populate *plan, const uint8_t *ad
  */
 static void collapse(const struct hm_populate *plan, uint8_t *address, uint64_t size)
 {
-	for (uint64_t offset = 0; offset + plan->huge_size <= size; offset += plan->huge_size) {
+	uint64_t offset = skip_to_huge(plan, address);
+
+	for (; offset + plan->huge_size <= size; offset += plan->huge_size) {
 		hm_os_allocate(plan->fd, offset_in_file(plan, address + offset), plan->page_size);
 		hm_os_advise(address + offset, plan->huge_size, MADV_COLLAPSE);
 	}

@@ -310,6 +310,13 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
+    pub fn hostmem_backend_complete_all(
+        backends: *const *mut hostmem_backend,
+        backends_len: usize,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
     pub fn hostmem_backend_claim(
         backend: *mut hostmem_backend,
         owner: *const ::core::ffi::c_char,

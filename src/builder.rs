@@ -313,6 +313,36 @@ impl Builder {
             }),
         }
     }
+
+    /// Completes several backends together: the memory of all is made and bound to its nodes first,
+    /// then one pool of threads for each place that threads have to run in preallocates all of it.
+    /// What [`Backend::prealloc_result`] tells of time and threads is of the whole pool, which has as
+    /// many threads as the one of its backends that may have most.
+    ///
+    /// # Errors
+    ///
+    /// As [`complete`](Builder::complete), naming the backend; none is completed then, and the error
+    /// brings all builders back, in their order.
+    #[doc(alias = "hostmem_backend_complete_all")]
+    pub fn complete_all(mut builders: Vec<Self>) -> Result<Vec<Backend>, CompleteAllError> {
+        let deferred = builders
+            .iter_mut()
+            .find_map(|builder| builder.deferred.take());
+        let result = match deferred {
+            Some(error) => Err(error),
+            None => {
+                let handles: Vec<_> = builders.iter().map(|builder| &*builder.handle).collect();
+                BackendHandle::complete_all(&handles)
+            }
+        };
+        match result {
+            Ok(()) => Ok(builders
+                .into_iter()
+                .map(|builder| Backend::from_handle(builder.handle))
+                .collect()),
+            Err(error) => Err(CompleteAllError { builders, error }),
+        }
+    }
 }
 
 impl fmt::Debug for Builder {
@@ -350,6 +380,36 @@ impl std::error::Error for CompleteError {
 /// Drops the builder.
 impl From<CompleteError> for Error {
     fn from(failed: CompleteError) -> Self {
+        failed.error
+    }
+}
+
+/// Why several backends could not be completed together, and the builders they still are. Displays
+/// as the error does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CompleteAllError {
+    /// To be changed and completed again, in their order. The error of a chain is forgotten.
+    pub builders: Vec<Builder>,
+    /// What went wrong; its message names the backend.
+    pub error: Error,
+}
+
+impl fmt::Display for CompleteAllError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for CompleteAllError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Drops the builders.
+impl From<CompleteAllError> for Error {
+    fn from(failed: CompleteAllError) -> Self {
         failed.error
     }
 }

@@ -695,6 +695,19 @@ impl BackendHandle {
         Ok(())
     }
 
+    /// Completes all of them, or none.
+    pub(crate) fn complete_all(backends: &[&Self]) -> Result<()> {
+        let raw: Vec<_> = backends
+            .iter()
+            .map(|backend| backend.raw.as_ptr())
+            .collect();
+        check(|err| {
+            // SAFETY: the backends are alive; the array of that length outlives the call.
+            unsafe { sys::hostmem_backend_complete_all(raw.as_ptr(), raw.len(), err) }
+        })?;
+        Ok(())
+    }
+
     pub(crate) fn wait_prealloc(&self, milliseconds: u64) -> Result<()> {
         // SAFETY: the backend is alive.
         check(|err| unsafe {

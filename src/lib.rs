@@ -78,6 +78,7 @@ pub use crate::backend::Backend;
 pub use crate::backend::DeleteError;
 pub use crate::backend::State;
 pub use crate::builder::Builder;
+pub use crate::builder::CompleteAllError;
 pub use crate::builder::CompleteError;
 pub use crate::claim::Claim;
 pub use crate::claim::Memory;

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use common::in_child;
+use common::objects;
 use common::page_size;
 use common::ram;
 use common::refusing;
@@ -20,7 +21,9 @@ use common::skip;
 use common::Belongings;
 use common::Refusal;
 use hostmem::Backend;
+use hostmem::Builder;
 use hostmem::ErrorKind;
+use hostmem::Value;
 
 const MIB: u64 = 1 << 20;
 const MADV_POPULATE_WRITE: u64 = 23;
@@ -349,4 +352,138 @@ fn a_shortage_of_memory_is_an_error() {
     }
     let backend = failed.builder.size(MIB).complete().unwrap();
     assert_eq!(backend.placement().unwrap().resident, MIB);
+}
+
+/// Each is filled as it would be by itself, by the threads that all of them are worth.
+#[test]
+fn several_are_filled_together() {
+    let set = objects();
+    let options = [
+        (
+            "memory-backend-ram",
+            "size=64M,thp=never,prealloc=on,prealloc-threads=3",
+        ),
+        ("memory-backend-ram", "size=32M,thp=always,prealloc=on"),
+        (
+            "memory-backend-memfd",
+            "size=16M,prealloc=on,prealloc-threads=2",
+        ),
+        (
+            "memory-backend-ram",
+            "size=4K,prealloc=on,prealloc-threads=1",
+        ),
+        ("memory-backend-ram", "size=8M"),
+        (
+            "memory-backend-ram",
+            "size=64M,prealloc=on,prealloc-mode=background",
+        ),
+    ];
+    let calls = Arc::new(Mutex::new([0; 6]));
+    let builders = (0..).zip(options).map(|(i, (kind, rest))| {
+        let calls = Arc::clone(&calls);
+        let builder = set.parse(format!("{kind},id=m{i},{rest}")).unwrap();
+        builder.on_progress(move |_, _| calls.lock().unwrap()[i] += 1)
+    });
+    let backends = Builder::complete_all(builders.collect()).unwrap();
+    assert!(backends[5].wait_prealloc(None).unwrap());
+    for (i, backend) in backends.iter().enumerate() {
+        let size = match backend.get("size").unwrap() {
+            Value::Number(size) => size,
+            other => panic!("{other:?}"),
+        };
+        let expected = if i == 4 { 0 } else { size };
+        assert_eq!(backend.id(), format!("m{i}"));
+        assert_eq!(backend.placement().unwrap().resident, expected, "m{i}");
+        let result = backend.prealloc_result();
+        assert_eq!(result.map_or(0, |result| result.bytes), expected, "m{i}");
+        let threads = result.map_or(0, |result| result.threads);
+        match i {
+            4 => assert_eq!(threads, 0),
+            5 => assert_eq!(threads, usable_cpus().min(8)),
+            _ => assert_eq!(threads, usable_cpus().max(3)),
+        }
+    }
+    // Once each, in the end; nothing was to be told before.
+    let calls = calls.lock().unwrap();
+    assert!(
+        calls.iter().enumerate().all(|(i, &n)| (n > 0) == (i != 4)),
+        "{calls:?}"
+    );
+}
+
+/// Whichever of them fails, at whatever step: all come back, nothing stays, and without the one that
+/// is to blame the others are completed.
+#[test]
+fn of_several_all_are_completed_or_none() {
+    in_child("of_several_all_are_completed_or_none", || {
+        const BACKGROUND: &str = "size=4M,prealloc=on,prealloc-mode=background";
+        for (bad, kind, refusal) in [
+            // Wrong from the start, too large to map, not to be filled, no thread for the background.
+            ("size=0x1001", ErrorKind::Value, None),
+            ("size=1024T", ErrorKind::NoMemory, None),
+            (
+                "size=16M,prealloc=on,thp=never",
+                ErrorKind::NoMemory,
+                Some(Refusal::new(libc::SYS_madvise, libc::ENOMEM).only(1, 2 << 20)),
+            ),
+            (
+                BACKGROUND,
+                ErrorKind::NoMemory,
+                Some(Refusal::new(libc::SYS_eventfd2, libc::EMFILE)),
+            ),
+        ] {
+            let set = objects();
+            let parse = |id: &str, rest: &str| {
+                set.parse(format!("memory-backend-ram,id={id},{rest}"))
+                    .unwrap()
+            };
+            let good = ["size=1M,prealloc=on,thp=never", "size=1M,share=on"];
+            let builders = vec![parse("a", good[0]), parse("bad", bad), parse("b", good[1])];
+            let refusals: Vec<_> = refusal.into_iter().collect();
+            let failed = refusing(&refusals, || {
+                // The stacks of threads that have ended are kept for the next.
+                drop(ram("size=16M,prealloc=on").complete());
+                let before = Belongings::now();
+                let failed = Builder::complete_all(builders).unwrap_err();
+                assert!(Belongings::now() == before, "{failed}");
+                failed
+            });
+            assert_eq!(failed.error.kind(), kind, "{failed}");
+            assert!(failed.to_string().starts_with("bad: "), "{failed}");
+            let mut builders = failed.builders;
+            let ids: Vec<_> = builders.iter().map(|b| b.id().to_owned()).collect();
+            assert_eq!(ids, ["a", "bad", "b"]);
+            drop(builders.remove(1));
+            let backends = Builder::complete_all(builders).unwrap();
+            assert_eq!(backends[0].placement().unwrap().resident, MIB);
+        }
+    });
+}
+
+#[test]
+fn none_are_completed_at_once() {
+    assert!(Builder::complete_all(Vec::new()).unwrap().is_empty());
+}
+
+/// One deferred error of a chain is enough, and says whose it is.
+#[test]
+fn an_error_of_a_chain_keeps_all_from_being_completed() {
+    let set = objects();
+    let good = set.builder("memory-backend-ram", "a").unwrap().size(4096);
+    let bad = set.builder("memory-backend-ram", "b").unwrap().size(0);
+    let failed = Builder::complete_all(vec![good, bad]).unwrap_err();
+    assert!(failed.to_string().starts_with("b: size"), "{failed}");
+    assert_eq!(failed.builders.len(), 2);
+}
+
+/// Enough chunks and threads to wear the queue: ten thousand of the one, 256 of the other.
+#[test]
+fn many_chunks_and_many_threads_do_no_harm() {
+    for (size, threads) in [("1G", 256), ("256M", 300)] {
+        let options = format!("size={size},thp=never,prealloc=on,prealloc-threads={threads}");
+        let backend = ram(&options).complete().unwrap();
+        assert_eq!(backend.placement().unwrap().absent, 0, "{options}");
+        let threads = backend.prealloc_result().unwrap().threads;
+        assert!(threads > 100, "{options}: {threads}");
+    }
 }

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The filling of one range of a backend's memory: a queue of chunks, which whoever works takes and
+ * fills, less what was discarded meanwhile. How a chunk is populated is populate.c's; who works is
+ * prealloc.c's.
+ */
+#include <sys/stat.h>
+
+#include "internal.h"
+
+#define MIB UINT64_C(1048576)
+
+/* Small enough that a slow CPU holds nobody back, large enough that taking it costs nothing. */
+#define CHUNK_SIZE (8 * MIB)
+/* Work below which one more thread costs more than it saves. */
+#define WORK_PER_THREAD_HUGE  (8 * MIB)
+#define WORK_PER_THREAD_SMALL (MIB / 2)
+
+/*
+ * Bytes of the range that are still to come; all of it when the kernel does not tell. Of a private
+ * file it tells what the file has, not what was copied.
+ */
+static uint64_t count_absent(const struct hm_fill *fill)
+{
+	const struct hostmem_backend *backend = fill->backend;
+	uint64_t resident;
+
+	if ((backend->backing.fd >= 0 && !backend->shared) ||
+	    hm_os_count_resident(fill->address, fill->range.length, &resident))
+		return fill->range.length;
+	return fill->range.length - resident;
+}
+
+/* New memory of our own has nothing yet, which need not be asked. */
+static bool is_fresh(const struct hostmem_backend *backend)
+{
+	return hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
+	       (backend->backing.fd < 0 || backend->backing.flags & HOSTMEM_BACKING_OWN);
+}
+
+/* Small pages take longer, so they are cut finer. */
+static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct hm_populate *plan)
+{
+	uint64_t chunk = plan->huge_size ? CHUNK_SIZE : CHUNK_SIZE / 4;
+
+	return backend->page_size > chunk ? backend->page_size : chunk;
+}
+
+/*
+ * hugetlb pages come from their own pool, direct access memory is the device, and what is on disk
+ * can be read again: none of it brings the OOM killer.
+ */
+static bool takes_memory(const struct hostmem_backend *backend)
+{
+	struct hm_file file;
+
+	if (backend->page_size > backend->host->page_size)
+		return false;
+	if (backend->backing.fd < 0 || (!backend->shared && !backend->readonly) ||
+	    hm_os_stat(backend->backing.fd, &file))
+		return true;
+	return file.shmem || !(S_ISREG(file.mode) || S_ISBLK(file.mode) || S_ISCHR(file.mode)) ||
+	       backend->backing.flags & HOSTMEM_BACKING_OWN;
+}
+
+void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
+		  const struct hm_values *values, const struct hm_range *range)
+{
+	*fill = (struct hm_fill){
+		.backend = backend,
+		.range = *range,
+		.address = backend->mapping.address + range->offset,
+		.nodes = hm_policy_is_strict(values) ? &values->host_nodes : NULL,
+	};
+	fill->absent = is_fresh(backend) ? range->length : count_absent(fill);
+	fill->takes_memory = takes_memory(backend);
+	pthread_mutex_lock(&backend->lock);
+	fill->callback = backend->progress;
+	fill->callback_data = backend->progress_data;
+	pthread_mutex_unlock(&backend->lock);
+	hm_populate_begin(&fill->plan, backend, values);
+	fill->chunk = choose_chunk(backend, &fill->plan);
+	atomic_store(&backend->bytes_done, 0);
+	atomic_store(&backend->bytes_total, range->length);
+}
+
+void hm_fill_destroy(struct hm_fill *fill)
+{
+	hm_populate_end(&fill->plan);
+}
+
+bool hm_fill_begin_again(struct hm_fill *fill)
+{
+	if (!atomic_load(&fill->again))
+		return false;
+	atomic_store(&fill->again, false);
+	hm_populate_end(&fill->plan);
+	fill->absent = count_absent(fill);
+	atomic_store(&fill->next, 0);
+	atomic_store(&fill->backend->bytes_done, 0);
+	return true;
+}
+
+uint64_t hm_fill_count_threads(const struct hm_fill *fill)
+{
+	uint64_t least = fill->plan.huge_size ? WORK_PER_THREAD_HUGE : WORK_PER_THREAD_SMALL;
+	uint64_t useful = fill->range.length / least;
+	uint64_t chunks = (fill->range.length - 1) / fill->chunk + 1;
+
+	return useful < chunks ? useful : chunks;
+}
+
+uint64_t hm_fill_count_to_come(const struct hm_fill *fill)
+{
+	uint64_t left = fill->range.length - atomic_load(&fill->backend->bytes_done);
+
+	if (!fill->takes_memory)
+		return 0;
+	return left < fill->absent ? left : fill->absent;
+}
+
+bool hm_fill_is_all_taken(const struct hm_fill *fill)
+{
+	return atomic_load(&fill->next) >= fill->range.length;
+}
+
+bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
+{
+	uint64_t size = fill->range.length, left;
+
+	/* Looked at first, so that the number cannot wrap however often it is asked. */
+	if (hm_fill_is_all_taken(fill))
+		return false;
+	chunk->offset = atomic_fetch_add(&fill->next, fill->chunk);
+	if (chunk->offset >= size)
+		return false;
+	left = size - chunk->offset;
+	chunk->length = left < fill->chunk ? left : fill->chunk;
+	return true;
+}
+
+/* Fills the parts of a range of the memory that were not discarded. */
+static int fill_parts(struct hm_fill *fill, struct hm_range rest)
+{
+	const struct hostmem_backend *backend = fill->backend;
+	struct hm_range part;
+	int result = 0;
+
+	while (!result && hm_gaps_next_part(&backend->gaps, &rest, &part)) {
+		result = hm_populate_range(&fill->plan, backend->mapping.address + part.offset,
+					   part.length);
+		if (result == HM_POPULATE_AGAIN) {
+			atomic_store(&fill->again, true);
+			result = 0;
+		}
+	}
+	return result;
+}
+
+int hm_fill_do(struct hm_fill *fill, const struct hm_range *chunk)
+{
+	struct hostmem_backend *backend = fill->backend;
+	const struct hm_range memory = { .offset = fill->range.offset + chunk->offset,
+					 .length = chunk->length };
+	int result;
+
+	hm_gaps_hold(&backend->gaps);
+	result = fill_parts(fill, memory);
+	hm_gaps_let_go(&backend->gaps);
+	if (!result)
+		atomic_fetch_add(&backend->bytes_done, chunk->length);
+	return result;
+}
