@@ -77,6 +77,12 @@ static int discard(const struct hostmem_backend *backend, const struct hm_range 
 	return drop_pages(address, (size_t)range->length);
 }
 
+/* What is discarded while a preallocation runs is not filled by it any more. */
+static int keep_out_of_fill(struct hostmem_backend *backend, const struct hm_range *range)
+{
+	return hm_live_is_populating(backend) ? hm_gaps_add(&backend->gaps, range) : 0;
+}
+
 static int discard_checked(struct hostmem_backend *backend, const struct hm_range *range,
 			   struct hostmem_error *err)
 {
@@ -88,7 +94,11 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: discard: the memory is for reading only and keeps its contents",
 			       backend->id);
-	result = range->length ? discard(backend, range) : 0;
+	if (!range->length)
+		return 0;
+	result = keep_out_of_fill(backend, range);
+	if (!result)
+		result = discard(backend, range);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: discard of %ju bytes at offset %ju: %s%s", backend->id,
 				(uintmax_t)range->length, (uintmax_t)range->offset,
@@ -105,11 +115,7 @@ static int check_usable(const struct hostmem_backend *backend, const char *what,
 
 	if (state != HOSTMEM_STATE_READY && state != HOSTMEM_STATE_MAPPED)
 		return hm_fail_no_memory_yet(backend, state, err);
-	if (hm_live_check_process(backend, what, err))
-		return -1;
-	if (hm_live_is_populating(backend))
-		return hm_live_fail_busy(backend, what, err);
-	return 0;
+	return hm_live_check_process(backend, what, err);
 }
 
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
@@ -135,6 +141,8 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, "populate", err);
+	if (!result && hm_live_is_populating(backend))
+		result = hm_live_fail_busy(backend, "populate", err);
 	if (!result)
 		result = check_range(backend, "populate", &range, err);
 	if (!result && length) {

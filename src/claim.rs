@@ -89,14 +89,17 @@ impl Claim {
     /// [`populate`](Claim::populate) it before a guest touches it, since that may find no huge page
     /// and end the process (`SIGBUS`).
     ///
+    /// A preallocation that is running leaves the range out from here on; the call waits for the
+    /// chunks that are being filled, a few milliseconds.
+    ///
     /// Contents are lost, so this is the claim's to do, and no other code can take memory from under
     /// a guest: whoever wants to discard from an unclaimed backend claims it first.
     ///
     /// # Errors
     ///
     /// [`Value`](crate::ErrorKind::Value) (range; read-only memory),
-    /// [`Busy`](crate::ErrorKind::Busy) (a preallocation is running),
     /// [`Unsupported`](crate::ErrorKind::Unsupported) (the file system cannot make holes),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory) (to remember the range while a preallocation runs),
     /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_discard")]
     pub fn discard(&self, offset: u64, length: u64) -> Result<()> {

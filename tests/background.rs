@@ -17,6 +17,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use common::in_child;
+use common::page_size;
 use common::ram;
 use common::refusing;
 use common::Belongings;
@@ -98,6 +99,99 @@ fn what_would_disturb_the_fill_is_kept_out() {
     backend.set("dump", false).unwrap();
     assert!(backend.wait_prealloc(None).unwrap());
     backend.set("prealloc", true).unwrap();
+}
+
+/// The pages of a range that the kernel has in memory.
+fn resident(backend: &Backend, at: *mut u8, length: u64) -> u64 {
+    let page = page_size();
+    let mut pages = vec![0u8; (length / page) as usize];
+    assert_eq!(backend.state(), State::Mapped);
+    // SAFETY: only asks about addresses; there is a byte for each page.
+    let result = unsafe { libc::mincore(at.cast(), length as usize, pages.as_mut_ptr()) };
+    assert_eq!(result, 0);
+    pages.iter().filter(|&&byte| byte & 1 != 0).count() as u64
+}
+
+/// Filled already, being filled, or yet to be: what is discarded leaves the queue, and locking the
+/// rest in the end does not bring it back.
+#[test]
+fn what_is_discarded_meanwhile_stays_absent() {
+    if common::has_address_sanitizer() {
+        return;
+    }
+    let page = page_size();
+    let chunk = 2 * MIB;
+    let ranges = [
+        (0, page),
+        (chunk - page, page),
+        (3 * chunk, chunk),
+        (5 * chunk - page, 2 * page),
+        (5 * chunk + page, page),
+        (7 * chunk + page, 3 * chunk),
+        (300 * MIB, 64 * MIB),
+        (310 * MIB, 100 * MIB),
+        (512 * MIB - page, page),
+    ];
+    // Whole ones only: populating a part of a huge page brings all of it.
+    let huge_ranges = [(0, 2 * MIB), (100 * MIB, 20 * MIB), (510 * MIB, 2 * MIB)];
+    for (options, ranges, overlap) in [
+        ("thp=never", &ranges[..], 54 * MIB),
+        ("thp=never,share=on", &ranges, 54 * MIB),
+        ("thp=never,lock=on", &ranges, 54 * MIB),
+        ("thp=always", &huge_ranges, 0),
+    ] {
+        let backend = ram(&format!(
+            "size=512M,prealloc=on,prealloc-mode=background,{options}"
+        ));
+        let backend = backend.complete().unwrap();
+        let claim = backend.claim("vm0").unwrap();
+        for &(offset, length) in ranges {
+            claim.discard(offset, length).unwrap();
+        }
+        backend.wait_prealloc(None).unwrap();
+        let mut left_out = 0;
+        for &(offset, length) in ranges {
+            // SAFETY: inside the memory.
+            let at = unsafe { claim.memory().as_ptr().add(offset as usize) };
+            assert_eq!(resident(&backend, at, length), 0, "{options}: {offset}");
+            left_out += length;
+        }
+        left_out -= overlap;
+        assert_eq!(backend.placement().unwrap().absent, left_out, "{options}");
+        let result = backend.prealloc_result().unwrap();
+        assert_eq!(result.bytes, 512 * MIB - left_out, "{options}");
+        backend.populate(0, 512 * MIB).unwrap();
+        assert_eq!(backend.placement().unwrap().absent, 0, "{options}");
+    }
+}
+
+/// However the discards fall between the workers' steps, none of the pages comes back.
+#[test]
+fn many_discards_meanwhile_lose_to_no_worker() {
+    let page = page_size();
+    let backend = ram(&format!("size=1G,{BACKGROUND},prealloc-threads=4"));
+    let backend = backend.complete().unwrap();
+    let claim = backend.claim("vm0").unwrap();
+    let mut discarded = std::collections::BTreeSet::new();
+    let mut number = 1u64;
+    while backend.get_text("prealloc").unwrap() == "off" && discarded.len() < 20_000 {
+        // Any full-period generator; the low bits go.
+        number = number
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        let at = (number >> 33) % (1024 * MIB / page);
+        claim.discard(at * page, page).unwrap();
+        if backend.get_text("prealloc").unwrap() == "off" {
+            discarded.insert(at);
+        }
+    }
+    backend.wait_prealloc(None).unwrap();
+    assert!(discarded.len() > 10, "{}", discarded.len());
+    for &at in &discarded {
+        // SAFETY: inside the memory.
+        let at = unsafe { claim.memory().as_ptr().add((at * page) as usize) };
+        assert_eq!(resident(&backend, at, page), 0);
+    }
 }
 
 #[test]
