@@ -2,6 +2,7 @@
 //! `hostmem`: try a memory configuration before anything is booted on it.
 
 mod alloc;
+mod json;
 mod object;
 mod props;
 mod report;

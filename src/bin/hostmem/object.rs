@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An object as the command line gives it: an option string, or JSON.
+//! An object as a user gives it: an option string, or JSON.
 
 use std::ffi::OsStr;
-use std::fmt;
 
 use hostmem::properties;
 use hostmem::Builder;
 use hostmem::Objects;
 use hostmem::PropertyType;
 use hostmem::Value;
-use serde::de::Deserializer;
-use serde::de::Error;
-use serde::de::MapAccess;
-use serde::de::Visitor;
-use serde::Deserialize;
 use serde_json::Map;
 use serde_json::Value as Json;
 
+use crate::json;
 use crate::Result;
 
 /// Begins the backend that `text` describes.
@@ -28,47 +23,22 @@ pub(crate) fn parse(objects: &Objects, text: &OsStr) -> Result<Builder> {
 }
 
 fn from_json(objects: &Objects, text: &str) -> Result<Builder> {
-    let Members(object) =
-        serde_json::from_str(text).map_err(|error| format!("JSON object: {error}"))?;
-    let kind = required(&object, "qom-type", "memory-backend-ram")?;
-    let id = required(&object, "id", "ram0")?;
+    let json = json::parse(text.as_bytes()).map_err(|error| format!("JSON object: {error}"))?;
+    let object = json.as_object().ok_or("JSON object: this is none")?;
+    from_members(objects, object)
+}
+
+/// Begins the backend that the members of a JSON object describe.
+fn from_members(objects: &Objects, object: &Map<String, Json>) -> Result<Builder> {
+    let kind = required(object, "qom-type", "memory-backend-ram")?;
+    let id = required(object, "id", "ram0")?;
     let mut builder = objects.builder(kind, id)?;
-    for (name, json) in &object {
+    for (name, json) in object {
         if name != "qom-type" && name != "id" {
             builder.set(name, value(id, name, json)?)?;
         }
     }
     Ok(builder)
-}
-
-/// The members of a JSON object, each given once.
-struct Members(Map<String, Json>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members, A::Error> {
-        let mut members = Map::new();
-        while let Some((key, value)) = map.next_entry::<String, Json>()? {
-            if members.contains_key(&key) {
-                return Err(A::Error::custom(format!("{key} is given twice")));
-            }
-            members.insert(key, value);
-        }
-        Ok(Members(members))
-    }
 }
 
 fn required<'a>(object: &'a Map<String, Json>, key: &str, example: &str) -> Result<&'a str> {
