@@ -7,6 +7,8 @@
 
 pub mod access;
 pub mod host;
+#[cfg(feature = "cli")]
+pub mod qmp;
 
 use std::collections::BTreeMap;
 use std::env;

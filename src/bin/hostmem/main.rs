@@ -5,7 +5,9 @@ mod alloc;
 mod json;
 mod object;
 mod props;
+mod qmp;
 mod report;
+mod signals;
 
 use std::error::Error;
 use std::io;
@@ -29,6 +31,8 @@ enum Command {
     Props(props::Arguments),
     /// Make backends and say where their memory is
     Alloc(alloc::Arguments),
+    /// Make backends on request: speak QMP, as QEMU does
+    Qmp(qmp::Arguments),
 }
 
 /// What ends the program with one message and exit code 1.
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Props(arguments) => props::run(&arguments),
         Command::Alloc(arguments) => alloc::run(&arguments),
+        Command::Qmp(arguments) => qmp::run(&arguments),
     };
     match result {
         Ok(text) => print(&text),

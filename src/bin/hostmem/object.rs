@@ -29,7 +29,7 @@ fn from_json(objects: &Objects, text: &str) -> Result<Builder> {
 }
 
 /// Begins the backend that the members of a JSON object describe.
-fn from_members(objects: &Objects, object: &Map<String, Json>) -> Result<Builder> {
+pub(crate) fn from_members(objects: &Objects, object: &Map<String, Json>) -> Result<Builder> {
     let kind = required(object, "qom-type", "memory-backend-ram")?;
     let id = required(object, "id", "ram0")?;
     let mut builder = objects.builder(kind, id)?;
@@ -49,7 +49,7 @@ fn required<'a>(object: &'a Map<String, Json>, key: &str, example: &str) -> Resu
 
 /// The value in the one JSON form that its property has. A property that does not exist is left
 /// for the library to refuse.
-fn value(id: &str, name: &str, json: &Json) -> Result<Value> {
+pub(crate) fn value(id: &str, name: &str, json: &Json) -> Result<Value> {
     let value_type = properties()
         .find(|property| property.name() == name)
         .map(|property| property.value_type());

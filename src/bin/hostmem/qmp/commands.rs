@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! THE table of commands: what can be called, and by which function.
+
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::Deserializer;
+use serde_json::json;
+use serde_json::Value as Json;
+
+use super::error::QmpError;
+use super::memory;
+use super::monitor::Monitor;
+use super::prealloc;
+use super::qom;
+
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&mut Monitor, Json) -> Answer,
+    pub(crate) then: Then,
+}
+
+/// The value of `return`, or why there is none.
+pub(crate) type Answer = Result<Json, QmpError>;
+
+/// What a session does when it has answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    GoOn,
+    Negotiated,
+    Quit,
+}
+
+/// A row whose function takes its arguments as a type of its own.
+macro_rules! command {
+    ($name:literal, $run:path) => {
+        command!($name, $run, Then::GoOn)
+    };
+    ($name:literal, $run:path, $then:expr) => {
+        Command {
+            name: $name,
+            run: |monitor, json| $run(monitor, arguments($name, json)?),
+            then: $then,
+        }
+    };
+}
+
+const COMMANDS: &[Command] = &[
+    command!("object-add", memory::add),
+    command!("object-del", memory::delete),
+    command!("qmp_capabilities", negotiate, Then::Negotiated),
+    command!("qom-get", qom::get),
+    command!("qom-list", qom::list),
+    command!("qom-list-properties", qom::list_properties),
+    command!("qom-list-types", qom::list_types),
+    command!("qom-set", qom::set),
+    command!("query-commands", query_commands),
+    command!("query-memdev", memory::query),
+    command!("query-version", query_version),
+    command!("quit", quit, Then::Quit),
+    command!("x-claim", memory::claim),
+    command!("x-discard", memory::discard),
+    command!("x-placement", memory::placement),
+    command!("x-populate", memory::populate),
+    command!("x-prealloc-cancel", prealloc::cancel),
+    command!("x-prealloc-status", prealloc::status),
+    command!("x-release", memory::release),
+];
+
+pub(crate) fn find(name: &str) -> Result<&'static Command, QmpError> {
+    COMMANDS
+        .iter()
+        .find(|command| command.name == name)
+        .ok_or_else(|| {
+            QmpError::no_command(format!(
+                "{name}: no such command; query-commands lists them"
+            ))
+        })
+}
+
+/// Arguments as the command's own type. None is missing, unknown or of another type.
+fn arguments<A: DeserializeOwned>(command: &str, json: Json) -> Result<A, QmpError> {
+    serde_json::from_value(json).map_err(|error| QmpError::generic(format!("{command}: {error}")))
+}
+
+/// An argument that may be left out, but is not null where it is there.
+pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Of a command that takes none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoArguments {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Negotiation {
+    #[serde(default)]
+    enable: Vec<String>,
+}
+
+/// There are no capabilities to be enabled.
+fn negotiate(_: &mut Monitor, arguments: Negotiation) -> Answer {
+    match arguments.enable.first() {
+        None => Ok(json!({})),
+        Some(name) => Err(QmpError::generic(format!(
+            "enable: there is no capability {name}; the greeting lists none"
+        ))),
+    }
+}
+
+fn quit(_: &mut Monitor, NoArguments {}: NoArguments) -> Answer {
+    Ok(json!({}))
+}
+
+fn query_commands(_: &mut Monitor, NoArguments {}: NoArguments) -> Answer {
+    let name = |command: &Command| json!({ "name": command.name });
+    Ok(COMMANDS.iter().map(name).collect())
+}
+
+fn query_version(_: &mut Monitor, NoArguments {}: NoArguments) -> Answer {
+    Ok(version())
+}
+
+/// Our version in the members that QEMU's has.
+pub(crate) fn version() -> Json {
+    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+    json!({
+        "qemu": {
+            "major": number(env!("CARGO_PKG_VERSION_MAJOR")),
+            "minor": number(env!("CARGO_PKG_VERSION_MINOR")),
+            "micro": number(env!("CARGO_PKG_VERSION_PATCH")),
+        },
+        "package": concat!("hostmem ", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::COMMANDS;
+
+    #[test]
+    fn names_are_in_order_and_unique() {
+        assert!(COMMANDS.is_sorted_by(|a, b| a.name < b.name));
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `hostmem qmp`: backends made, looked at and deleted by requests in QEMU's machine protocol.
+
+mod commands;
+mod error;
+mod events;
+mod memory;
+mod messages;
+mod monitor;
+mod outbox;
+mod prealloc;
+mod qom;
+mod request;
+mod server;
+mod session;
+mod socket;
+
+use std::path::PathBuf;
+
+use crate::Result;
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  hostmem qmp --socket /run/hostmem.sock
+  echo '{\"execute\": \"qmp_capabilities\"} {\"execute\": \"query-commands\"}' | hostmem qmp
+
+Clients of QEMU's monitor work here too, for instance qmp-shell of the Python package qemu.qmp.
+Commands are those of QEMU for objects, and our own, which begin with x-.
+The memory lives until object-del, quit, a signal, or the end of standard input.")]
+pub(crate) struct Arguments {
+    /// Listen on a unix socket instead of standard input and output; one client at a time
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<String> {
+    server::run(arguments.socket.as_deref())?;
+    Ok(String::new())
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Where clients come from, and when the program ends.
+
+use std::io;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::thread;
+
+use super::monitor::SharedMonitor;
+use super::session;
+use super::session::End;
+use super::socket;
+use crate::signals;
+use crate::Result;
+
+/// Serves clients until one quits, a signal comes, or standard input ends. A command that is
+/// running then is finished, and everything that was made is deleted.
+pub(crate) fn run(socket: Option<&Path>) -> Result<()> {
+    let monitor = Arc::new(SharedMonitor::new()?);
+    let (sender, receiver) = mpsc::channel();
+    let of_signals = sender.clone();
+    signals::on_first(move || {
+        let _ = of_signals.send(Ok(()));
+    })?;
+    let (listener, _file) = socket.map(socket::listen).transpose()?.unzip();
+    let shared = Arc::clone(&monitor);
+    thread::Builder::new().name("qmp".into()).spawn(move || {
+        // Where nobody receives any more, the program is ending already.
+        let _ = sender.send(match listener {
+            Some(listener) => serve_all(&shared, &listener),
+            None => serve_standard_streams(&shared),
+        });
+    })?;
+    let end = receiver.recv()?;
+    monitor.close();
+    Ok(end?)
+}
+
+fn serve_standard_streams(monitor: &SharedMonitor) -> io::Result<()> {
+    session::serve(monitor, io::stdin().lock(), io::stdout());
+    Ok(())
+}
+
+/// Serves one client after another until one quits.
+fn serve_all(monitor: &SharedMonitor, listener: &UnixListener) -> io::Result<()> {
+    loop {
+        let client = match listener.accept() {
+            Ok((stream, _)) => Client(Arc::new(stream)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => return Err(error),
+        };
+        let end = session::serve(monitor, BufReader::new(client.clone()), client.clone());
+        // What is still being written then fails. That it is gone already is no matter.
+        let _ = client.0.shutdown(Shutdown::Both);
+        if end == End::Quit {
+            return Ok(());
+        }
+    }
+}
+
+/// A connection, read by one thread and written by another.
+#[derive(Clone)]
+struct Client(Arc<UnixStream>);
+
+impl Read for Client {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
+impl Write for Client {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

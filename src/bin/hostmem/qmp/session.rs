@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One client, from the greeting until it hangs up or ends the program.
+
+use std::io::BufRead;
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+
+use serde_json::json;
+use serde_json::Value as Json;
+
+use super::commands;
+use super::commands::Then;
+use super::error::QmpError;
+use super::messages::Message;
+use super::messages::Messages;
+use super::monitor::SharedMonitor;
+use super::outbox::Closed;
+use super::outbox::Outbox;
+use super::request::Call;
+use super::request::Request;
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    HungUp,
+    Quit,
+}
+
+/// Serves one client. What is left of an output that the client does not take is left to its thread.
+pub(crate) fn serve(
+    monitor: &SharedMonitor,
+    input: impl BufRead,
+    output: impl Write + Send + 'static,
+) -> End {
+    let outbox = Arc::new(Outbox::new());
+    let writer = Arc::clone(&outbox);
+    let spawned = thread::Builder::new()
+        .name("qmp-writer".into())
+        .spawn(move || writer.deliver(output));
+    // Without a thread there is no way to answer; the client sees its connection closed.
+    if spawned.is_err() {
+        return End::HungUp;
+    }
+    let mut session = Session {
+        monitor,
+        outbox,
+        negotiated: false,
+    };
+    session.run(input).unwrap_or(End::HungUp)
+}
+
+struct Session<'a> {
+    monitor: &'a SharedMonitor,
+    outbox: Arc<Outbox>,
+    /// Whether capabilities are settled, so that commands and events are on.
+    negotiated: bool,
+}
+
+impl Session<'_> {
+    fn run(&mut self, input: impl BufRead) -> Result<End, Closed> {
+        self.outbox.answer(json!({
+            "QMP": { "version": commands::version(), "capabilities": [] }
+        }))?;
+        let mut messages = Messages::new(input);
+        while let Ok(Some(message)) = messages.next() {
+            let (mut answer, id, then) = match message {
+                Message::Whole(bytes) => self.execute(&bytes),
+                Message::TooLong => {
+                    let error = QmpError::generic("a message has at most 1 MiB");
+                    (json!({ "error": error.to_json() }), None, Then::GoOn)
+                }
+            };
+            if let Some(id) = id {
+                answer["id"] = id;
+            }
+            self.outbox.answer(answer)?;
+            match then {
+                Then::GoOn => {}
+                Then::Negotiated => {
+                    self.negotiated = true;
+                    self.monitor.events().attach(&self.outbox);
+                }
+                Then::Quit => return Ok(End::Quit),
+            }
+        }
+        Ok(End::HungUp)
+    }
+
+    /// The answer without its id, the id, and what comes after answering.
+    fn execute(&self, message: &[u8]) -> (Json, Option<Json>, Then) {
+        let request = Request::parse(message);
+        let (answer, then) = match request.call.and_then(|call| self.call(call)) {
+            Ok((value, then)) => (json!({ "return": value }), then),
+            Err(error) => (json!({ "error": error.to_json() }), Then::GoOn),
+        };
+        (answer, request.id, then)
+    }
+
+    fn call(&self, call: Call) -> Result<(Json, Then), QmpError> {
+        let command = commands::find(&call.command)?;
+        let negotiates = command.then == Then::Negotiated;
+        if !self.negotiated && !negotiates {
+            return Err(QmpError::no_command(format!(
+                "{}: capabilities come first: {{\"execute\": \"qmp_capabilities\"}}",
+                command.name
+            )));
+        }
+        let value = self.monitor.run(command, call.arguments)?;
+        if self.negotiated && negotiates {
+            return Err(QmpError::no_command(format!(
+                "{}: done already, once for each connection",
+                command.name
+            )));
+        }
+        Ok((value, command.then))
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.monitor.events().detach();
+        self.outbox.close();
+    }
+}

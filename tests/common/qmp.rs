@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A plain QMP client, and the programs it speaks to.
+
+use std::fs::File;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Seek;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Child;
+use std::process::ChildStdin;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::json;
+use serde_json::Value as Json;
+
+/// How long an answer may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A conversation. What is said goes as it is; what comes back is read on a thread of its own.
+pub struct Client<W> {
+    input: W,
+    messages: mpsc::Receiver<Json>,
+    pub greeting: Json,
+    /// Those that came before an answer that was waited for, or by themselves.
+    pub events: Vec<Json>,
+}
+
+impl<W: Write> Client<W> {
+    fn new(input: W, output: impl Read + Send + 'static) -> Self {
+        let (sender, messages) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let message = serde_json::from_str(&line).unwrap_or_else(|error| {
+                    panic!("{error}: {line}");
+                });
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        let greeting = messages.recv_timeout(PATIENCE).expect("a greeting");
+        Self {
+            input,
+            messages,
+            greeting,
+            events: Vec::new(),
+        }
+    }
+
+    /// Sends bytes, whether they arrive or not.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.input.write_all(bytes.as_ref());
+        let _ = self.input.flush();
+    }
+
+    /// The next message that is no event; None where the other end hung up.
+    pub fn try_answer(&mut self) -> Option<Json> {
+        loop {
+            match self.messages.recv_timeout(PATIENCE) {
+                Ok(message) if message.get("event").is_some() => self.events.push(message),
+                Ok(answer) => return Some(answer),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("no answer"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn answer(&mut self) -> Json {
+        self.try_answer().expect("an answer")
+    }
+
+    /// Waits for an event of which a test is true.
+    #[track_caller]
+    pub fn wait_event(&mut self, wanted: impl Fn(&Json) -> bool) -> Json {
+        if let Some(at) = self.events.iter().position(&wanted) {
+            return self.events.remove(at);
+        }
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            let message = self.messages.recv_timeout(PATIENCE).expect("an event");
+            assert!(message.get("event").is_some(), "{message}");
+            if wanted(&message) {
+                return message;
+            }
+            self.events.push(message);
+        }
+        panic!("no such event: {:?}", self.events);
+    }
+
+    /// What `return` or `error` is.
+    #[track_caller]
+    pub fn execute(&mut self, command: &str, arguments: Json) -> Result<Json, Json> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        self.send(format!("{request}\n"));
+        result(self.answer())
+    }
+
+    #[track_caller]
+    pub fn must(&mut self, command: &str, arguments: Json) -> Json {
+        self.execute(command, arguments)
+            .unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    /// The error of a command that has to fail, its class checked.
+    #[track_caller]
+    pub fn fails(&mut self, class: &str, command: &str, arguments: Json) -> String {
+        match self.execute(command, arguments) {
+            Ok(value) => panic!("{command}: {value}"),
+            Err(error) => {
+                assert_eq!(error["class"], class, "{command}: {error}");
+                error["desc"].as_str().unwrap().to_owned()
+            }
+        }
+    }
+
+    /// Waits until a preallocation has a status, and says it all.
+    #[track_caller]
+    pub fn wait_for_status(&mut self, id: &str, status: &str) -> Json {
+        let start = Instant::now();
+        loop {
+            let answer = self.must("x-prealloc-status", json!({ "id": id }));
+            if answer["status"] == status {
+                return answer;
+            }
+            assert!(start.elapsed() < PATIENCE, "{answer}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn negotiate(mut self) -> Self {
+        self.must("qmp_capabilities", json!({}));
+        self
+    }
+}
+
+/// What an answer's `return` or `error` is.
+pub fn result(answer: Json) -> Result<Json, Json> {
+    match answer.get("return") {
+        Some(value) => Ok(value.clone()),
+        None => Err(answer["error"].clone()),
+    }
+}
+
+impl Client<UnixStream> {
+    /// Connects, once there is somebody to connect to, and reads the greeting.
+    pub fn connect(path: &Path) -> Self {
+        let stream = connect(path);
+        Self::new(stream.try_clone().unwrap(), stream)
+    }
+
+    pub fn hang_up(self) {
+        self.input.shutdown(Shutdown::Both).unwrap();
+    }
+}
+
+/// A bare connection, once there is somebody to connect to.
+pub fn connect(path: &Path) -> UnixStream {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{}: {error}", path.display()),
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A program that runs until it is dropped.
+pub struct Server {
+    pub process: Child,
+    stderr: File,
+}
+
+impl Server {
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let stderr = tempfile::tempfile()?;
+        let process = command.stderr(stderr.try_clone()?).spawn()?;
+        Ok(Self { process, stderr })
+    }
+
+    /// `hostmem qmp` with more arguments.
+    pub fn hostmem(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostmem"));
+        command.arg("qmp").args(arguments).stdin(Stdio::null());
+        Self::spawn(&mut command).unwrap()
+    }
+
+    /// `hostmem qmp` on a socket.
+    pub fn on_socket(path: &Path) -> Self {
+        Self::hostmem(&["--socket", path.to_str().unwrap()])
+    }
+
+    /// A program that speaks QMP on its standard streams, after its greeting.
+    pub fn on_streams(command: &mut Command) -> io::Result<(Self, Client<ChildStdin>)> {
+        let mut server = Self::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let input = server.process.stdin.take().unwrap();
+        let client = Client::new(input, server.process.stdout.take().unwrap());
+        Ok((server, client))
+    }
+
+    /// `hostmem qmp` on its standard streams.
+    pub fn hostmem_on_streams() -> (Self, Client<ChildStdin>) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostmem"));
+        Self::on_streams(command.arg("qmp")).unwrap()
+    }
+
+    /// Waits for the end: exit code, -1 of a signal, and what was said on standard error.
+    pub fn end(&mut self) -> (i32, String) {
+        let status = self.process.wait().unwrap();
+        let mut said = String::new();
+        self.stderr.rewind().unwrap();
+        self.stderr.read_to_string(&mut said).unwrap();
+        (status.code().unwrap_or(-1), said)
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a child of ours that has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.process.id() as i32, signal) }, 0);
+    }
+
+    /// A number of /proc/PID/status, in KiB where it is a size.
+    pub fn status(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        let number = line.split_whitespace().nth(1).unwrap();
+        number.parse().unwrap()
+    }
+
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.process.id());
+        std::fs::read_dir(path).unwrap().count()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

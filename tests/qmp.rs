@@ -1,0 +1,818 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `hostmem qmp`: what it answers, to those who mean well and to others, and what is left of both.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ChildStdin;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::page_size;
+use common::qmp::connect;
+use common::qmp::result;
+use common::qmp::Client;
+use common::qmp::Server;
+use common::qmp::PATIENCE;
+use hostmem::properties;
+use serde_json::json;
+use serde_json::Value as Json;
+
+/// A server on its standard streams with capabilities negotiated.
+fn start() -> (Server, Client<ChildStdin>) {
+    let (server, client) = Server::hostmem_on_streams();
+    (server, client.negotiate())
+}
+
+fn ram(id: &str, size: u64) -> Json {
+    json!({ "qom-type": "memory-backend-ram", "id": id, "size": size })
+}
+
+fn id(id: &str) -> Json {
+    json!({ "id": id })
+}
+
+/// An object with more members.
+fn with(mut object: Json, members: Json) -> Json {
+    let more = members.as_object().unwrap().clone();
+    object.as_object_mut().unwrap().extend(more);
+    object
+}
+
+fn names(list: &Json) -> Vec<&str> {
+    let entries = list.as_array().unwrap().iter();
+    entries
+        .map(|entry| entry["name"].as_str().unwrap())
+        .collect()
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+// ---- A conversation ----
+
+#[test]
+fn capabilities_come_first() {
+    let (_server, mut client) = Server::hostmem_on_streams();
+    let version = &client.greeting["QMP"]["version"];
+    assert_eq!(
+        version["package"],
+        format!("hostmem {}", env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(client.greeting["QMP"]["capabilities"], json!([]));
+
+    client.fails("CommandNotFound", "query-version", json!({}));
+    client.fails("CommandNotFound", "no-such", json!({}));
+    let message = client.fails(
+        "GenericError",
+        "qmp_capabilities",
+        json!({ "enable": ["oob"] }),
+    );
+    assert!(message.contains("oob"), "{message}");
+    assert_eq!(
+        client.must("qmp_capabilities", json!({ "enable": [] })),
+        json!({})
+    );
+    client.fails("CommandNotFound", "qmp_capabilities", json!({}));
+    client.must("query-version", json!({}));
+}
+
+#[test]
+fn an_id_comes_back() {
+    let (_server, mut client) = start();
+    for id in [
+        json!(null),
+        json!(1),
+        json!("a\0é\u{1f600}"),
+        json!({ "a": [1.5, { "b": [] }] }),
+        json!(false),
+        json!(u64::MAX),
+        json!(i64::MIN),
+    ] {
+        for call in [
+            r#""execute": "query-version""#,
+            r#""execute": "no-such""#,
+            r#""execute": 1"#,
+        ] {
+            client.send(format!("{{{call}, \"id\": {id}}}"));
+            assert_eq!(client.answer().get("id"), Some(&id));
+        }
+    }
+    client.send(r#"{"execute": "query-version"}"#);
+    assert_eq!(client.answer().get("id"), None);
+}
+
+#[test]
+fn what_is_listed_can_be_called() {
+    let (_server, mut client) = start();
+    let list = client.must("query-commands", json!({}));
+    for name in names(&list) {
+        if name == "quit" {
+            continue;
+        }
+        // No command takes this argument, and none that does not exist says so.
+        client.fails("GenericError", name, json!({ "no such": 1 }));
+    }
+    assert!(names(&list).contains(&"object-add"));
+    client.fails("CommandNotFound", "no-such", json!({}));
+    client.fails("CommandNotFound", "", json!({}));
+}
+
+#[test]
+fn quit_ends_the_program() {
+    let (mut server, mut client) = start();
+    client.send("{\"execute\": \"quit\"}{\"execute\": \"query-version\"}");
+    assert_eq!(client.answer(), json!({ "return": {} }));
+    assert_eq!(client.try_answer(), None);
+    assert_eq!(server.end(), (0, String::new()));
+}
+
+#[test]
+fn the_end_of_input_ends_the_program() {
+    let (mut server, mut client) = start();
+    client.must("object-add", ram("a", 65536));
+    drop(client);
+    assert_eq!(server.end(), (0, String::new()));
+}
+
+// ---- Objects ----
+
+#[test]
+fn objects_come_and_go() {
+    let (_server, mut client) = start();
+    assert_eq!(client.must("query-memdev", json!({})), json!([]));
+    assert_eq!(client.must("object-add", ram("a", 65536)), json!({}));
+    let message = client.fails("GenericError", "object-add", ram("a", 4096));
+    assert!(message.contains("'a'"), "{message}");
+    assert_eq!(
+        client.must("query-memdev", json!({})),
+        json!([{
+            "id": "a", "size": 65536, "merge": true, "dump": true, "prealloc": false,
+            "share": false, "reserve": true, "host-nodes": [], "policy": "default",
+        }])
+    );
+    assert_eq!(
+        client.must("qom-list", json!({ "path": "/objects" })),
+        json!([
+            { "name": "type", "type": "string" },
+            { "name": "a", "type": "child<memory-backend-ram>" },
+        ])
+    );
+    assert_eq!(client.must("object-del", id("a")), json!({}));
+    let message = client.fails("GenericError", "object-del", id("a"));
+    assert!(message.contains("'a'"), "{message}");
+    assert_eq!(client.must("query-memdev", json!({})), json!([]));
+    client.must("object-add", ram("a", 65536));
+}
+
+#[test]
+fn what_failed_leaves_nothing() {
+    let (server, mut client) = start();
+    let before = (server.status("VmSize"), server.descriptors());
+    for members in [
+        json!({ "size": 0 }),
+        json!({ "size": 1 }),
+        json!({ "size": u64::MAX }),
+        json!({ "size": "64K" }),
+        json!({ "no-such": 1 }),
+        json!({ "policy": "bind" }),
+        json!({ "host-nodes": "0" }),
+        json!({ "prealloc": true, "reserve": false }),
+        json!({ "share": null }),
+        json!({ "id": 1 }),
+        json!({ "id": "a b" }),
+        json!({ "qom-type": "memory-backend" }),
+        json!({ "qom-type": ["memory-backend-ram"] }),
+    ] {
+        client.fails("GenericError", "object-add", with(ram("a", 65536), members));
+    }
+    client.fails("GenericError", "object-add", json!({}));
+    assert_eq!(client.must("query-memdev", json!({})), json!([]));
+    assert_eq!((server.status("VmSize"), server.descriptors()), before);
+    client.must("object-add", ram("a", 65536));
+}
+
+/// The VmFlags of the one mapping of a server that has a name.
+fn vm_flags(server: &Server, name: &str) -> Vec<String> {
+    let path = format!("/proc/{}/smaps", server.process.id());
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().skip_while(|line| !line.contains(name));
+    let flags = lines.find_map(|line| line.strip_prefix("VmFlags: "));
+    flags
+        .unwrap()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn what_is_set_acts_and_is_read() {
+    let (server, mut client) = start();
+    client.must(
+        "object-add",
+        with(ram("a", 65536), json!({ "share": true })),
+    );
+    let property = |name: &str| json!({ "path": "/objects/a", "property": name });
+    let dumped = || !vm_flags(&server, "/memfd:a").contains(&"dd".to_owned());
+    assert!(dumped());
+    for dump in [false, true] {
+        let arguments = with(property("dump"), json!({ "value": dump }));
+        assert_eq!(client.must("qom-set", arguments), json!({}));
+        assert_eq!(client.must("qom-get", property("dump")), json!(dump));
+        assert_eq!(dumped(), dump);
+    }
+    for (name, value) in [
+        ("size", json!(65536)),
+        ("host-nodes", json!([])),
+        ("policy", json!("default")),
+        ("prealloc-context", json!("")),
+        ("type", json!("memory-backend-ram")),
+    ] {
+        assert_eq!(client.must("qom-get", property(name)), value, "{name}");
+    }
+    for (name, value) in [
+        ("size", json!(4096)),
+        ("share", json!(false)),
+        ("dump", json!("off")),
+        ("dump", json!(null)),
+        ("prealloc-threads", json!(0)),
+        ("no-such", json!(1)),
+        ("type", json!("container")),
+    ] {
+        let arguments = with(property(name), json!({ "value": value }));
+        client.fails("GenericError", "qom-set", arguments);
+    }
+    client.fails("GenericError", "qom-get", property("no-such"));
+    client.fails(
+        "DeviceNotFound",
+        "qom-get",
+        json!({ "path": "/objects/b", "property": "size" }),
+    );
+}
+
+#[test]
+fn a_path_may_be_a_part() {
+    let (_server, mut client) = start();
+    client.must("object-add", ram("a", 65536));
+    let list = |path: &str| json!({ "path": path });
+    let of_object = client.must("qom-list", list("/objects/a"));
+    for path in ["a", "objects/a", "//objects//a/", "a/"] {
+        assert_eq!(client.must("qom-list", list(path)), of_object, "{path}");
+    }
+    assert_eq!(
+        names(&client.must("qom-list", list("/"))),
+        ["type", "objects"]
+    );
+    for path in [
+        "/a",
+        "b",
+        "/objects/b",
+        "/objects/a/size",
+        "x/a",
+        "/objects/a/..",
+    ] {
+        client.fails("DeviceNotFound", "qom-list", list(path));
+    }
+    client.fails("GenericError", "qom-list", list(""));
+    client.must("object-add", ram("objects", 65536));
+    client.fails("GenericError", "qom-list", list("objects"));
+    client.must("qom-list", list("objects/objects"));
+}
+
+#[test]
+fn properties_are_those_of_the_table() {
+    let (_server, mut client) = start();
+    let kinds = client.must("qom-list-types", json!({ "implements": "memory-backend" }));
+    let ours: Vec<_> = common::objects()
+        .kinds()
+        .into_iter()
+        .map(|kind| kind.name)
+        .collect();
+    assert_eq!(names(&kinds), ours);
+    for kind in ours {
+        let expected: Vec<_> = properties()
+            .filter(|row| row.kinds().is_none_or(|kinds| kinds.contains(&&*kind)))
+            .collect();
+        let list = client.must("qom-list-properties", json!({ "typename": kind }));
+        let list = list.as_array().unwrap();
+        assert_eq!(list[0], json!({ "name": "type", "type": "string" }));
+        assert_eq!(list.len(), 1 + expected.len(), "{kind}");
+        for (entry, row) in list[1..].iter().zip(&expected) {
+            assert_eq!(entry["name"], row.name());
+            assert_eq!(entry["description"], row.description());
+            assert!(entry["type"].is_string(), "{entry}");
+        }
+    }
+}
+
+#[test]
+fn the_abstract_parent_is_listed_as_such() {
+    let (_server, mut client) = start();
+    let filter = json!({ "implements": "memory-backend", "abstract": true });
+    let types = client.must("qom-list-types", filter);
+    let parent = json!({ "name": "memory-backend", "parent": "object", "abstract": true });
+    assert!(types.as_array().unwrap().contains(&parent), "{types}");
+    let kind = json!({ "name": "memory-backend-ram", "parent": "memory-backend" });
+    assert!(types.as_array().unwrap().contains(&kind), "{types}");
+    let filter = json!({ "implements": "no-such" });
+    assert_eq!(client.must("qom-list-types", filter), json!([]));
+    client.fails(
+        "DeviceNotFound",
+        "qom-list-properties",
+        json!({ "typename": "no-such" }),
+    );
+}
+
+// ---- Claims and ranges ----
+
+#[test]
+fn a_claimed_backend_is_not_deleted() {
+    let (_server, mut client) = start();
+    client.must("object-add", ram("a", 65536));
+    client.fails("GenericError", "x-release", id("a"));
+    client.must("x-claim", json!({ "id": "a", "owner": "vm0" }));
+    let again = client.fails(
+        "GenericError",
+        "x-claim",
+        json!({ "id": "a", "owner": "vm1" }),
+    );
+    let delete = client.fails("GenericError", "object-del", id("a"));
+    for message in [again, delete] {
+        assert!(message.contains("vm0"), "{message}");
+    }
+    client.must("x-release", id("a"));
+    client.must("object-del", id("a"));
+    client.fails(
+        "DeviceNotFound",
+        "x-claim",
+        json!({ "id": "a", "owner": "vm0" }),
+    );
+}
+
+#[test]
+fn ranges_are_filled_and_given_back() {
+    let (_server, mut client) = start();
+    client.must(
+        "object-add",
+        with(ram("a", 1 << 20), json!({ "thp": "never" })),
+    );
+    let range = |offset: u64, length: u64| json!({ "id": "a", "offset": offset, "length": length });
+    let page = page_size();
+    for claimed in [false, true] {
+        if claimed {
+            client.must("x-claim", json!({ "id": "a", "owner": "vm0" }));
+        }
+        for (command, arguments, resident) in [
+            ("x-populate", range(0, 1 << 20), 1 << 20),
+            ("x-discard", range(page, 2 * page), (1 << 20) - 2 * page),
+            ("x-populate", range(page, page), (1 << 20) - page),
+            ("x-discard", range(0, 1 << 20), 0),
+            ("x-discard", range(0, 0), 0),
+        ] {
+            assert_eq!(client.must(command, arguments.clone()), json!({}));
+            let placement = client.must("x-placement", id("a"));
+            assert_eq!(placement["resident"], resident, "{command} {arguments}");
+            assert_eq!(placement["id"], "a");
+        }
+        for arguments in [
+            range(1, page),
+            range(0, 1),
+            range(1 << 20, page),
+            range(u64::MAX - page + 1, page),
+            json!({ "id": "a", "offset": -1, "length": page }),
+            json!({ "id": "a", "offset": 0.0, "length": page }),
+            json!({ "id": "a", "offset": 0 }),
+        ] {
+            client.fails("GenericError", "x-discard", arguments.clone());
+            client.fails("GenericError", "x-populate", arguments);
+        }
+    }
+}
+
+// ---- Preallocation ----
+
+/// An object that fills on one thread, in small pages.
+fn filling(id: &str, size: u64, mode: &str) -> Json {
+    let members = json!({
+        "prealloc": true, "prealloc-mode": mode, "prealloc-threads": 1, "thp": "never",
+    });
+    with(ram(id, size), members)
+}
+
+fn is_about(event: &Json, id: &str) -> bool {
+    event["event"] == "X_PREALLOC_PROGRESS" && event["data"]["id"] == id
+}
+
+#[test]
+fn a_fill_in_the_background_is_told_of() {
+    let (_server, mut client) = start();
+    let size: u64 = 512 << 20;
+    client.must("object-add", filling("a", size, "background"));
+    let status = client.must("x-prealloc-status", id("a"));
+    assert_eq!(status["total"], size, "{status}");
+    let last = client.wait_event(|event| is_about(event, "a") && event["data"]["done"] == size);
+    assert_eq!(
+        last["data"],
+        json!({ "id": "a", "done": size, "total": size })
+    );
+    let seconds = last["timestamp"]["seconds"].as_u64().unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs();
+    assert!((now - 60..=now).contains(&seconds), "{last}");
+    assert!(last["timestamp"]["microseconds"].as_u64().unwrap() < 1_000_000);
+
+    let expected = json!({ "status": "completed", "done": size, "total": size });
+    assert_eq!(client.wait_for_status("a", "completed"), expected);
+    assert_eq!(client.must("x-placement", id("a"))["resident"], size);
+    let property = json!({ "path": "/objects/a", "property": "prealloc" });
+    assert_eq!(client.must("qom-get", property), json!(true));
+}
+
+#[test]
+fn a_fill_in_the_background_is_cancelled() {
+    let (_server, mut client) = start();
+    let size: u64 = 4 << 30;
+    client.must("object-add", filling("a", size, "background"));
+    let status = client.must("x-prealloc-cancel", id("a"));
+    assert_eq!(status["status"], "cancelled", "{status}");
+    assert!(status["done"].as_u64().unwrap() < size, "{status}");
+    assert_eq!(client.must("x-prealloc-status", id("a")), status);
+    assert_eq!(client.must("x-prealloc-cancel", id("a")), status);
+    let property = json!({ "path": "/objects/a", "property": "prealloc" });
+    assert_eq!(client.must("qom-get", property), json!(false));
+
+    client.must("object-add", ram("b", 65536));
+    let none = json!({ "status": "none", "done": 0, "total": 0 });
+    assert_eq!(client.must("x-prealloc-status", id("b")), none);
+    assert_eq!(client.must("x-prealloc-cancel", id("b")), none);
+    client.fails("DeviceNotFound", "x-prealloc-status", id("c"));
+    client.fails("DeviceNotFound", "x-prealloc-cancel", id("c"));
+}
+
+#[test]
+fn a_long_command_does_not_stop_events() {
+    let (_server, mut client) = start();
+    client.must("object-add", filling("behind", 4 << 30, "background"));
+    client.events.clear();
+    client.must("object-add", filling("front", 512 << 20, "wait"));
+    // Those that came before the answer.
+    let events = std::mem::take(&mut client.events);
+    assert!(
+        events.iter().any(|event| is_about(event, "behind")),
+        "{events:?}"
+    );
+    assert!(
+        events.iter().any(|event| is_about(event, "front")),
+        "{events:?}"
+    );
+    client.must("object-del", id("behind"));
+}
+
+// ---- Hostile input ----
+
+/// What is wrong, and how many errors it is answered with.
+fn hostile() -> Vec<(&'static str, Vec<u8>, usize)> {
+    let nested =
+        |open: &str, close: &str, depth| (open.repeat(depth) + &close.repeat(depth)).into();
+    vec![
+        ("no object", b"[] 1 \"a\" null true 1.5".to_vec(), 6),
+        ("no JSON", b"{]{,}{\"a\"}{\"a\":}nul".to_vec(), 5),
+        ("closing what is not open", b"}}]".to_vec(), 3),
+        ("an object without a command", b"{}{\"id\": 1}".to_vec(), 2),
+        ("a command of another type", b"{\"execute\": {}}{\"execute\": null}".to_vec(), 2),
+        ("arguments of another type", br#"{"execute": "quit", "arguments": []}"#.to_vec(), 1),
+        ("a member too many", br#"{"execute": "quit", "exec": "quit"}"#.to_vec(), 1),
+        ("a key given twice", br#"{"execute": "quit", "execute": "quit"}"#.to_vec(), 1),
+        (
+            "a key given twice inside",
+            br#"{"execute": "object-del", "arguments": {"id": "a", "id": "a"}}"#.to_vec(),
+            1,
+        ),
+        ("invalid UTF-8", b"{\"execute\": \"qui\xff\"}".to_vec(), 1),
+        ("invalid UTF-8 alone", b"\xff\xfe\x00".to_vec(), 1),
+        ("half a surrogate", br#"{"execute": "\ud800"}"#.to_vec(), 1),
+        ("a raw control character", b"{\"execute\": \"qu\tit\"}".to_vec(), 1),
+        ("a quote that stays open", b"{\"execute\": \"quit".to_vec(), 1),
+        ("a number beyond all", br#"{"execute": "quit", "id": 1e999}"#.to_vec(), 1),
+        ("deep arrays", nested("[", "]", 10_000), 1),
+        ("deep objects", nested("{\"a\":", "}", 10_000), 1),
+        ("a deep id", br#"{"execute": "quit", "id": "#.iter().copied().chain(nested("[", "]", 10_000)).chain(*b"}").collect(), 1),
+        ("brackets that stay open", vec![b'['; 2 << 20], 1),
+        ("a line of 100 MB", vec![b'a'; 100 << 20], 1),
+        ("a string of 100 MB", [b"{\"execute\": \"".to_vec(), vec![b'q'; 100 << 20], b"\"}".to_vec()].concat(), 1),
+        ("many small values", [b"[".to_vec(), b"0,".repeat(500_000), b"0]".to_vec()].concat(), 1),
+    ]
+}
+
+#[test]
+fn hostile_input_is_answered_and_forgotten() {
+    let (server, mut client) = start();
+    client.must("object-add", ram("a", 65536));
+    for (what, bytes, errors) in hostile() {
+        client.send(&bytes);
+        client.send("\n");
+        for _ in 0..errors {
+            let answer = client.answer();
+            assert_eq!(answer["error"]["class"], "GenericError", "{what}: {answer}");
+        }
+        // Nothing was taken for more, and nothing of it is left.
+        let request = json!({ "execute": "query-version", "id": what });
+        client.send(format!("{request}\n"));
+        assert_eq!(client.answer()["id"], what);
+    }
+    let peak = server.status("VmHWM");
+    assert!(peak < 64 << 10, "{peak} KiB");
+    client.must("object-del", id("a"));
+}
+
+#[test]
+fn a_long_message_is_within_the_limit() {
+    let (_server, mut client) = start();
+    let of = |length: usize| {
+        let text = r#"{"execute": "query-version", "id": ""}"#;
+        text.replace("\"\"", &format!("\"{}\"", "x".repeat(length - text.len())))
+    };
+    for (length, fits) in [
+        ((1 << 20) - 1, true),
+        (1 << 20, true),
+        ((1 << 20) + 1, false),
+    ] {
+        client.send(of(length) + "\n");
+        assert_eq!(result(client.answer()).is_ok(), fits, "{length}");
+    }
+}
+
+#[test]
+fn a_client_may_leave_at_any_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let server = Server::on_socket(&path);
+    let mut client = Client::connect(&path).negotiate();
+    client.must("object-add", ram("a", 65536));
+    let connected = (server.descriptors(), server.status("Threads"));
+    client.hang_up();
+    let said = [
+        "{\"execute\": \"qmp_capabilities\"}\n",
+        "{\"execute\": \"object-add\", \"arguments\": {\"qom-type\": \"memory-backend-ram\", ",
+        "\"id\": \"b\", \"size\": 65536}}{\"execute\": \"object-del\", \"arguments\": {\"id\": \"b\"}}\n",
+    ]
+    .concat();
+    for length in 0..=said.len() {
+        let mut stream = connect(&path);
+        let _ = stream.write_all(&said.as_bytes()[..length]);
+    }
+    let mut client = Client::connect(&path).negotiate();
+    // It may have been left between adding and deleting.
+    let _ = client.execute("object-del", id("b"));
+    client.must("object-del", id("a"));
+    client.hang_up();
+    // The connection, and the thread that writes to it.
+    let alone = (connected.0 - 1, connected.1 - 1);
+    let now = || (server.descriptors(), server.status("Threads"));
+    wait_until("threads and descriptors are given back", || now() == alone);
+}
+
+/// Bytes that nobody chose.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    const PARTS: [&str; 16] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ":",
+        ",",
+        "\\",
+        "\n",
+        "\"execute\"",
+        "\"arguments\"",
+        "\"id\"",
+        "\"qom-get\"",
+        "1",
+        "\u{e9}",
+        " ",
+    ];
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        match next() {
+            random if random % 4 == 0 => bytes.push((random >> 8) as u8),
+            random => bytes.extend(PARTS[(random >> 8) as usize % PARTS.len()].as_bytes()),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn noise_does_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let server = Server::on_socket(&path);
+    for seed in 1..=40 {
+        let mut stream = connect(&path);
+        let mut reader = stream.try_clone().unwrap();
+        let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()));
+        let _ = stream.write_all(&noise(seed, 4096));
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        reading.join().unwrap().unwrap();
+    }
+    let mut client = Client::connect(&path).negotiate();
+    assert_eq!(client.must("query-memdev", json!({})), json!([]));
+    let peak = server.status("VmHWM");
+    assert!(peak < 64 << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_served_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let server = Server::on_socket(&path);
+    let mut client = Client::connect(&path).negotiate();
+    client.must("object-add", filling("a", 256 << 20, "background"));
+    client.hang_up();
+
+    let mut stream = connect(&path);
+    stream
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    stream
+        .write_all(b"{\"execute\": \"qmp_capabilities\"}\n")
+        .unwrap();
+    let request = b"{\"execute\": \"qom-list-properties\", \"arguments\": {\"typename\": \"memory-backend-file\"}}\n";
+    let mut sent = 0;
+    while stream.write_all(request).is_ok() {
+        sent += request.len();
+        assert!(sent < 64 << 20, "somebody takes it all");
+    }
+    let peak = server.status("VmHWM");
+    assert!(peak < (256 + 64) << 10, "{peak} KiB");
+    drop(stream);
+    // The fill did not wait for it.
+    let mut client = Client::connect(&path).negotiate();
+    client.wait_for_status("a", "completed");
+    client.must("object-del", id("a"));
+}
+
+// ---- The socket ----
+
+#[test]
+fn clients_come_one_after_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let mut server = Server::on_socket(&path);
+    let mut first = Client::connect(&path).negotiate();
+    first.must("object-add", ram("a", 65536));
+    first.must("x-claim", json!({ "id": "a", "owner": "vm0" }));
+
+    // It is greeted when the first has gone.
+    let waiting = connect(&path);
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    assert!((&waiting).read(&mut [0]).is_err());
+    first.hang_up();
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut greeting = [0; 7];
+    (&waiting).read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"{\"QMP\":");
+    drop(waiting);
+
+    let mut third = Client::connect(&path);
+    // Each negotiates for itself, and objects and claims live on.
+    third.fails("CommandNotFound", "query-memdev", json!({}));
+    let mut third = third.negotiate();
+    assert_eq!(third.must("query-memdev", json!({}))[0]["id"], "a");
+    let message = third.fails("GenericError", "object-del", id("a"));
+    assert!(message.contains("vm0"), "{message}");
+    third.must("quit", json!({}));
+    assert_eq!(server.end(), (0, String::new()));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let file = directory.path().join("file");
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for connected in [false, true] {
+            let mut server = Server::on_socket(&path);
+            let mut client = Client::connect(&path).negotiate();
+            fs::write(&file, [1; 65536]).unwrap();
+            // That it is deleted, and not merely gone, shows in what it gives up.
+            let object = json!({
+                "qom-type": "memory-backend-file", "id": "a", "size": 65536, "mem-path": file,
+                "share": true, "discard-data": true,
+            });
+            client.must("object-add", object);
+            let client = connected.then_some(client);
+            server.signal(signal);
+            assert_eq!(server.end(), (0, String::new()));
+            assert!(!path.exists());
+            assert_eq!(fs::read(&file).unwrap(), [0; 65536]);
+            drop(client);
+        }
+    }
+    let (mut server, client) = start();
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.end(), (0, String::new()));
+    drop(client);
+}
+
+#[test]
+fn what_a_killed_server_left_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let mut server = Server::on_socket(&path);
+    Client::connect(&path).hang_up();
+    server.process.kill().unwrap();
+    server.end();
+    assert!(fs::metadata(&path).unwrap().file_type().is_socket());
+
+    let mut server = Server::on_socket(&path);
+    Client::connect(&path).negotiate().must("quit", json!({}));
+    assert_eq!(server.end(), (0, String::new()));
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_is_in_the_way_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("file"), "text").unwrap();
+    fs::create_dir(path("dir")).unwrap();
+    symlink("nothing", path("dangling")).unwrap();
+    let _listener = UnixListener::bind(path("socket")).unwrap();
+    drop(UnixListener::bind(path("stale")).unwrap());
+    symlink("stale", path("link")).unwrap();
+    let foreign = path("foreign");
+    drop(UnixListener::bind(&foreign).unwrap());
+    std::os::unix::fs::lchown(&foreign, Some(12345), None).ok();
+
+    let refused = |path: &Path, part: &str| {
+        let mut server = Server::on_socket(path);
+        let (code, said) = server.end();
+        assert_eq!(code, 1, "{said}");
+        assert!(said.starts_with("hostmem: "), "{said}");
+        assert!(said.contains(part), "{said}");
+        assert!(said.contains(path.to_str().unwrap()), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    };
+    for (name, part) in [
+        ("file", "no socket"),
+        ("dir", "no socket"),
+        ("dangling", "no socket"),
+        ("link", "no socket"),
+        ("socket", "listens"),
+    ] {
+        refused(&path(name), part);
+        assert!(path(name).symlink_metadata().is_ok(), "{name}");
+    }
+    if foreign
+        .metadata()
+        .is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 12345)
+    {
+        refused(&foreign, "another user");
+        assert!(foreign.symlink_metadata().is_ok());
+    }
+    refused(&path("nowhere/qmp"), "No such file");
+    refused(&path(&"a".repeat(200)), "SUN_LEN");
+    assert_eq!(fs::read(path("file")).unwrap(), b"text");
+}
+
+#[test]
+fn a_socket_that_is_no_longer_ours_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let mut server = Server::on_socket(&path);
+    let mut client = Client::connect(&path).negotiate();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "another's").unwrap();
+    client.must("quit", json!({}));
+    assert_eq!(server.end(), (0, String::new()));
+    assert_eq!(fs::read(&path).unwrap(), b"another's");
+}
