@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use common::bindable_node;
 use common::page_size;
 use common::qmp::connect;
 use common::qmp::result;
@@ -403,6 +404,46 @@ fn ranges_are_filled_and_given_back() {
             client.fails("GenericError", "x-populate", arguments);
         }
     }
+}
+
+#[test]
+fn policy_and_nodes_change_in_one_step() {
+    let (_server, mut client) = start();
+    let fill = json!({ "prealloc": true });
+    client.must("object-add", with(ram("a", 65536), fill));
+    let rebind = |members: Json| with(id("a"), members);
+    for members in [
+        json!({ "policy": "bind" }),
+        json!({ "policy": "no-such", "host-nodes": [0] }),
+        json!({ "policy": "bind", "host-nodes": [1024] }),
+        json!({ "policy": "bind", "host-nodes": ["0"] }),
+        json!({ "policy": "bind", "host-nodes": [0], "home-node": null }),
+        json!({ "host-nodes": [0] }),
+    ] {
+        client.fails("GenericError", "x-rebind", rebind(members));
+    }
+    let property = |name: &str| json!({ "path": "/objects/a", "property": name });
+    assert_eq!(client.must("qom-get", property("policy")), "default");
+    assert_eq!(client.must("qom-get", property("host-nodes")), json!([]));
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let wish = rebind(json!({ "policy": "bind", "host-nodes": [node] }));
+    let rebound = client.must("x-rebind", wish);
+    assert_eq!(rebound["not-moved"], 0, "{rebound}");
+    assert_eq!(client.must("qom-get", property("policy")), "bind");
+    assert_eq!(
+        client.must("qom-get", property("host-nodes")),
+        json!([node])
+    );
+    let placement = client.must("x-placement", id("a"));
+    assert_eq!(placement["kernel-policy"], format!("bind:{node}"));
+    assert_eq!(placement["satisfied"], "yes", "{placement}");
+    client.must("x-rebind", rebind(json!({ "policy": "default" })));
+    assert_eq!(
+        client.must("x-placement", id("a"))["satisfied"],
+        "not applicable"
+    );
 }
 
 // ---- Preallocation ----

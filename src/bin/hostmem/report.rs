@@ -68,6 +68,12 @@ impl Report {
             "resident": self.placement.resident,
             "nodes": nodes,
             "huge": self.placement.huge,
+            "swapped": self.placement.swapped,
+            "unmapped": self.placement.unmapped,
+            "absent": self.placement.absent,
+            "satisfied": self.placement.satisfied.as_str(),
+            "outside": self.placement.outside,
+            "reason": self.placement.reason,
             "prealloc": self.prealloc.map(|prealloc| json!({
                 "threads": prealloc.threads,
                 "seconds": prealloc.duration.as_secs_f64(),
@@ -91,6 +97,7 @@ impl Report {
             line(&format!("  node {node}"), self.share(bytes));
         }
         line("huge", self.share(self.placement.huge));
+        line("satisfied", self.satisfied());
         if let Some(prealloc) = &self.prealloc {
             line("threads", prealloc.threads.to_string());
             line("seconds", format!("{:.3}", prealloc.duration.as_secs_f64()));
@@ -101,6 +108,17 @@ impl Report {
             line("warning", warning.clone());
         }
         text
+    }
+
+    /// Whether the memory is where its policy wants it, and why.
+    fn satisfied(&self) -> String {
+        let Placement {
+            satisfied, reason, ..
+        } = &self.placement;
+        match reason.as_str() {
+            "" => satisfied.as_str().to_owned(),
+            reason => format!("{}: {reason}", satisfied.as_str()),
+        }
     }
 
     /// Bytes, and how much of the whole they are.
@@ -132,6 +150,12 @@ fn warnings(
              written; memory-backend-ram takes it once"
                 .into(),
         );
+    }
+    if placement.policy_changed {
+        warnings.push(format!(
+            "the kernel's policy, {}, is not the one that was set",
+            placement.policy
+        ));
     }
     if let Some(error) = prealloc.and_then(|prealloc| prealloc.affinity_error) {
         let error = std::io::Error::from_raw_os_error(error);

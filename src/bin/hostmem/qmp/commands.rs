@@ -12,6 +12,7 @@ use super::memory;
 use super::monitor::Monitor;
 use super::prealloc;
 use super::qom;
+use super::rebind;
 
 pub(crate) struct Command {
     pub(crate) name: &'static str,
@@ -63,6 +64,7 @@ const COMMANDS: &[Command] = &[
     command!("x-populate", memory::populate),
     command!("x-prealloc-cancel", prealloc::cancel),
     command!("x-prealloc-status", prealloc::status),
+    command!("x-rebind", rebind::rebind),
     command!("x-release", memory::release),
 ];
 

@@ -10,6 +10,7 @@ mod monitor;
 mod outbox;
 mod prealloc;
 mod qom;
+mod rebind;
 mod request;
 mod server;
 mod session;
