@@ -4,15 +4,42 @@
  * there is at the moment; that is topology.c.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "internal.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
+#endif
+
+struct row {
+	const char *name;
+	/* The first kernel that has it, where some in use do not. */
+	const char *since;
+};
+
+static const struct row rows[HM_FEATURE_COUNT] = {
+	[HM_FEATURE_POPULATE] = { "populate", "5.14" },
+	[HM_FEATURE_COLLAPSE] = { "collapse", "6.1" },
+	[HM_FEATURE_USERFAULTFD] = { "userfaultfd", "5.11" },
+	[HM_FEATURE_DONTNEED_LOCKED] = { "dontneed-locked", "5.18" },
+	[HM_FEATURE_NOEXEC_SEAL] = { "noexec-seal", "6.3" },
+	[HM_FEATURE_MERGE] = { "merge", NULL },
+	[HM_FEATURE_HOME_NODE] = { "home-node", "5.17" },
+};
 
 static uint64_t read_thp_size(void)
 {
@@ -56,6 +83,45 @@ static void probe_policies(struct hostmem_host *host, void *scratch)
 	}
 }
 
+/* Without a length nothing is done, but the advice has to be one that the kernel knows. */
+static int ask_advice(void *scratch, int advice)
+{
+	return -hm_os_advise(scratch, 0, advice);
+}
+
+static int ask_fault(void)
+{
+	int fd = hm_os_fault_open();
+
+	if (fd < 0)
+		return -fd;
+	hm_os_close(fd);
+	return 0;
+}
+
+static int ask_noexec_seal(void)
+{
+	int fd = hm_os_memfd("hostmem-probe", MFD_NOEXEC_SEAL);
+
+	if (fd < 0)
+		return -fd;
+	hm_os_close(fd);
+	return 0;
+}
+
+static void probe_features(struct hostmem_host *host, void *scratch)
+{
+	int *errors = host->feature_error;
+
+	errors[HM_FEATURE_POPULATE] = -hm_os_advise(scratch, host->page_size, MADV_POPULATE_WRITE);
+	errors[HM_FEATURE_COLLAPSE] = ask_advice(scratch, MADV_COLLAPSE);
+	errors[HM_FEATURE_DONTNEED_LOCKED] = ask_advice(scratch, MADV_DONTNEED_LOCKED);
+	errors[HM_FEATURE_MERGE] = ask_advice(scratch, MADV_MERGEABLE);
+	errors[HM_FEATURE_USERFAULTFD] = ask_fault();
+	errors[HM_FEATURE_NOEXEC_SEAL] = ask_noexec_seal();
+	errors[HM_FEATURE_HOME_NODE] = host->home_node_error;
+}
+
 static void probe_home_node(struct hostmem_host *host, void *scratch)
 {
 	int result = hm_os_set_home_node(scratch, host->page_size, 0);
@@ -66,9 +132,46 @@ static void probe_home_node(struct hostmem_host *host, void *scratch)
 
 static void probe_scratch(struct hostmem_host *host, void *scratch)
 {
-	host->populate = !hm_os_advise(scratch, host->page_size, MADV_POPULATE_WRITE);
 	probe_home_node(host, scratch);
 	probe_policies(host, scratch);
+	probe_features(host, scratch);
+	host->populate = !host->feature_error[HM_FEATURE_POPULATE];
+}
+
+/* The first line of a file; of a choice, the one in brackets. "" where there is none. */
+static void read_setting(const char *path, char *setting, size_t size)
+{
+	char text[256], *begin = text, *bracket;
+
+	if (hm_os_read_file(path, text, sizeof(text)) <= 0)
+		text[0] = '\0';
+	bracket = strchr(text, '[');
+	begin = bracket ? bracket + 1 : text;
+	begin[strcspn(begin, "]\n")] = '\0';
+	hm_text_copy(begin, setting, size);
+}
+
+static void probe_info(struct hostmem_host *host)
+{
+	struct hostmem_host_info *info = &host->info;
+	char number[16];
+
+	info->page_size = host->page_size = hm_os_page_size();
+	info->thp_size = host->thp_size = read_thp_size();
+	info->numa = hm_numa_is_built();
+	if (hm_os_get_limit(RLIMIT_MEMLOCK, &info->memlock_limit))
+		info->memlock_limit = UINT64_MAX;
+	if (hm_os_get_limit(RLIMIT_FSIZE, &info->file_limit))
+		info->file_limit = UINT64_MAX;
+	read_setting("/proc/sys/vm/overcommit_memory", number, sizeof(number));
+	info->overcommit = *number ? atoi(number) : -1;
+	read_setting("/proc/sys/kernel/osrelease", info->kernel, sizeof(info->kernel));
+	read_setting("/sys/kernel/mm/transparent_hugepage/enabled", info->thp, sizeof(info->thp));
+	read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", info->thp_shmem,
+		     sizeof(info->thp_shmem));
+	read_setting("/sys/kernel/mm/ksm/run", number, sizeof(number));
+	if (*number)
+		hm_text_copy(*number == '1' ? "on" : "off", info->merging, sizeof(info->merging));
 }
 
 int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err)
@@ -79,8 +182,7 @@ int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err)
 
 	if (!probed)
 		return hm_fail_alloc(err);
-	probed->page_size = hm_os_page_size();
-	probed->thp_size = read_thp_size();
+	probe_info(probed);
 	probed->methods = HOSTMEM_METHODS_ALL;
 	result = hm_os_map(&scratch, probed->page_size, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -100,6 +202,44 @@ int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err)
 void hostmem_host_free(struct hostmem_host *host)
 {
 	free(host);
+}
+
+void hostmem_host_get_info(const struct hostmem_host *host, struct hostmem_host_info *info)
+{
+	*info = host->info;
+}
+
+static void explain(int os_error, const char *since, char *reason, size_t size)
+{
+	if (!os_error)
+		*reason = '\0';
+	else if (os_error == ENOSYS && !hm_numa_is_built())
+		hm_text_copy("needs hostmem to be built with libnuma", reason, size);
+	else if (since && (os_error == EINVAL || os_error == ENOSYS))
+		snprintf(reason, size, "needs Linux %s", since);
+	else if (os_error == EPERM || os_error == EACCES)
+		hm_text_copy("forbidden in this process (a container's seccomp profile?)", reason,
+			     size);
+	else
+		hm_text_copy(strerror(os_error), reason, size);
+}
+
+int hostmem_host_get_feature(const struct hostmem_host *host, size_t index,
+			     struct hostmem_feature *feature)
+{
+	size_t policy = index - HM_FEATURE_COUNT;
+	bool is_policy = index >= HM_FEATURE_COUNT;
+
+	if (is_policy && policy >= HM_POLICY_COUNT)
+		return -1;
+	*feature = (struct hostmem_feature){
+		.os_error = is_policy ? host->policy_error[policy] : host->feature_error[index],
+	};
+	snprintf(feature->name, sizeof(feature->name), "%s%s", is_policy ? "policy=" : "",
+		 is_policy ? hm_numa_policy_names[policy] : rows[index].name);
+	explain(feature->os_error, is_policy ? hm_numa_policy_since[policy] : rows[index].since,
+		feature->reason, sizeof(feature->reason));
+	return 0;
 }
 
 uint32_t hostmem_host_get_methods(const struct hostmem_host *host)

@@ -54,6 +54,8 @@ extern "C" {
 
 /* What the kernel can do, asked once by hostmem_host_probe(). */
 struct hostmem_host;
+/* What nodes, CPUs and huge pages there are, read by hostmem_topology_read(). */
+struct hostmem_topology;
 /* A set of backends with unique ids, the kinds it can make and the defaults it makes them with. */
 struct hostmem_objects;
 /* One piece of host memory. */
@@ -106,17 +108,115 @@ enum hostmem_method {
  * Asks the kernel what it can do, on scratch memory: page sizes, populate (Linux 5.14), advice
  * values, memory policies (preferred-many 5.15, weighted interleave 6.9), home nodes (5.17). Call
  * it before a seccomp filter is installed; completing a backend relies on the record and does not
- * ask again. Uses mmap, munmap, madvise, mbind and reads /sys/kernel/mm. A system call that is
- * forbidden counts as a feature that is missing. Errors: NO_MEMORY.
+ * ask again. docs/seccomp.md lists the system calls it makes. One that is forbidden counts as a
+ * feature that is missing. Errors: NO_MEMORY.
  */
 int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err);
 /* Frees the record. Objects made with it keep their own copy. NULL is allowed. */
 void hostmem_host_free(struct hostmem_host *host);
+/* What the host is and how it is set, when it was probed. */
+struct hostmem_host_info {
+	/* Bytes of a base page. */
+	uint64_t page_size;
+	/* Bytes of a transparent huge page, 0 where the kernel has none. */
+	uint64_t thp_size;
+	/* How much this process may lock (RLIMIT_MEMLOCK) and how large it may make a file
+	 * (RLIMIT_FSIZE); bytes, UINT64_MAX for no limit. */
+	uint64_t memlock_limit;
+	uint64_t file_limit;
+	/* /proc/sys/vm/overcommit_memory: 0 to 2; -1 where it cannot be read. */
+	int32_t overcommit;
+	/* Whether hostmem is built with libnuma. */
+	bool numa;
+	/* The kernel's release, e.g. "6.1.0-50-amd64". */
+	char kernel[65];
+	/* In force in /sys/kernel/mm/transparent_hugepage: `enabled` (always, madvise, never) and
+	 * `shmem_enabled` (that of memfds: always, within_size, advise, never, deny, force); ""
+	 * where the kernel has none. */
+	char thp[16];
+	char thp_shmem[16];
+	/* Page merging (KSM): "on" while it runs, "off", "" where the kernel has none. */
+	char merging[16];
+};
+
+void hostmem_host_get_info(const struct hostmem_host *host, struct hostmem_host_info *info);
+
+/* Something that not every kernel in use, or every process, can do. */
+struct hostmem_feature {
+	/*
+	 * populate (pages made present without writing to them), collapse (small pages made huge on
+	 * request), userfaultfd (the faster way to fill new shared memory), dontneed-locked (locked
+	 * memory given back as it is), noexec-seal (memfds that can never be executed), merge (page
+	 * merging), home-node, and for each policy "policy=" and its name.
+	 */
+	char name[32];
+	/* The errno that the kernel gave, 0 where it can. */
+	int32_t os_error;
+	/* Why not, for people, e.g. "needs Linux 5.14"; "" where it can. */
+	char reason[HOSTMEM_REASON_SIZE];
+};
+
+/* The feature at an index: 0, or -1 beyond the end. */
+int hostmem_host_get_feature(const struct hostmem_host *host, size_t index,
+			     struct hostmem_feature *feature);
 /* The methods, a mask of enum hostmem_method, that preallocation may use. */
 uint32_t hostmem_host_get_methods(const struct hostmem_host *host);
 /* Narrows the methods to those in the mask, for measuring and for narrow seccomp filters. The
  * result of preallocation is the same. */
 void hostmem_host_narrow_methods(struct hostmem_host *host, uint32_t methods);
+
+/* ---- Topology ---- */
+
+/* Huge pages of one size, in pages. Of a node, what is promised and what the kernel may add are not
+ * known (0): it counts them for the host alone. */
+struct hostmem_huge_pages {
+	/* Bytes of one. */
+	uint64_t page_size;
+	uint64_t total;
+	uint64_t free;
+	/* Of the free ones, promised to memory that has not touched them. */
+	uint64_t reserved;
+	/* May still be added when the pool is short. */
+	uint64_t overcommit;
+};
+
+/* A NUMA node that is online. Sizes are in bytes. */
+struct hostmem_node {
+	uint32_t id;
+	/* Whether this process may have memory from it: it has some, and the cpuset has the node
+	 * (Mems_allowed_list, proc(5)). */
+	bool allowed;
+	/* 0 for a node of CPUs alone. */
+	uint64_t memory_total;
+	uint64_t memory_free;
+};
+
+/*
+ * Reads all of it from /sys and /proc/self/status, which need no permission. Every call reads anew.
+ * A kernel without NUMA has no nodes. Errors: NO_MEMORY.
+ */
+int hostmem_topology_read(struct hostmem_topology **topology, struct hostmem_error *err);
+/* Frees it. NULL is allowed. */
+void hostmem_topology_free(struct hostmem_topology *topology);
+/* The node at an index, by rising id; NULL beyond the end. It lives as long as the topology. */
+const struct hostmem_node *hostmem_topology_get_node(const struct hostmem_topology *topology,
+						     size_t index);
+/* The distance from one node to another, by their indices, as the firmware says (10: itself); 0
+ * where it is not known. */
+uint32_t hostmem_topology_get_distance(const struct hostmem_topology *topology, size_t from,
+				       size_t to);
+/*
+ * The CPUs of the node at an index; with SIZE_MAX those that this process may run on. Writes at
+ * most cpus_size ids, rising, and returns how many there are.
+ */
+size_t hostmem_topology_get_cpus(const struct hostmem_topology *topology, size_t index,
+				 uint32_t *cpus, size_t cpus_size);
+/*
+ * The huge pages of the host, one size at an index, rising; with a node's index instead of SIZE_MAX
+ * what that node has of the size. NULL beyond the end. It lives as long as the topology.
+ */
+const struct hostmem_huge_pages *
+hostmem_topology_get_huge_pages(const struct hostmem_topology *topology, size_t node, size_t index);
 
 /* ---- Kinds ---- */
 

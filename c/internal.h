@@ -171,6 +171,11 @@ enum hm_policy {
 #define HM_NUMA_MOVE     2u
 #define HM_NUMA_MOVE_ALL 4u
 
+/* NULL-terminated; the index is enum hm_policy. */
+extern const char *const hm_numa_policy_names[];
+/* The first kernel that has the policy, where some in use do not; else NULL. */
+extern const char *const hm_numa_policy_since[];
+
 bool hm_numa_is_built(void);
 /* nodes may be NULL. */
 int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_nodes *nodes,
@@ -178,12 +183,26 @@ int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct
 
 /* ---- host.c ---- */
 
+/* What not every kernel in use, or every process, can do. */
+enum hm_feature {
+	HM_FEATURE_POPULATE,
+	HM_FEATURE_COLLAPSE,
+	HM_FEATURE_USERFAULTFD,
+	HM_FEATURE_DONTNEED_LOCKED,
+	HM_FEATURE_NOEXEC_SEAL,
+	HM_FEATURE_MERGE,
+	HM_FEATURE_HOME_NODE,
+	HM_FEATURE_COUNT,
+};
+
 struct hostmem_host {
-	uint64_t page_size;
-	/* Bytes of a transparent huge page, 0 where the kernel has none. */
-	uint64_t thp_size;
+	struct hostmem_host_info info;
+	/* The same as in the info. */
+	uint64_t page_size, thp_size;
 	/* MADV_POPULATE_READ and _WRITE. */
 	bool populate;
+	/* The errno of each feature, 0 where the kernel can. */
+	int feature_error[HM_FEATURE_COUNT];
 	/* errno with which mbind refuses the mode of each policy, 0 where it takes it. */
 	int policy_error[HM_POLICY_COUNT];
 	/* errno of set_mempolicy_home_node, 0 where the kernel has it. */
@@ -474,8 +493,6 @@ int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool popula
 
 /* ---- policy.c ---- */
 
-/* NULL-terminated; the index is enum hm_policy. */
-extern const char *const hm_policy_names[];
 /* Whether policy, host nodes and home node go together and this host can do them. */
 int hm_policy_check(const struct hostmem_backend *backend, const struct hm_values *values,
 		    struct hostmem_error *err);

@@ -134,7 +134,7 @@ void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_v
 	if (!hm_policy_takes_nodes(values->policy)) {
 		placement->satisfied = HOSTMEM_SATISFIED_NOT_APPLICABLE;
 		snprintf(placement->reason, sizeof(placement->reason), "policy=%s names no nodes",
-			 hm_policy_names[values->policy]);
+			 hm_numa_policy_names[values->policy]);
 		return;
 	}
 	placement->outside = hm_judge_outside(values, placement);

@@ -1,11 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * The only file that knows libnuma. Of it only mbind() is used, a bare system call: the rest parses
- * sysfs in a load-time constructor, prints, or exits. Owns the kernel's numbers for our policies.
+ * sysfs in a load-time constructor, prints, or exits. Owns the policies: their names, the
+ * kernels that have them and the kernel's numbers for them.
  */
 #include <errno.h>
 
 #include "internal.h"
+
+const char *const hm_numa_policy_names[] = {
+	[HM_POLICY_DEFAULT] = "default",
+	[HM_POLICY_PREFERRED] = "preferred",
+	[HM_POLICY_BIND] = "bind",
+	[HM_POLICY_INTERLEAVE] = "interleave",
+	[HM_POLICY_PREFERRED_MANY] = "preferred-many",
+	[HM_POLICY_WEIGHTED_INTERLEAVE] = "weighted-interleave",
+	[HM_POLICY_LOCAL] = "local",
+	[HM_POLICY_COUNT] = NULL,
+};
+
+const char *const hm_numa_policy_since[HM_POLICY_COUNT] = {
+	[HM_POLICY_PREFERRED_MANY] = "5.15",
+	[HM_POLICY_WEIGHTED_INTERLEAVE] = "6.9",
+};
 
 #if HOSTMEM_NUMA
 

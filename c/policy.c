@@ -9,23 +9,6 @@
 
 #include "internal.h"
 
-const char *const hm_policy_names[] = {
-	[HM_POLICY_DEFAULT] = "default",
-	[HM_POLICY_PREFERRED] = "preferred",
-	[HM_POLICY_BIND] = "bind",
-	[HM_POLICY_INTERLEAVE] = "interleave",
-	[HM_POLICY_PREFERRED_MANY] = "preferred-many",
-	[HM_POLICY_WEIGHTED_INTERLEAVE] = "weighted-interleave",
-	[HM_POLICY_LOCAL] = "local",
-	[HM_POLICY_COUNT] = NULL,
-};
-
-/* First kernel that has the policy, where some in use do not. */
-static const char *const first_kernels[HM_POLICY_COUNT] = {
-	[HM_POLICY_PREFERRED_MANY] = "5.15",
-	[HM_POLICY_WEIGHTED_INTERLEAVE] = "6.9",
-};
-
 static bool has_nodes(const struct hm_values *values)
 {
 	return !hm_set_is_empty(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits));
@@ -109,7 +92,7 @@ static int check_nodes(const struct hostmem_backend *backend, const char *proper
 static int check_combination(const struct hostmem_backend *backend, const struct hm_values *values,
 			     struct hostmem_error *err)
 {
-	const char *policy = hm_policy_names[values->policy];
+	const char *policy = hm_numa_policy_names[values->policy];
 
 	if (hm_policy_takes_nodes(values->policy) && !has_nodes(values))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
@@ -133,14 +116,14 @@ static int check_kernel(const struct hostmem_backend *backend, const struct hm_v
 			struct hostmem_error *err)
 {
 	enum hm_policy policy = kernel_policy(backend, values->policy);
-	const char *name = hm_policy_names[values->policy];
+	const char *name = hm_numa_policy_names[values->policy];
 	size_t count = hm_set_count(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits));
 	int os_error = backend->host->policy_error[policy];
 
-	if (os_error == EINVAL && first_kernels[policy])
+	if (os_error == EINVAL && hm_numa_policy_since[policy])
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
 			       "%s: policy=%s needs Linux %s", backend->id, name,
-			       first_kernels[policy]);
+			       hm_numa_policy_since[policy]);
 	if (os_error == EPERM)
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
 			       "%s: policy=%s: mbind is forbidden in this process (a container's "
@@ -221,8 +204,8 @@ int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values
 	hm_text_format_set(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits), nodes,
 			   sizeof(nodes));
 	return hm_fail(err, kind, -result, "%s: policy=%s,host-nodes=%s: %s failed: %s%s",
-		       backend->id, hm_policy_names[values->policy], nodes, call, strerror(-result),
-		       hint_of(result));
+		       backend->id, hm_numa_policy_names[values->policy], nodes, call,
+		       strerror(-result), hint_of(result));
 }
 
 /* mbind forgets the home node, so it is set again after each. */

@@ -88,7 +88,7 @@ static const struct row rows[HM_PROPERTY_COUNT] = {
 	    "Whether the file is persistent memory whose stores survive a crash; needs share=on "
 	    "and a DAX file system.",
 	    .initial = false),
-	ROW(POLICY, policy, "policy", ENUM, ALWAYS, "default", hm_policy_names, ALL_KINDS,
+	ROW(POLICY, policy, "policy", ENUM, ALWAYS, "default", hm_numa_policy_names, ALL_KINDS,
 	    "Where the memory comes from; all but default and local need host-nodes.",
 	    .initial = HM_POLICY_DEFAULT),
 	ROW(PREALLOC, prealloc, "prealloc", BOOL, ALWAYS, "off", NULL, ALL_KINDS,

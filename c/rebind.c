@@ -60,7 +60,7 @@ static int check_room(const struct hostmem_backend *backend, const struct hm_val
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
 		       "%s: policy=%s,host-nodes=%s: %ju bytes would have to move there, where %ju "
 		       "are available; free memory on these nodes, or give more nodes",
-		       backend->id, hm_policy_names[new->policy], nodes, (uintmax_t)wanted,
+		       backend->id, hm_numa_policy_names[new->policy], nodes, (uintmax_t)wanted,
 		       (uintmax_t)room);
 }
 

@@ -13,6 +13,11 @@ pub struct hostmem_host {
 }
 #[repr(C)]
 #[derive(Debug)]
+pub struct hostmem_topology {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
 pub struct hostmem_objects {
     _unused: [u8; 0],
 }
@@ -69,11 +74,159 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn hostmem_host_free(host: *mut hostmem_host);
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct hostmem_host_info {
+    pub page_size: u64,
+    pub thp_size: u64,
+    pub memlock_limit: u64,
+    pub file_limit: u64,
+    pub overcommit: i32,
+    pub numa: bool,
+    pub kernel: [::core::ffi::c_char; 65usize],
+    pub thp: [::core::ffi::c_char; 16usize],
+    pub thp_shmem: [::core::ffi::c_char; 16usize],
+    pub merging: [::core::ffi::c_char; 16usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_host_info"][::core::mem::size_of::<hostmem_host_info>() - 152usize];
+    ["Alignment of hostmem_host_info"][::core::mem::align_of::<hostmem_host_info>() - 8usize];
+    ["Offset of field: hostmem_host_info::page_size"]
+        [::core::mem::offset_of!(hostmem_host_info, page_size) - 0usize];
+    ["Offset of field: hostmem_host_info::thp_size"]
+        [::core::mem::offset_of!(hostmem_host_info, thp_size) - 8usize];
+    ["Offset of field: hostmem_host_info::memlock_limit"]
+        [::core::mem::offset_of!(hostmem_host_info, memlock_limit) - 16usize];
+    ["Offset of field: hostmem_host_info::file_limit"]
+        [::core::mem::offset_of!(hostmem_host_info, file_limit) - 24usize];
+    ["Offset of field: hostmem_host_info::overcommit"]
+        [::core::mem::offset_of!(hostmem_host_info, overcommit) - 32usize];
+    ["Offset of field: hostmem_host_info::numa"]
+        [::core::mem::offset_of!(hostmem_host_info, numa) - 36usize];
+    ["Offset of field: hostmem_host_info::kernel"]
+        [::core::mem::offset_of!(hostmem_host_info, kernel) - 37usize];
+    ["Offset of field: hostmem_host_info::thp"]
+        [::core::mem::offset_of!(hostmem_host_info, thp) - 102usize];
+    ["Offset of field: hostmem_host_info::thp_shmem"]
+        [::core::mem::offset_of!(hostmem_host_info, thp_shmem) - 118usize];
+    ["Offset of field: hostmem_host_info::merging"]
+        [::core::mem::offset_of!(hostmem_host_info, merging) - 134usize];
+};
+unsafe extern "C" {
+    pub fn hostmem_host_get_info(host: *const hostmem_host, info: *mut hostmem_host_info);
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct hostmem_feature {
+    pub name: [::core::ffi::c_char; 32usize],
+    pub os_error: i32,
+    pub reason: [::core::ffi::c_char; 256usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_feature"][::core::mem::size_of::<hostmem_feature>() - 292usize];
+    ["Alignment of hostmem_feature"][::core::mem::align_of::<hostmem_feature>() - 4usize];
+    ["Offset of field: hostmem_feature::name"]
+        [::core::mem::offset_of!(hostmem_feature, name) - 0usize];
+    ["Offset of field: hostmem_feature::os_error"]
+        [::core::mem::offset_of!(hostmem_feature, os_error) - 32usize];
+    ["Offset of field: hostmem_feature::reason"]
+        [::core::mem::offset_of!(hostmem_feature, reason) - 36usize];
+};
+unsafe extern "C" {
+    pub fn hostmem_host_get_feature(
+        host: *const hostmem_host,
+        index: usize,
+        feature: *mut hostmem_feature,
+    ) -> ::core::ffi::c_int;
+}
 unsafe extern "C" {
     pub fn hostmem_host_get_methods(host: *const hostmem_host) -> u32;
 }
 unsafe extern "C" {
     pub fn hostmem_host_narrow_methods(host: *mut hostmem_host, methods: u32);
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct hostmem_huge_pages {
+    pub page_size: u64,
+    pub total: u64,
+    pub free: u64,
+    pub reserved: u64,
+    pub overcommit: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_huge_pages"][::core::mem::size_of::<hostmem_huge_pages>() - 40usize];
+    ["Alignment of hostmem_huge_pages"][::core::mem::align_of::<hostmem_huge_pages>() - 8usize];
+    ["Offset of field: hostmem_huge_pages::page_size"]
+        [::core::mem::offset_of!(hostmem_huge_pages, page_size) - 0usize];
+    ["Offset of field: hostmem_huge_pages::total"]
+        [::core::mem::offset_of!(hostmem_huge_pages, total) - 8usize];
+    ["Offset of field: hostmem_huge_pages::free"]
+        [::core::mem::offset_of!(hostmem_huge_pages, free) - 16usize];
+    ["Offset of field: hostmem_huge_pages::reserved"]
+        [::core::mem::offset_of!(hostmem_huge_pages, reserved) - 24usize];
+    ["Offset of field: hostmem_huge_pages::overcommit"]
+        [::core::mem::offset_of!(hostmem_huge_pages, overcommit) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct hostmem_node {
+    pub id: u32,
+    pub allowed: bool,
+    pub memory_total: u64,
+    pub memory_free: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_node"][::core::mem::size_of::<hostmem_node>() - 24usize];
+    ["Alignment of hostmem_node"][::core::mem::align_of::<hostmem_node>() - 8usize];
+    ["Offset of field: hostmem_node::id"][::core::mem::offset_of!(hostmem_node, id) - 0usize];
+    ["Offset of field: hostmem_node::allowed"]
+        [::core::mem::offset_of!(hostmem_node, allowed) - 4usize];
+    ["Offset of field: hostmem_node::memory_total"]
+        [::core::mem::offset_of!(hostmem_node, memory_total) - 8usize];
+    ["Offset of field: hostmem_node::memory_free"]
+        [::core::mem::offset_of!(hostmem_node, memory_free) - 16usize];
+};
+unsafe extern "C" {
+    pub fn hostmem_topology_read(
+        topology: *mut *mut hostmem_topology,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_topology_free(topology: *mut hostmem_topology);
+}
+unsafe extern "C" {
+    pub fn hostmem_topology_get_node(
+        topology: *const hostmem_topology,
+        index: usize,
+    ) -> *const hostmem_node;
+}
+unsafe extern "C" {
+    pub fn hostmem_topology_get_distance(
+        topology: *const hostmem_topology,
+        from: usize,
+        to: usize,
+    ) -> u32;
+}
+unsafe extern "C" {
+    pub fn hostmem_topology_get_cpus(
+        topology: *const hostmem_topology,
+        index: usize,
+        cpus: *mut u32,
+        cpus_size: usize,
+    ) -> usize;
+}
+unsafe extern "C" {
+    pub fn hostmem_topology_get_huge_pages(
+        topology: *const hostmem_topology,
+        node: usize,
+        index: usize,
+    ) -> *const hostmem_huge_pages;
 }
 impl hostmem_backing_flag {
     pub const HOSTMEM_BACKING_OWN: hostmem_backing_flag = hostmem_backing_flag(1);

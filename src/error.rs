@@ -2,6 +2,7 @@
 //! What went wrong: a kind for programs, a message for people.
 
 use std::error::Error as StdError;
+use std::ffi::c_char;
 use std::io;
 use std::mem;
 use std::panic::catch_unwind;
@@ -68,16 +69,10 @@ impl Error {
     }
 
     pub(crate) fn from_raw(raw: &sys::hostmem_error) -> Self {
-        let message: Vec<u8> = raw
-            .message
-            .iter()
-            .map(|&byte| byte as u8)
-            .take_while(|&byte| byte != 0)
-            .collect();
         Self {
             kind: ErrorKind::from_raw(raw.kind),
             os_error: (raw.os_error != 0).then_some(raw.os_error),
-            message: String::from_utf8_lossy(&message).into_owned(),
+            message: text_from_raw(&raw.message),
         }
     }
 
@@ -206,6 +201,13 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind.into(), error)
     }
+}
+
+/// The text in a record of C, which ends at its NUL.
+pub(crate) fn text_from_raw(raw: &[c_char]) -> String {
+    let bytes = raw.iter().map(|&byte| byte as u8);
+    let bytes: Vec<u8> = bytes.take_while(|&byte| byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -161,6 +161,35 @@ impl HostHandle {
         unsafe { sys::hostmem_host_get_methods(self.0.as_ptr()) }
     }
 
+    pub(crate) fn info(&self) -> sys::hostmem_host_info {
+        let mut info = sys::hostmem_host_info {
+            page_size: 0,
+            thp_size: 0,
+            memlock_limit: 0,
+            file_limit: 0,
+            overcommit: 0,
+            numa: false,
+            kernel: [0; 65],
+            thp: [0; 16],
+            thp_shmem: [0; 16],
+            merging: [0; 16],
+        };
+        // SAFETY: the record is ours and alive; the variable outlives the call.
+        unsafe { sys::hostmem_host_get_info(self.0.as_ptr(), &mut info) };
+        info
+    }
+
+    pub(crate) fn feature(&self, index: usize) -> Option<sys::hostmem_feature> {
+        let mut feature = sys::hostmem_feature {
+            name: [0; 32],
+            os_error: 0,
+            reason: [0; sys::HOSTMEM_REASON_SIZE as usize],
+        };
+        // SAFETY: the record is ours and alive; takes any index; the variable outlives the call.
+        let result = unsafe { sys::hostmem_host_get_feature(self.0.as_ptr(), index, &mut feature) };
+        (result == 0).then_some(feature)
+    }
+
     pub(crate) fn narrow_methods(&mut self, methods: u32) {
         // SAFETY: the record is ours and alive, and &mut self keeps readers out.
         unsafe { sys::hostmem_host_narrow_methods(self.0.as_ptr(), methods) }
@@ -171,6 +200,62 @@ impl Drop for HostHandle {
     fn drop(&mut self) {
         // SAFETY: made by hostmem_host_probe(), freed once; objects keep their own copy.
         unsafe { sys::hostmem_host_free(self.0.as_ptr()) }
+    }
+}
+
+/// Owns a topology, which never changes.
+pub(crate) struct TopologyHandle(NonNull<sys::hostmem_topology>);
+
+impl TopologyHandle {
+    pub(crate) fn read() -> Result<Self> {
+        // SAFETY: both pointers are of variables that outlive the call.
+        make(|topology, err| unsafe { sys::hostmem_topology_read(topology, err) }).map(Self)
+    }
+
+    pub(crate) fn node(&self, index: usize) -> Option<&sys::hostmem_node> {
+        // SAFETY: the topology is ours and alive; takes any index.
+        let node = unsafe { sys::hostmem_topology_get_node(self.0.as_ptr(), index) };
+        // SAFETY: NULL, or a record that lives as long as the topology.
+        unsafe { node.as_ref() }
+    }
+
+    pub(crate) fn distance(&self, from: usize, to: usize) -> u32 {
+        // SAFETY: the topology is ours and alive; takes any index.
+        unsafe { sys::hostmem_topology_get_distance(self.0.as_ptr(), from, to) }
+    }
+
+    /// Of a node, by its index, or those of the process.
+    pub(crate) fn cpus(&self, node: Option<usize>) -> Vec<u32> {
+        let index = node.unwrap_or(usize::MAX);
+        // SAFETY: the topology is ours and alive; no length, so nothing is written.
+        let len =
+            unsafe { sys::hostmem_topology_get_cpus(self.0.as_ptr(), index, ptr::null_mut(), 0) };
+        let mut cpus = vec![0; len];
+        // SAFETY: likewise; the array has that length.
+        unsafe {
+            sys::hostmem_topology_get_cpus(self.0.as_ptr(), index, cpus.as_mut_ptr(), cpus.len())
+        };
+        cpus
+    }
+
+    /// Of a node, by its index, or those of the host.
+    pub(crate) fn huge_pages(
+        &self,
+        node: Option<usize>,
+        index: usize,
+    ) -> Option<&sys::hostmem_huge_pages> {
+        let node = node.unwrap_or(usize::MAX);
+        // SAFETY: the topology is ours and alive; takes any indices.
+        let pages = unsafe { sys::hostmem_topology_get_huge_pages(self.0.as_ptr(), node, index) };
+        // SAFETY: NULL, or a record that lives as long as the topology.
+        unsafe { pages.as_ref() }
+    }
+}
+
+impl Drop for TopologyHandle {
+    fn drop(&mut self) {
+        // SAFETY: made by hostmem_topology_read(), freed once.
+        unsafe { sys::hostmem_topology_free(self.0.as_ptr()) }
     }
 }
 

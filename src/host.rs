@@ -6,6 +6,7 @@ use std::ops::BitAnd;
 use std::ops::BitOr;
 use std::ops::Not;
 
+use crate::error::text_from_raw;
 use crate::handle::HostHandle;
 use crate::sys;
 use crate::Result;
@@ -34,6 +35,23 @@ impl Host {
         HostHandle::probe().map(|handle| Self { handle })
     }
 
+    /// What the host is and how it is set, when it was probed.
+    #[doc(alias = "hostmem_host_get_info")]
+    pub fn info(&self) -> HostInfo {
+        HostInfo::from_raw(&self.handle.info())
+    }
+
+    /// What not every kernel in use, or every process, can do, and whether this one can: `populate`,
+    /// `collapse`, `userfaultfd`, `dontneed-locked`, `noexec-seal`, `merge`, `home-node`, and each
+    /// policy as `policy=bind`.
+    #[doc(alias = "hostmem_host_get_feature")]
+    pub fn features(&self) -> Vec<Feature> {
+        (0..)
+            .map_while(|index| self.handle.feature(index))
+            .map(|raw| Feature::from_raw(&raw))
+            .collect()
+    }
+
     /// The methods that preallocation may use.
     #[doc(alias = "hostmem_host_get_methods")]
     pub fn methods(&self) -> Methods {
@@ -45,6 +63,81 @@ impl Host {
     #[doc(alias = "hostmem_host_narrow_methods")]
     pub fn narrow_methods(&mut self, methods: Methods) {
         self.handle.narrow_methods(methods.0);
+    }
+}
+
+/// What a host is and how it is set, when it was probed.
+#[doc(alias = "hostmem_host_info")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostInfo {
+    /// The kernel's release, e.g. `6.1.0-50-amd64`.
+    pub kernel: String,
+    /// Bytes of a base page.
+    pub page_size: u64,
+    /// Bytes of a transparent huge page; `None` where the kernel has none.
+    pub thp_size: Option<u64>,
+    /// Whether private memory is made of them: `always`, `madvise` or `never`; empty where the
+    /// kernel has none.
+    pub thp: String,
+    /// Whether memfds are: `always`, `within_size`, `advise`, `never`, `deny` or `force`; empty where
+    /// the kernel has none.
+    pub thp_shmem: String,
+    /// Whether the kernel merges identical pages (KSM): `on`, `off`; empty where it cannot.
+    pub merging: String,
+    /// `/proc/sys/vm/overcommit_memory`: 0 to 2; `None` where it cannot be read.
+    pub overcommit: Option<u32>,
+    /// How much this process may lock (`RLIMIT_MEMLOCK`), in bytes; `None` for no limit.
+    pub memlock_limit: Option<u64>,
+    /// How large this process may make a file (`RLIMIT_FSIZE`), in bytes; `None` for no limit.
+    pub file_limit: Option<u64>,
+    /// Whether hostmem is built with libnuma.
+    pub numa: bool,
+}
+
+impl HostInfo {
+    fn from_raw(raw: &sys::hostmem_host_info) -> Self {
+        let limit = |bytes| (bytes != u64::MAX).then_some(bytes);
+        Self {
+            kernel: text_from_raw(&raw.kernel),
+            page_size: raw.page_size,
+            thp_size: (raw.thp_size != 0).then_some(raw.thp_size),
+            thp: text_from_raw(&raw.thp),
+            thp_shmem: text_from_raw(&raw.thp_shmem),
+            merging: text_from_raw(&raw.merging),
+            overcommit: raw.overcommit.try_into().ok(),
+            memlock_limit: limit(raw.memlock_limit),
+            file_limit: limit(raw.file_limit),
+            numa: raw.numa,
+        }
+    }
+}
+
+/// Something that not every kernel in use, or every process, can do.
+#[doc(alias = "hostmem_feature")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// The errno that the kernel gave; `None` where it can.
+    pub os_error: Option<i32>,
+    /// Why not, for people, e.g. `needs Linux 5.14`; empty where it can.
+    pub reason: String,
+}
+
+impl Feature {
+    fn from_raw(raw: &sys::hostmem_feature) -> Self {
+        Self {
+            name: text_from_raw(&raw.name),
+            os_error: (raw.os_error != 0).then_some(raw.os_error),
+            reason: text_from_raw(&raw.reason),
+        }
+    }
+
+    /// Whether the host can.
+    pub fn is_available(&self) -> bool {
+        self.os_error.is_none()
     }
 }
 

@@ -2,8 +2,8 @@
 //! Where the memory is, as the kernel says.
 
 use std::collections::BTreeMap;
-use std::ffi::c_char;
 
+use crate::error::text_from_raw;
 use crate::sys;
 
 /// Where a backend's memory is, as the kernel says at the moment of asking. Sizes are in bytes.
@@ -58,22 +58,15 @@ impl Placement {
             absent: raw.absent,
             outside: raw.outside,
             satisfied: Satisfied::from_raw(raw.satisfied),
-            reason: text(&raw.reason),
+            reason: text_from_raw(&raw.reason),
             policy_changed: raw.policy_changed,
             mergeable: raw.mergeable,
             mapmax: raw.mapmax,
-            policy: text(&raw.policy),
+            policy: text_from_raw(&raw.policy),
             nodes: nonzero(raw.nodes),
             weights: nonzero(raw.weights),
         }
     }
-}
-
-/// Text up to its NUL.
-fn text(raw: &[c_char]) -> String {
-    let bytes = raw.iter().map(|&byte| byte as u8);
-    let bytes: Vec<u8> = bytes.take_while(|&byte| byte != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The nodes that have something, and what.

@@ -476,6 +476,59 @@ fn props_of_an_unknown_kind_name_the_known_ones() {
 // ---- The program ----
 
 #[test]
+fn probe_says_what_the_host_offers() {
+    let host = hostmem::Host::probe().unwrap();
+    let topology = hostmem::Topology::read().unwrap();
+    let json = json_of(&["probe", "--json"]);
+    let expected = [
+        "cpus",
+        "features",
+        "huge-pages",
+        "kernel",
+        "limits",
+        "merging",
+        "nodes",
+        "numa",
+        "overcommit-memory",
+        "page-size",
+        "thp",
+    ];
+    assert_eq!(keys(&json), BTreeSet::from(expected));
+    assert_eq!(json["kernel"], host.info().kernel);
+    assert_eq!(json["page-size"], host.info().page_size);
+    assert_eq!(
+        json["limits"]["memlock"].as_u64(),
+        host.info().memlock_limit
+    );
+    assert_eq!(
+        json["nodes"].as_array().unwrap().len(),
+        topology.nodes.len()
+    );
+    let text = succeeds(&["probe"]);
+    for node in &topology.nodes {
+        let json = &json["nodes"][topology.nodes.iter().position(|n| n == node).unwrap()];
+        assert_eq!(json["id"], node.id);
+        assert_eq!(json["memory"]["total"], node.memory_total);
+        assert_eq!(json["distances"][node.id.to_string()], 10);
+        let line = format!("{:>4}  ", node.id);
+        assert!(text.lines().any(|text| text.starts_with(&line)), "{text}");
+    }
+    for feature in host.features() {
+        let json = &json["features"][&feature.name];
+        assert_eq!(json["available"], feature.is_available());
+        assert_eq!(json["errno"].as_i64(), feature.os_error.map(i64::from));
+        let line = text
+            .lines()
+            .find(|line| line.trim().starts_with(&feature.name));
+        let word = if feature.is_available() { "yes" } else { "no" };
+        let line = line.unwrap_or_else(|| panic!("{text}: lacks {}", feature.name));
+        assert_eq!(line.split_whitespace().nth(1), Some(word), "{line}");
+    }
+    // No wider than a terminal.
+    assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+}
+
+#[test]
 fn wrong_usage_ends_with_2() {
     for arguments in [
         &[][..],

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use common::bindable_node;
 use common::has_address_sanitizer;
+use common::host::has_no_hard_limit;
+use common::host::limit;
 use common::in_child;
 use common::kernel;
 use common::refusing;
@@ -244,6 +246,111 @@ fn without_home_nodes_binding_works_by_itself() {
         &format!("{bound},home-node={node}"),
         &["ram0", "home-node", "5.17"],
     );
+}
+
+/// What the record says of features is what was refused, and nothing else.
+#[test]
+fn features_say_why_not() {
+    let all = Host::probe().unwrap().features();
+    let advice = |advice: u64| {
+        let advice_mask = u64::from(u32::MAX);
+        Refusal::new(libc::SYS_madvise, libc::EINVAL).only_masked(2, advice_mask, advice)
+    };
+    let mode = |mode| {
+        Refusal::new(libc::SYS_mbind, libc::EINVAL).only_masked(2, u64::from(u32::MAX), mode)
+    };
+    for (name, refusal, reason) in [
+        ("populate", advice(MADV_POPULATE_WRITE), "needs Linux 5.14"),
+        ("collapse", advice(25), "needs Linux 6.1"),
+        ("dontneed-locked", advice(24), "needs Linux 5.18"),
+        (
+            "merge",
+            advice(libc::MADV_MERGEABLE as u64),
+            "Invalid argument",
+        ),
+        (
+            "userfaultfd",
+            Refusal::new(libc::SYS_userfaultfd, libc::EPERM),
+            "forbidden",
+        ),
+        (
+            "noexec-seal",
+            Refusal::new(libc::SYS_memfd_create, libc::EINVAL),
+            "needs Linux 6.3",
+        ),
+        (
+            "home-node",
+            Refusal::new(SYS_SET_MEMPOLICY_HOME_NODE, libc::ENOSYS),
+            "needs Linux 5.17",
+        ),
+        (
+            "policy=preferred-many",
+            mode(MPOL_PREFERRED_MANY),
+            "needs Linux 5.15",
+        ),
+        ("policy=weighted-interleave", mode(6), "needs Linux 6.9"),
+        ("policy=bind", mode(2), "Invalid argument"),
+    ] {
+        let Some(before) = all.iter().find(|feature| feature.name == name) else {
+            panic!("{name} is a feature");
+        };
+        if !before.is_available() {
+            skip(&format!("{name}: {}", before.reason));
+            continue;
+        }
+        assert_eq!((before.os_error, before.reason.as_str()), (None, ""));
+        let errno = refusal.errno;
+        for feature in probe_refusing(&[refusal]).features() {
+            if feature.name == name {
+                assert_eq!(feature.os_error, Some(errno), "{feature:?}");
+                assert!(feature.reason.contains(reason), "{feature:?}");
+            } else {
+                assert!(all.contains(&feature), "{name}: {feature:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_info_is_what_the_kernel_says() {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        match text.split_once('[') {
+            Some((_, rest)) => rest.split(']').next().unwrap().to_owned(),
+            None => text.trim().to_owned(),
+        }
+    };
+    in_child("the_info_is_what_the_kernel_says", || {
+        let info = Host::probe().unwrap().info();
+        assert_eq!(info.kernel, read("/proc/sys/kernel/osrelease"));
+        assert_eq!(info.page_size, common::page_size());
+        let thp = "/sys/kernel/mm/transparent_hugepage";
+        assert_eq!(info.thp, read(&format!("{thp}/enabled")));
+        assert_eq!(info.thp_shmem, read(&format!("{thp}/shmem_enabled")));
+        let size = read(&format!("{thp}/hpage_pmd_size"));
+        assert_eq!(info.thp_size, size.parse().ok());
+        let mode = read("/proc/sys/vm/overcommit_memory");
+        assert_eq!(info.overcommit, mode.parse().ok());
+        let merging = read("/sys/kernel/mm/ksm/run");
+        assert_eq!(info.merging == "on", merging == "1", "{merging}");
+        assert_eq!(info.numa, cfg!(feature = "numa"));
+        for resource in [libc::RLIMIT_MEMLOCK, libc::RLIMIT_FSIZE] {
+            if !has_no_hard_limit(resource) {
+                skip("the limit cannot be raised again");
+                continue;
+            }
+            for bytes in [1 << 30, (1 << 30) + 1, libc::RLIM_INFINITY] {
+                limit(resource, bytes);
+                let told = (bytes != libc::RLIM_INFINITY).then_some(bytes);
+                let info = Host::probe().unwrap().info();
+                let seen = match resource {
+                    libc::RLIMIT_FSIZE => info.file_limit,
+                    _ => info.memlock_limit,
+                };
+                assert_eq!(seen, told);
+            }
+        }
+    });
 }
 
 #[test]

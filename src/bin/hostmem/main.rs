@@ -4,6 +4,7 @@
 mod alloc;
 mod json;
 mod object;
+mod probe;
 mod props;
 mod qmp;
 mod report;
@@ -27,6 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say what this host offers: nodes, huge pages, kernel features, limits
+    Probe(probe::Arguments),
     /// List the properties of a kind, or of all
     Props(props::Arguments),
     /// Make backends and say where their memory is
@@ -40,6 +43,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::Props(arguments) => props::run(&arguments),
         Command::Alloc(arguments) => alloc::run(&arguments),
         Command::Qmp(arguments) => qmp::run(&arguments),
