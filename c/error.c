@@ -49,6 +49,7 @@ void hm_fail_more(struct hostmem_error *err, const char *text)
 	room = sizeof(err->message) - length;
 	if (hm_text_copy(text, err->message + length, room) >= (int)room)
 		cut(err->message);
+	hm_text_clean(err->message + length);
 }
 
 int hm_fail_alloc(struct hostmem_error *err)

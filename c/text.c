@@ -230,6 +230,26 @@ int hm_text_format_set(const uint64_t *bits, size_t bits_len, char *buffer, size
 	return (int)length;
 }
 
+/*
+ * Whether the first two bytes of a longer character begin one that could be shorter, a surrogate,
+ * or one above U+10FFFF (RFC 3629, section 4).
+ */
+static bool is_out_of_range(unsigned char first, unsigned char second)
+{
+	switch (first) {
+	case 0xe0:
+		return second < 0xa0;
+	case 0xed:
+		return second > 0x9f;
+	case 0xf0:
+		return second < 0x90;
+	case 0xf4:
+		return second > 0x8f;
+	default:
+		return false;
+	}
+}
+
 /* How many bytes the UTF-8 character at `text` has; 0 when it is none. */
 static size_t character_length(const unsigned char *text)
 {
@@ -239,7 +259,7 @@ static size_t character_length(const unsigned char *text)
 			: *text < 0xf0 ? 3
 				       : 4;
 
-	if (*text > 0xf4)
+	if (*text > 0xf4 || is_out_of_range(*text, text[1]))
 		return 0;
 	for (size_t i = 1; i < length; i++) {
 		if ((text[i] & 0xc0) != 0x80)

@@ -513,14 +513,27 @@ fn a_path_has_at_most_4095_bytes_of_any_encoding() {
     }
     assert_eq!(entries(directory.path()), ["file"]);
 
-    for name in [&b"\xff\xfe\x80"[..], b"a,b=c", b" ", b"new\nline", b"%s%n"] {
+    for name in [
+        &b"\xff\xfe\x80"[..],
+        b"a,b=c",
+        b" ",
+        b"new\nline",
+        b"%s%n",
+        // Longer than needed, surrogates, beyond the last character.
+        b"\xc0\xaf\xe0\x9f\xbf\xf0\x8f\xbf\xbf",
+        b"\xed\xa0\x80\xed\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+    ] {
         let name = OsString::from_vec(name.to_vec());
         let path = directory.path().join(&name);
         let builder = backend(&path, "size=64K,share=on");
         drop(builder.complete().unwrap());
         assert_eq!(path.metadata().unwrap().len(), SIZE, "{name:?}");
         let failed = backend(&path, "size=128K").complete().unwrap_err();
-        assert!(!failed.to_string().is_empty());
+        // The message is UTF-8 as it comes; what is none would be U+FFFD by now.
+        let message = failed.to_string();
+        assert!(message.contains("131072"), "{message}");
+        assert!(!message.contains(['\u{fffd}', '\n']), "{message:?}");
     }
 }
 
