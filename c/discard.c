@@ -39,7 +39,8 @@ static int drop_locked_pages(uint8_t *address, size_t length)
 	int result = hm_os_advise(address, length, MADV_DONTNEED_LOCKED);
 	int locked;
 
-	if (result != -EINVAL)
+	/* It may have been refused for another reason than a lock. */
+	if (result != -EINVAL || !hm_os_is_locked(address, length))
 		return result;
 	result = hm_os_unlock(address, length);
 	if (result)

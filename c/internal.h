@@ -107,6 +107,8 @@ int hm_os_protect(void *address, size_t size, int protection);
 int hm_os_advise(void *address, size_t size, int advice);
 int hm_os_lock(void *address, size_t size, unsigned int flags);
 int hm_os_unlock(void *address, size_t size);
+/* Whether any of it is locked, by mlock(2) or mlockall(2). */
+bool hm_os_is_locked(void *address, size_t size);
 int hm_os_name(void *address, size_t size, const char *name);
 int hm_os_set_home_node(void *address, size_t size, unsigned int node);
 int hm_os_memfd(const char *name, unsigned int flags);

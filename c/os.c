@@ -80,6 +80,12 @@ int hm_os_unlock(void *address, size_t size)
 	return or_errno(syscall(SYS_munlock, address, size));
 }
 
+/* Invalidating is refused where there is a lock and does nothing else (msync(2)). */
+bool hm_os_is_locked(void *address, size_t size)
+{
+	return msync(address, size, MS_ASYNC | MS_INVALIDATE) && errno == EBUSY;
+}
+
 int hm_os_name(void *address, size_t size, const char *name)
 {
 	return or_errno(prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name));

@@ -375,6 +375,25 @@ fn memory_stays_locked_where_discarding_fails() {
     });
 }
 
+/// Nor lock what was not, where the kernel refuses for another reason.
+#[test]
+fn memory_that_is_not_locked_stays_so_where_discarding_fails() {
+    for backing in [Ram, RamShared, MemfdPrivate] {
+        let made = make(backing, ",prealloc=on");
+        let refusals = [
+            Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, MADV_DONTNEED),
+            Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, MADV_DONTNEED_LOCKED),
+        ];
+        refusing(&refusals, || {
+            let claim = made.backend.claim("test").unwrap();
+            let error = claim.discard(START, END - START).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        });
+        assert!(!is_locked(&made), "{backing:?}");
+    }
+}
+
 #[test]
 fn ranges_are_checked() {
     let page = page_size();
