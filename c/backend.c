@@ -341,14 +341,15 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
 /* On the thread that fills it the backend is still in use: that frees it in the end. */
 static bool leave_to_filler(struct hostmem_backend *backend)
 {
-	bool own = hm_background_is_own_thread(backend);
+	bool own;
 
+	pthread_mutex_lock(&backend->lock);
+	own = hm_background_is_own_thread(backend);
 	if (own) {
-		pthread_mutex_lock(&backend->lock);
 		backend->orphaned = true;
-		pthread_mutex_unlock(&backend->lock);
 		atomic_store(&backend->cancel, true);
 	}
+	pthread_mutex_unlock(&backend->lock);
 	return own;
 }
 

@@ -9,6 +9,18 @@
 
 #include "internal.h"
 
+/* Which thread fills; NULL: none. Known before completing ends, which that thread waits for. */
+static void set_filler(struct hostmem_backend *backend, const pthread_t *filler)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->has_filler = filler;
+	if (filler) {
+		backend->filler = *filler;
+		backend->filler_process = hm_os_process();
+	}
+	pthread_mutex_unlock(&backend->lock);
+}
+
 /* Says how it went; the memory is preallocated from here on, or it is not. */
 static void finish(struct hostmem_backend *backend, int failed,
 		   const struct hostmem_prealloc_result *result, const struct hostmem_error *err)
@@ -82,7 +94,7 @@ static void *run(void *data)
 	/* Asked first: once the end is told another thread may free the backend. */
 	if (hm_background_is_orphaned(backend)) {
 		pthread_detach(pthread_self());
-		backend->has_filler = false;
+		set_filler(backend, NULL);
 		finish(backend, failed, &result, &err);
 		hostmem_backend_free(backend);
 		return NULL;
@@ -94,6 +106,7 @@ static void *run(void *data)
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	int result = hm_os_event_open();
+	pthread_t filler;
 
 	if (result < 0)
 		return hm_fail(err, hm_error_kind_of(-result), -result,
@@ -101,9 +114,9 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 			       backend->id, strerror(-result));
 	backend->fill_event = result;
 	atomic_store(&backend->bytes_total, backend->mapping.size);
-	result = hm_thread_create(&backend->filler, run, backend);
-	backend->has_filler = !result;
-	backend->filler_process = hm_os_process();
+	result = hm_thread_create(&filler, run, backend);
+	if (!result)
+		set_filler(backend, &filler);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: prealloc-mode=background: cannot create a thread: %s; use "
 				"prealloc-mode=wait",
@@ -129,7 +142,7 @@ void hm_background_end(struct hostmem_backend *backend)
 		pthread_mutex_unlock(&backend->lock);
 		pthread_join(backend->filler, NULL);
 	}
-	backend->has_filler = false;
+	set_filler(backend, NULL);
 	if (backend->fill_event >= 0)
 		hm_os_close(backend->fill_event);
 	backend->fill_event = -1;
@@ -137,10 +150,15 @@ void hm_background_end(struct hostmem_backend *backend)
 }
 
 /* From inside a callback of the fill, waiting for it would never end. */
-static int check_not_own_thread(const struct hostmem_backend *backend, const char *what,
+static int check_not_own_thread(struct hostmem_backend *backend, const char *what,
 				struct hostmem_error *err)
 {
-	if (!hm_background_is_own_thread(backend))
+	bool own;
+
+	pthread_mutex_lock(&backend->lock);
+	own = hm_background_is_own_thread(backend);
+	pthread_mutex_unlock(&backend->lock);
+	if (!own)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 		       "%s: %s: not from inside the preallocation's own callback", backend->id,
@@ -161,6 +179,21 @@ static struct timespec after(uint64_t milliseconds)
 	return until;
 }
 
+/* Whether it runs where no thread of this process ends it. Called with the lock held. */
+static bool is_elsewhere(const struct hostmem_backend *backend)
+{
+	return backend->filling && backend->filler_process != hm_os_process();
+}
+
+static int fail_elsewhere(const struct hostmem_backend *backend, const char *what,
+			  struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: %s: the preallocation runs in the process that completed the backend, "
+		       "not in its forked children",
+		       backend->id, what);
+}
+
 /* Waits for the end; false when the time is over first. Called with the lock held. */
 static bool wait_locked(struct hostmem_backend *backend, uint64_t milliseconds)
 {
@@ -177,16 +210,19 @@ static bool wait_locked(struct hostmem_backend *backend, uint64_t milliseconds)
 int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t milliseconds,
 				  struct hostmem_error *err)
 {
-	bool ended, failed;
+	bool elsewhere, ended, failed;
 
 	if (check_not_own_thread(backend, "wait", err))
 		return -1;
 	pthread_mutex_lock(&backend->lock);
-	ended = wait_locked(backend, milliseconds);
+	elsewhere = is_elsewhere(backend);
+	ended = !elsewhere && wait_locked(backend, milliseconds);
 	failed = ended && backend->fill_failed;
 	if (failed && err)
 		*err = backend->fill_error;
 	pthread_mutex_unlock(&backend->lock);
+	if (elsewhere)
+		return fail_elsewhere(backend, "wait", err);
 	if (!ended)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, ETIMEDOUT,
 			       "%s: prealloc: still running after %ju ms", backend->id,
@@ -196,16 +232,19 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 
 int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct hostmem_error *err)
 {
+	bool elsewhere;
+
 	if (check_not_own_thread(backend, "cancel", err))
 		return -1;
 	pthread_mutex_lock(&backend->lock);
-	if (backend->filling) {
+	elsewhere = is_elsewhere(backend);
+	if (backend->filling && !elsewhere) {
 		atomic_store(&backend->cancel, true);
 		wait_locked(backend, UINT64_MAX);
 		atomic_store(&backend->cancel, false);
 	}
 	pthread_mutex_unlock(&backend->lock);
-	return 0;
+	return elsewhere ? fail_elsewhere(backend, "cancel", err) : 0;
 }
 
 int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend)

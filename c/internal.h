@@ -682,7 +682,7 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 void hm_background_end(struct hostmem_backend *backend);
 /* Whether the last owner went away on the thread that fills, in its callback. */
 bool hm_background_is_orphaned(struct hostmem_backend *backend);
-/* Whether this is the thread that fills the backend, in a callback. */
+/* Whether this is the thread that fills the backend, in a callback. Called with the lock held. */
 bool hm_background_is_own_thread(const struct hostmem_backend *backend);
 
 /* ---- crew.c ---- */

@@ -409,6 +409,13 @@ fn a_forked_child_does_not_wait_for_what_it_does_not_have() {
             let backend = begin("1G");
             let mut both = Some(backend);
             common::in_forked_child(|| {
+                let backend = both.as_ref().unwrap();
+                let wait = backend.wait_prealloc(None).unwrap_err();
+                let cancel = backend.cancel_prealloc().unwrap_err();
+                for error in [wait, cancel] {
+                    assert_eq!(error.kind(), ErrorKind::State, "{error}");
+                    assert!(error.to_string().contains("forked"), "{error}");
+                }
                 drop(both.take());
                 true
             });
