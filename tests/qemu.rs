@@ -14,29 +14,23 @@ use std::fmt;
 use std::fs;
 use std::fs::File;
 use std::fs::Permissions;
-use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Seek;
-use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Child;
 use std::process::ChildStdin;
 use std::process::Command;
-use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
-use std::time::Duration;
 
 use common::host::mount;
 use common::host::HostLock;
 use common::host::HugePages;
 use common::host::HUGE;
 use common::page_size;
+use common::qmp::result;
+use common::qmp::Client;
+use common::qmp::Server;
 use common::skip;
 use hostmem::Value;
 use serde_json::json;
@@ -829,79 +823,39 @@ fn ask_hostmem(object: &str) -> Answer {
     }
 }
 
-/// A running QEMU without a machine, spoken to over QMP.
+/// A running QEMU without a machine.
 struct Qemu {
-    process: Child,
-    input: ChildStdin,
-    /// What comes that is no event; ends with the process.
-    answers: mpsc::Receiver<Json>,
-    stderr: File,
-    version: Json,
+    server: Server,
+    client: Client<ChildStdin>,
 }
-
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Qemu {
     /// None, said, where there is none or only an old one.
     fn start() -> Option<Self> {
-        let stderr = tempfile::tempfile().unwrap();
-        let process = Command::new("qemu-system-x86_64")
-            .args("-machine none -nodefaults -display none -S -qmp stdio".split(' '))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr.try_clone().unwrap())
-            .spawn();
-        let mut process = match process {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                skip("qemu-system-x86_64 is not installed");
-                return None;
-            }
-            process => process.unwrap(),
-        };
-        let mut qemu = Self {
-            input: process.stdin.take().unwrap(),
-            answers: read_answers(process.stdout.take().unwrap()),
-            process,
-            stderr,
-            version: Json::Null,
-        };
-        let greeting = qemu.answers.recv_timeout(PATIENCE).expect("a greeting");
-        qemu.version = greeting["QMP"]["version"]["qemu"].clone();
-        let major = qemu.version["major"].as_u64().unwrap();
-        if major < 10 {
-            skip(&format!("this is QEMU {major}; 10 or later is needed"));
-            return None;
-        }
-        qemu.must("qmp_capabilities", "");
-        Some(qemu)
+        let (server, client) = Server::qemu()?;
+        let client = client.negotiate();
+        Some(Self { server, client })
     }
 
     /// Runs a command; the arguments are the inside of a JSON object.
     fn execute(&mut self, command: &str, arguments: &str) -> Result<Json, Answer> {
         let request = format!(r#"{{"execute": "{command}", "arguments": {{{arguments}}}}}"#);
         // Where the process is gone the write fails, and no answer comes.
-        let _ = writeln!(self.input, "{request}");
-        match self.answers.recv_timeout(PATIENCE) {
-            Ok(answer) => match answer.get("return") {
-                Some(result) => Ok(result.clone()),
-                None => Err(Answer::Refused(answer["error"]["desc"].to_string())),
-            },
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(Answer::Lost("no answer".into())),
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(Answer::Lost(self.obituary())),
+        self.client.send(request + "\n");
+        match self.client.try_answer().map(result) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Answer::Refused(error["desc"].to_string())),
+            Err(RecvTimeoutError::Timeout) => Err(Answer::Lost("no answer".into())),
+            Err(RecvTimeoutError::Disconnected) => {
+                let (code, said) = self.server.end();
+                Err(Answer::Lost(format!("QEMU died, {code}: {said}")))
+            }
         }
     }
 
     fn must(&mut self, command: &str, arguments: &str) -> Json {
         self.execute(command, arguments)
             .unwrap_or_else(|answer| panic!("{command} {arguments}: {answer}"))
-    }
-
-    fn obituary(&mut self) -> String {
-        let mut said = String::new();
-        self.stderr.rewind().unwrap();
-        self.stderr.read_to_string(&mut said).unwrap();
-        format!("QEMU died, {}: {said}", self.process.wait().unwrap())
     }
 
     /// Adds the object and deletes it again.
@@ -933,26 +887,6 @@ impl Qemu {
         let properties = self.properties(kind);
         properties.iter().any(|property| property.0 == name)
     }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn read_answers(output: impl Read + Send + 'static) -> mpsc::Receiver<Json> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            let answer: Json = serde_json::from_str(&line).unwrap();
-            if answer.get("event").is_none() && sender.send(answer).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 // ---- Comparing ----

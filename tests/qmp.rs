@@ -13,6 +13,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ChildStdin;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -140,7 +141,7 @@ fn quit_ends_the_program() {
     let (mut server, mut client) = start();
     client.send("{\"execute\": \"quit\"}{\"execute\": \"query-version\"}");
     assert_eq!(client.answer(), json!({ "return": {} }));
-    assert_eq!(client.try_answer(), None);
+    assert_eq!(client.try_answer(), Err(RecvTimeoutError::Disconnected));
     assert_eq!(server.end(), (0, String::new()));
 }
 

@@ -16,9 +16,12 @@ use std::process::ChildStdin;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
+
+use super::skip;
 
 use serde_json::json;
 use serde_json::Value as Json;
@@ -40,9 +43,8 @@ impl<W: Write> Client<W> {
         let (sender, messages) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let message = serde_json::from_str(&line).unwrap_or_else(|error| {
-                    panic!("{error}: {line}");
-                });
+                // Shown as it is where it is no JSON.
+                let message = serde_json::from_str(&line).unwrap_or(Json::String(line));
                 if sender.send(message).is_err() {
                     return;
                 }
@@ -63,15 +65,14 @@ impl<W: Write> Client<W> {
         let _ = self.input.flush();
     }
 
-    /// The next message that is no event; None where the other end hung up.
-    pub fn try_answer(&mut self) -> Option<Json> {
+    /// The next message that is no event, or whether the other end hung up or is silent.
+    pub fn try_answer(&mut self) -> Result<Json, RecvTimeoutError> {
         loop {
-            match self.messages.recv_timeout(PATIENCE) {
-                Ok(message) if message.get("event").is_some() => self.events.push(message),
-                Ok(answer) => return Some(answer),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("no answer"),
+            let message = self.messages.recv_timeout(PATIENCE)?;
+            if message.get("event").is_none() {
+                return Ok(message);
             }
+            self.events.push(message);
         }
     }
 
@@ -207,6 +208,29 @@ impl Server {
         let input = server.process.stdin.take().unwrap();
         let client = Client::new(input, server.process.stdout.take().unwrap());
         Ok((server, client))
+    }
+
+    /// A running QEMU without a machine, which has greeted. None, said, where there is
+    /// none or only an old one.
+    pub fn qemu() -> Option<(Self, Client<ChildStdin>)> {
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args("-machine none -nodefaults -display none -S -qmp stdio".split(' '));
+        let started = match Self::on_streams(&mut command) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                skip("qemu-system-x86_64 is not installed");
+                return None;
+            }
+            started => started.unwrap(),
+        };
+        let major = started.1.greeting["QMP"]["version"]["qemu"]["major"].as_u64();
+        if major.unwrap() < 10 {
+            skip(&format!(
+                "this is QEMU {}; 10 or later is needed",
+                major.unwrap()
+            ));
+            return None;
+        }
+        Some(started)
     }
 
     /// `hostmem qmp` on its standard streams.
