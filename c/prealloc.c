@@ -296,10 +296,26 @@ static void end_run(struct run *run)
 	free(run->fills);
 }
 
+/* " on node 2-3" where only these count. */
+static void name_nodes(const struct hm_shortage *shortage, char *text, size_t size)
+{
+	const struct hm_nodes *nodes = shortage->fill->nodes;
+	char set[128];
+
+	*text = '\0';
+	if (!shortage->on_nodes)
+		return;
+	hm_text_format_set(nodes->bits, HM_ARRAY_LEN(nodes->bits), set, sizeof(set));
+	snprintf(text, size, " on node %s", set);
+}
+
 static int fail_short(const struct run *run, struct hostmem_error *err)
 {
 	const struct hm_fill *fill = run->failed;
 	const struct hm_shortage *shortage = &run->shortage;
+	char where[160];
+
+	name_nodes(shortage, where, sizeof(where));
 
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, run->error,
 		       "%s: prealloc: stopped before memory runs out, after %ju of %ju bytes, at "
@@ -308,8 +324,7 @@ static int fail_short(const struct run *run, struct hostmem_error *err)
 		       fill->backend->id, (uintmax_t)atomic_load(&fill->backend->bytes_done),
 		       (uintmax_t)fill->range.length,
 		       (uintmax_t)(fill->range.offset + run->error_offset),
-		       (uintmax_t)shortage->available,
-		       shortage->on_nodes ? " on the host nodes" : "", (uintmax_t)shortage->needed);
+		       (uintmax_t)shortage->available, where, (uintmax_t)shortage->needed);
 }
 
 static int fail_run(const struct run *run, struct hostmem_error *err)
