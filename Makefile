@@ -8,7 +8,7 @@ FEATURES := --features cli
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test bench bench-peers lint fmt doc setup-build setup-test setup-lint
+.PHONY: help run test test-numa bench bench-peers lint fmt doc setup-build setup-test setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -22,6 +22,9 @@ test: setup-test ## everything that proves it: both builds, then the C under two
 	cargo test --no-default-features
 	scripts/sanitize address
 	scripts/sanitize undefined
+
+test-numa: setup-test ## the part of it that boots machines of several nodes (docs/numa.md)
+	cargo test $(FEATURES) --test numa
 
 bench: setup-build ## measure
 	cargo bench $(FEATURES) --bench prealloc
