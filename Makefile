@@ -4,7 +4,7 @@
 # rustup's default place, for shells that have not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-FEATURES := --features cli
+FEATURES := --all-features
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

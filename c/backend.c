@@ -108,6 +108,7 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 			.fd = backend->backing.fd,
 			.shared = backend->shared,
 			.readonly = backend->readonly,
+			.hugetlb = backend->page_size > backend->host->page_size,
 			.offset = backend->backing.offset,
 		};
 	pthread_mutex_unlock(lock_of(backend));

@@ -461,6 +461,8 @@ struct hostmem_memory {
 	bool shared;
 	/* Whether it is mapped for reading only. */
 	bool readonly;
+	/* Whether it is made of hugetlb pages, from the host's pools. */
+	bool hugetlb;
 	/* Where in the descriptor the memory begins; bytes. */
 	uint64_t offset;
 };

@@ -531,6 +531,7 @@ pub struct hostmem_memory {
     pub fd: i32,
     pub shared: bool,
     pub readonly: bool,
+    pub hugetlb: bool,
     pub offset: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -548,6 +549,8 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_memory, shared) - 28usize];
     ["Offset of field: hostmem_memory::readonly"]
         [::core::mem::offset_of!(hostmem_memory, readonly) - 29usize];
+    ["Offset of field: hostmem_memory::hugetlb"]
+        [::core::mem::offset_of!(hostmem_memory, hugetlb) - 30usize];
     ["Offset of field: hostmem_memory::offset"]
         [::core::mem::offset_of!(hostmem_memory, offset) - 32usize];
 };

@@ -200,6 +200,11 @@ impl<'claim> Memory<'claim> {
         self.handle.memory().readonly
     }
 
+    /// Whether it is made of hugetlb pages, from the host's pools.
+    pub fn is_hugetlb(self) -> bool {
+        self.handle.memory().hugetlb
+    }
+
     /// The descriptor behind the memory, which the backend owns; `None` for anonymous memory.
     pub fn fd(self) -> Option<BorrowedFd<'claim>> {
         self.handle.fd()

@@ -674,6 +674,7 @@ impl<'a> BackendView<'a> {
             fd: -1,
             shared: false,
             readonly: false,
+            hugetlb: false,
             offset: 0,
         };
         // SAFETY: the backend lives for 'a; the variable outlives the call.

@@ -49,6 +49,8 @@
 //!
 //! * `bindgen` (default): make the bindings at build time, which needs libclang; else a copy serves.
 //! * `numa` (default): link libnuma; without it any policy but `default` is refused.
+//! * `vm-memory-018`, `vm-memory-017`: pieces of memory as regions of the crate `vm-memory`, in that
+//!   version (the latter for those who pin 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
 //! * `cli`: what the command line program needs.
 
 #![deny(unsafe_code)]
@@ -74,6 +76,8 @@ mod property;
 mod sys;
 mod topology;
 mod value;
+#[cfg(any(feature = "vm-memory-017", feature = "vm-memory-018"))]
+pub mod vm_memory;
 
 pub use crate::backend::Backend;
 pub use crate::backend::DeleteError;

@@ -9,6 +9,7 @@ use std::thread;
 
 use common::in_child;
 use common::in_forked_child;
+use common::is_mapped;
 use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::Claim;
@@ -41,17 +42,6 @@ fn write(memory: Memory<'_>, byte: u8) {
 fn read(memory: Memory<'_>) -> [u8; 2] {
     // SAFETY: as in write().
     [0, memory.len() as usize - 1].map(|at| unsafe { memory.as_ptr().add(at).read_volatile() })
-}
-
-/// Whether the address is mapped in this process.
-fn is_mapped(address: usize) -> bool {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    maps.lines().any(|line| {
-        let (first, rest) = line.split_once('-').unwrap();
-        let end = rest.split(' ').next().unwrap();
-        let [first, end] = [first, end].map(|text| usize::from_str_radix(text, 16).unwrap());
-        (first..end).contains(&address) && !rest.contains(" ---p ")
-    })
 }
 
 #[test]

@@ -7,5 +7,9 @@ fn misuse_does_not_compile() {
         println!("skipped: nothing of it runs, so there is nothing for a sanitizer to see");
         return;
     }
-    trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/compile_fail/*.rs");
+    if cfg!(feature = "vm-memory-018") {
+        cases.compile_fail("tests/compile_fail/vm_memory/*.rs");
+    }
 }

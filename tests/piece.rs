@@ -6,6 +6,8 @@ mod common;
 use std::sync::Barrier;
 use std::thread;
 
+use common::host::HugePages;
+use common::host::HUGE;
 use common::page_size;
 use hostmem::Backend;
 use hostmem::Builder;
@@ -206,20 +208,21 @@ fn threads_never_get_the_same_piece() {
 
 #[test]
 fn memory_of_huge_pages_is_cut_into_huge_pages() {
-    let Ok(backend) = common::objects()
+    let Some(_pool) = HugePages::have(2) else {
+        return;
+    };
+    let backend = common::objects()
         .parse("memory-backend-memfd,id=ram0,size=4M,hugetlb=on,hugetlbsize=2M")
         .unwrap()
         .complete()
-    else {
-        return common::skip("no huge pages of 2 MiB are free");
-    };
+        .unwrap();
     let claim = backend.claim("vm0").unwrap();
     let cut = |guest_address| PieceRange {
         guest_address,
-        offset: 2 << 20,
-        length: 2 << 20,
+        offset: HUGE,
+        length: HUGE,
     };
-    claim.pieces(&[cut(2 << 20)]).unwrap();
-    let error = claim.pieces(&[cut(4096)]).unwrap_err();
+    claim.pieces(&[cut(HUGE)]).unwrap();
+    let error = claim.pieces(&[cut(page_size())]).unwrap_err();
     assert!(error.to_string().contains("page size"), "{error}");
 }

@@ -221,6 +221,17 @@ pub fn vm_flags(address: *const u8) -> Vec<String> {
     flags.collect()
 }
 
+/// Whether the address is mapped in this process, and not as a guard page.
+pub fn is_mapped(address: usize) -> bool {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().any(|line| {
+        let (first, rest) = line.split_once('-').unwrap();
+        let end = rest.split(' ').next().unwrap();
+        let [first, end] = [first, end].map(|text| usize::from_str_radix(text, 16).unwrap());
+        (first..end).contains(&address) && !rest.contains(" ---p ")
+    })
+}
+
 /// The kernel's version, as in `(5, 14)`.
 pub fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Pieces of memory as regions of one version of vm-memory, which the parent module names.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Deref;
+
+use super::vm_memory::bitmap::Bitmap;
+use super::vm_memory::bitmap::NewBitmap;
+use super::vm_memory::bitmap::WithBitmapSlice;
+use super::vm_memory::bitmap::BS;
+use super::vm_memory::mmap::MmapRegionBuilder;
+use super::vm_memory::FileOffset;
+use super::vm_memory::GuestAddress;
+use super::vm_memory::GuestMemoryMmap;
+use super::vm_memory::GuestRegionMmap;
+use crate::Error;
+use crate::ErrorKind;
+use crate::Memory;
+use crate::Piece;
+use crate::Result;
+
+/// A region's dirty bitmap of your choice, pinned to the memory that the region is of.
+///
+/// It is reached by `MmapRegion::bitmap(&region)`, and derefs to the bitmap inside. Only
+/// [`guest_region`] and [`guest_memory`] make one.
+pub struct Pinned<B> {
+    bitmap: B,
+    piece: Piece,
+}
+
+impl<B> Pinned<B> {
+    /// The piece of memory that it keeps.
+    pub fn piece(&self) -> &Piece {
+        &self.piece
+    }
+}
+
+impl<B> Deref for Pinned<B> {
+    type Target = B;
+
+    fn deref(&self) -> &B {
+        &self.bitmap
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for Pinned<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned")
+            .field("bitmap", &self.bitmap)
+            .field("piece", &self.piece)
+            .finish()
+    }
+}
+
+impl<'a, B: WithBitmapSlice<'a>> WithBitmapSlice<'a> for Pinned<B> {
+    type S = B::S;
+}
+
+impl<B: Bitmap> Bitmap for Pinned<B> {
+    fn mark_dirty(&self, offset: usize, len: usize) {
+        self.bitmap.mark_dirty(offset, len);
+    }
+
+    fn dirty_at(&self, offset: usize) -> bool {
+        self.bitmap.dirty_at(offset)
+    }
+
+    fn slice_at(&self, offset: usize) -> BS<'_, Self> {
+        self.bitmap.slice_at(offset)
+    }
+}
+
+/// Makes a region of a piece of memory, at its guest address, with a bitmap for it (`()` for none).
+/// It has the descriptor and the offset in it, where there is one, and knows whether it is of
+/// hugetlb pages.
+///
+/// # Errors
+///
+/// [`Value`](ErrorKind::Value) (the memory is read-only: vm-memory would write to it when a device
+/// does, which ends the process), [`Io`](ErrorKind::Io) (the descriptor cannot be duplicated).
+pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMmap<Pinned<B>>> {
+    let memory = piece.memory();
+    let fail = |kind, why: &dyn fmt::Display| {
+        Error::new(kind, format!("{}: region of vm-memory: {why}", piece.id()))
+    };
+    if memory.is_readonly() {
+        let why = "the memory is read-only, and a device that writes to it would end the process \
+                   (SIGSEGV); make it a memory slot only";
+        return Err(fail(ErrorKind::Value, &why));
+    }
+    let file = file_offset(memory).map_err(|error| fail(ErrorKind::Io, &error))?;
+    let (address, length) = (memory.as_ptr(), memory.len() as usize);
+    let pinned = Pinned {
+        bitmap,
+        piece: piece.clone(),
+    };
+    let mut builder = MmapRegionBuilder::new_with_bitmap(length, pinned)
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(mmap_flags(memory))
+        .with_hugetlbfs(memory.is_hugetlb());
+    if let Some(file) = file {
+        builder = builder.with_file_offset(file);
+    }
+    // SAFETY: address and length are a piece's, which is mapped, readable and writable while the
+    // piece lives. The region owns the piece by its bitmap, which it neither gives away nor lets be
+    // replaced, and does not unmap memory that it was given by address.
+    let builder = unsafe { builder.with_raw_mmap_pointer(address) };
+    let region = builder
+        .build()
+        .map_err(|error| fail(ErrorKind::Value, &error))?;
+    GuestRegionMmap::new(region, GuestAddress(piece.guest_address())).ok_or_else(|| {
+        fail(
+            ErrorKind::Value,
+            &"its end is beyond the last guest address",
+        )
+    })
+}
+
+/// Makes guest memory of all the pieces, of one or several backends, in any order, with a fresh
+/// bitmap for each (`()` for none).
+///
+/// # Errors
+///
+/// Those of [`guest_region`], and [`Value`](ErrorKind::Value) where there are no pieces, or guest
+/// addresses of different backends overlap.
+pub fn guest_memory<B: NewBitmap>(pieces: &[Piece]) -> Result<GuestMemoryMmap<Pinned<B>>> {
+    let mut pieces: Vec<_> = pieces.iter().collect();
+    pieces.sort_by_key(|piece| piece.guest_address());
+    let regions = pieces
+        .iter()
+        .map(|piece| guest_region(piece, B::with_len(piece.memory().len() as usize)))
+        .collect::<Result<Vec<_>>>()?;
+    GuestMemoryMmap::from_regions(regions).map_err(|error| {
+        let place = |piece: &&Piece| format!("{} at {:#x}", piece.id(), piece.guest_address());
+        let places = pieces.iter().map(place).collect::<Vec<_>>().join(", ");
+        Error::new(
+            ErrorKind::Value,
+            format!("guest memory of [{places}]: {error}"),
+        )
+    })
+}
+
+fn file_offset(memory: Memory<'_>) -> std::io::Result<Option<FileOffset>> {
+    let Some(fd) = memory.fd() else {
+        return Ok(None);
+    };
+    let file = File::from(fd.try_clone_to_owned()?);
+    Ok(Some(FileOffset::new(file, memory.fd_offset())))
+}
+
+/// As if the region had been mapped by vm-memory.
+fn mmap_flags(memory: Memory<'_>) -> libc::c_int {
+    match (memory.is_shared(), memory.fd()) {
+        (true, _) => libc::MAP_SHARED,
+        (false, Some(_)) => libc::MAP_PRIVATE,
+        (false, None) => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    }
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! For vm-memory 0.18.
+
+use ::vm_memory_018 as vm_memory;
+
+// The same source for every version, compiled against each.
+#[allow(clippy::duplicate_mod)]
+#[path = "adapter.rs"]
+mod adapter;
+
+pub use adapter::guest_memory;
+pub use adapter::guest_region;
+pub use adapter::Pinned;

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Pieces as vm-memory's own regions: what they hold, and what they keep.
+#![cfg(any(feature = "vm-memory-017", feature = "vm-memory-018"))]
+
+mod common;
+
+use common::objects;
+use hostmem::Backend;
+use hostmem::Piece;
+use hostmem::PieceRange;
+
+const SIZE: u64 = 8 << 20;
+/// Where the guest sees the second half of the memory.
+const HIGH: u64 = 1 << 32;
+
+fn backend(options: &str) -> Backend {
+    objects().parse(options).unwrap().complete().unwrap()
+}
+
+/// A backend of memory in two halves.
+fn halves(kind: &str) -> (Backend, Vec<Piece>) {
+    let backend = backend(&format!("{kind},id=ram0,size={SIZE}"));
+    let ranges = [(0, 0), (HIGH, SIZE / 2)].map(|(guest_address, offset)| PieceRange {
+        guest_address,
+        offset,
+        length: SIZE / 2,
+    });
+    let pieces = backend.claim("vm0").unwrap().pieces(&ranges).unwrap();
+    (backend, pieces)
+}
+
+/// The tests for one version, whose trait of guest memory has a name of its own.
+macro_rules! version {
+    ($version:ident, $vm_memory:ident, $guest_memory:ident) => {
+        mod $version {
+            use std::os::unix::fs::FileExt;
+            use std::sync::Arc;
+            use std::thread;
+
+            use ::$vm_memory as vm_memory;
+            use hostmem::vm_memory::$version::guest_memory;
+            use hostmem::vm_memory::$version::guest_region;
+            use hostmem::vm_memory::$version::Pinned;
+            use hostmem::ErrorKind;
+            use hostmem::State;
+            use vm_memory::bitmap::AtomicBitmap;
+            use vm_memory::bitmap::Bitmap;
+            use vm_memory::$guest_memory;
+            use vm_memory::Bytes;
+            use vm_memory::GuestAddress;
+            use vm_memory::GuestMemoryMmap;
+            use vm_memory::GuestMemoryRegion;
+            use vm_memory::GuestRegionMmap;
+            use vm_memory::MemoryRegionAddress;
+            use vm_memory::MmapRegion;
+
+            use super::backend;
+            use super::halves;
+            use super::HIGH;
+            use super::SIZE;
+            use crate::common::host::HugePages;
+            use crate::common::host::HUGE;
+            use crate::common::in_child;
+            use crate::common::is_mapped;
+            use crate::common::page_size;
+
+            #[test]
+            fn pieces_are_guest_memory_in_any_order() {
+                let (_backend, mut pieces) = halves("memory-backend-ram");
+                pieces.reverse();
+                let memory = guest_memory::<()>(&pieces).unwrap();
+                assert_eq!(memory.num_regions(), 2);
+                assert_eq!(memory.last_addr(), GuestAddress(HIGH + SIZE / 2 - 1));
+                for (piece, at) in [(1, SIZE / 2 - 8), (0, HIGH), (0, HIGH + SIZE / 2 - 8)] {
+                    memory.write_obj(at, GuestAddress(at)).unwrap();
+                    assert_eq!(memory.read_obj::<u64>(GuestAddress(at)).unwrap(), at);
+                    let piece = &pieces[piece];
+                    let offset = (at - piece.guest_address()) as usize;
+                    let word = piece.memory().as_ptr().wrapping_add(offset).cast::<u64>();
+                    // SAFETY: inside the piece, and aligned; nobody writes to it now.
+                    assert_eq!(unsafe { word.read_volatile() }, at);
+                }
+                assert!(!memory.check_range(GuestAddress(SIZE / 2 - 8), 16));
+                memory.read_obj::<u64>(GuestAddress(SIZE / 2)).unwrap_err();
+            }
+
+            #[test]
+            fn what_is_written_is_dirty() {
+                let (_backend, pieces) = halves("memory-backend-memfd");
+                let memory: GuestMemoryMmap<Pinned<AtomicBitmap>> = guest_memory(&pieces).unwrap();
+                let page = page_size();
+                memory
+                    .write_obj(7u8, GuestAddress(HIGH + 3 * page))
+                    .unwrap();
+                let region = memory.find_region(GuestAddress(HIGH)).unwrap();
+                let bitmap = MmapRegion::bitmap(region);
+                let dirty = (0..SIZE / 2 / page).filter(|n| bitmap.dirty_at((n * page) as usize));
+                assert_eq!(dirty.collect::<Vec<_>>(), [3]);
+                assert!(region.bitmap().dirty_at((3 * page) as usize));
+                let low = memory.find_region(GuestAddress(0)).unwrap();
+                assert!(!low.bitmap().dirty_at(0));
+                // The bitmap's own functions are there too.
+                assert_eq!(bitmap.get_and_reset()[0], 1 << 3);
+                assert!(!bitmap.dirty_at((3 * page) as usize));
+            }
+
+            #[test]
+            fn memory_with_a_descriptor_has_file_and_offset() {
+                let (_backend, pieces) = halves("memory-backend-memfd");
+                let region = guest_region(&pieces[1], ()).unwrap();
+                let file = GuestMemoryRegion::file_offset(&region).unwrap();
+                assert_eq!(file.start(), SIZE / 2);
+                assert_eq!(region.prot(), libc::PROT_READ | libc::PROT_WRITE);
+                assert_eq!(region.flags(), libc::MAP_SHARED);
+                assert!(!region.owned());
+                region.write_obj(*b"seen", MemoryRegionAddress(8)).unwrap();
+                let mut seen = [0; 4];
+                file.file().read_exact_at(&mut seen, SIZE / 2 + 8).unwrap();
+                assert_eq!(&seen, b"seen");
+                assert_eq!(GuestMemoryRegion::is_hugetlbfs(&region), Some(false));
+            }
+
+            #[test]
+            fn anonymous_memory_has_no_file() {
+                let (_backend, pieces) = halves("memory-backend-ram");
+                let region = guest_region(&pieces[1], ()).unwrap();
+                assert!(GuestMemoryRegion::file_offset(&region).is_none());
+                assert_eq!(region.flags(), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+                assert_eq!(region.start_addr(), GuestAddress(HIGH));
+                assert_eq!(region.len(), SIZE / 2);
+            }
+
+            #[test]
+            fn hugetlb_memory_says_so() {
+                let Some(_pool) = HugePages::have(2) else {
+                    return;
+                };
+                let options = "memory-backend-memfd,id=ram0,hugetlb=on,hugetlbsize=2M";
+                let backend = backend(&format!("{options},size={}", 2 * HUGE));
+                let piece = backend.claim("vm0").unwrap().piece(0).unwrap();
+                let region = guest_region(&piece, ()).unwrap();
+                assert_eq!(GuestMemoryRegion::is_hugetlbfs(&region), Some(true));
+            }
+
+            #[test]
+            fn the_last_of_it_ends_the_claim() {
+                let (backend, pieces) = halves("memory-backend-ram");
+                let memory = guest_memory::<()>(&pieces).unwrap();
+                drop(pieces);
+                let copy = memory.clone();
+                thread::spawn(move || drop(memory)).join().unwrap();
+                assert_eq!(backend.state(), State::Mapped);
+                drop(copy);
+                assert_eq!(backend.state(), State::Ready);
+            }
+
+            #[test]
+            fn a_region_that_was_removed_keeps_the_memory() {
+                let name = "::a_region_that_was_removed_keeps_the_memory";
+                in_child(&[stringify!($version), name].concat(), || {
+                    let (backend, pieces) = halves("memory-backend-ram");
+                    let memory = guest_memory::<AtomicBitmap>(&pieces).unwrap();
+                    let removed = memory.remove_region(GuestAddress(HIGH), SIZE / 2);
+                    let (rest, region) = removed.unwrap();
+                    let address = region.as_ptr() as usize;
+                    drop((backend, pieces, memory, rest));
+                    region.write_obj(7u64, MemoryRegionAddress(0)).unwrap();
+                    let read = region.read_obj::<u64>(MemoryRegionAddress(0));
+                    assert_eq!(read.unwrap(), 7);
+                    let piece = MmapRegion::bitmap(&region).piece();
+                    assert_eq!(piece.guest_address(), HIGH);
+                    assert!(is_mapped(address));
+                    drop(region);
+                    assert!(!is_mapped(address));
+                });
+            }
+
+            #[test]
+            fn it_can_go_to_a_thread() {
+                let (_backend, pieces) = halves("memory-backend-ram");
+                let memory = Arc::new(guest_memory::<AtomicBitmap>(&pieces).unwrap());
+                let other = Arc::clone(&memory);
+                thread::spawn(move || other.write_obj(9u8, GuestAddress(0)).unwrap())
+                    .join()
+                    .unwrap();
+                assert_eq!(memory.read_obj::<u8>(GuestAddress(0)).unwrap(), 9);
+            }
+
+            #[test]
+            fn read_only_memory_is_refused() {
+                let file = tempfile::NamedTempFile::new().unwrap();
+                file.as_file().set_len(SIZE).unwrap();
+                let path = file.path().display();
+                let options = format!("memory-backend-file,id=rom0,size={SIZE},mem-path={path}");
+                let backend = backend(&format!("{options},readonly=on,share=on"));
+                let piece = backend.claim("vm0").unwrap().piece(0).unwrap();
+                let error = guest_region(&piece, ()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Value);
+                assert!(error.to_string().starts_with("rom0: "), "{error}");
+                assert!(error.to_string().contains("read-only"), "{error}");
+                drop(piece);
+                assert_eq!(backend.state(), State::Ready);
+            }
+
+            #[test]
+            fn backends_may_not_overlap_in_the_guest() {
+                let (_first, mut pieces) = halves("memory-backend-ram");
+                let (second, others) = halves("memory-backend-memfd");
+                pieces.extend(others);
+                let error = guest_memory::<()>(&pieces).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Value);
+                for expected in ["ram0 at 0x0, ram0 at 0x0, ram0 at 0x100000000", "intersect"] {
+                    assert!(error.to_string().contains(expected), "{error}");
+                }
+                drop(pieces);
+                assert_eq!(second.state(), State::Ready);
+                assert_eq!(
+                    guest_memory::<()>(&[]).unwrap_err().kind(),
+                    ErrorKind::Value
+                );
+            }
+
+            /// What takes vm-memory's type by its name takes it.
+            #[test]
+            fn it_is_vm_memorys_own_type() {
+                fn takes<B: Bitmap>(memory: &GuestMemoryMmap<B>) -> Option<&GuestRegionMmap<B>> {
+                    memory.iter().next()
+                }
+                let (_backend, pieces) = halves("memory-backend-ram");
+                let memory = guest_memory::<()>(&pieces).unwrap();
+                assert_eq!(takes(&memory).unwrap().len(), SIZE / 2);
+            }
+        }
+    };
+}
+
+#[cfg(feature = "vm-memory-017")]
+version!(v017, vm_memory_017, GuestMemory);
+#[cfg(feature = "vm-memory-018")]
+version!(v018, vm_memory_018, GuestMemoryBackend);
+
+/// What 0.18 adds, and crates that build on it.
+#[cfg(feature = "vm-memory-018")]
+mod devices {
+    use ::vm_memory_018 as vm_memory;
+    use hostmem::vm_memory::v018::guest_memory;
+    use hostmem::vm_memory::v018::guest_region;
+    use vhost::VhostUserMemoryRegionInfo;
+    use virtio_bindings::bindings::virtio_ring::VRING_DESC_F_WRITE;
+    use virtio_queue::desc::split::Descriptor;
+    use virtio_queue::Queue;
+    use virtio_queue::QueueT;
+    use vm_memory::bitmap::AtomicBitmap;
+    use vm_memory::bitmap::Bitmap;
+    use vm_memory::Bytes;
+    use vm_memory::GuestAddress;
+    use vm_memory::GuestMemoryBackend;
+    use vm_memory::GuestMemoryRegion;
+
+    use super::halves;
+    use super::HIGH;
+    use super::SIZE;
+    use crate::common::in_child;
+    use crate::common::is_mapped;
+
+    #[test]
+    fn an_arc_that_escaped_keeps_the_memory() {
+        let name = "devices::an_arc_that_escaped_keeps_the_memory";
+        in_child(name, || {
+            let (backend, pieces) = halves("memory-backend-ram");
+            let region = guest_region(&pieces[0], ()).unwrap();
+            let escaped = region.get_mmap();
+            let address = escaped.as_ptr() as usize;
+            drop((backend, pieces, region));
+            assert!(is_mapped(address));
+            drop(escaped);
+            assert!(!is_mapped(address));
+        });
+    }
+
+    /// A queue of one request, whose rings are below the hole and whose buffer is above it.
+    #[test]
+    fn a_virtio_queue_runs_in_it() {
+        const DESCRIPTORS: u64 = 0x1000;
+        const AVAILABLE: u64 = 0x2000;
+        const USED: u64 = 0x3000;
+        const BUFFER: u64 = HIGH + 0x4000;
+        let (_backend, pieces) = halves("memory-backend-memfd");
+        let memory = guest_memory::<AtomicBitmap>(&pieces).unwrap();
+        let write = |value: u16, at| memory.write_obj(value, GuestAddress(at)).unwrap();
+        let flags = VRING_DESC_F_WRITE as u16;
+        let descriptor = Descriptor::new(BUFFER, 512, flags, 0);
+        memory
+            .write_obj(descriptor, GuestAddress(DESCRIPTORS))
+            .unwrap();
+        // Ring entry 0 is descriptor 0, and one entry is there.
+        write(0, AVAILABLE + 4);
+        write(1, AVAILABLE + 2);
+
+        let mut queue = Queue::new(16).unwrap();
+        queue.set_desc_table_address(Some(DESCRIPTORS as u32), None);
+        queue.set_avail_ring_address(Some(AVAILABLE as u32), None);
+        queue.set_used_ring_address(Some(USED as u32), None);
+        queue.set_ready(true);
+        assert!(queue.is_valid(&memory));
+        let chain = queue.pop_descriptor_chain(&memory).unwrap();
+        let head = chain.head_index();
+        let mut writer = chain.writer(&memory).unwrap();
+        std::io::Write::write_all(&mut writer, b"from the device").unwrap();
+        queue.add_used(&memory, head, 15).unwrap();
+        assert!(queue.pop_descriptor_chain(&memory).is_none());
+
+        let mut answer = [0; 15];
+        memory
+            .read_slice(&mut answer, GuestAddress(BUFFER))
+            .unwrap();
+        assert_eq!(&answer, b"from the device");
+        assert_eq!(memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), 1);
+        let high = memory.find_region(GuestAddress(HIGH)).unwrap();
+        assert!(high.bitmap().dirty_at(0x4000) && !high.bitmap().dirty_at(0));
+    }
+
+    #[test]
+    fn vhost_takes_a_region_with_a_descriptor() {
+        let (_backend, pieces) = halves("memory-backend-memfd");
+        let region = guest_region(&pieces[1], AtomicBitmap::default()).unwrap();
+        let info = VhostUserMemoryRegionInfo::from_guest_region(&region).unwrap();
+        assert_eq!(info.guest_phys_addr, HIGH);
+        assert_eq!(info.memory_size, SIZE / 2);
+        assert_eq!(info.userspace_addr, pieces[1].memory().as_ptr() as u64);
+        assert_eq!(info.mmap_offset, SIZE / 2);
+        assert!(info.mmap_handle >= 0);
+    }
+}
