@@ -58,6 +58,19 @@ impl Error {
         }
     }
 
+    /// As `new`, where a system call failed with an errno.
+    #[cfg(feature = "kvm")]
+    pub(crate) fn with_os_error(
+        kind: ErrorKind,
+        os_error: i32,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            os_error: Some(os_error),
+            ..Self::new(kind, message)
+        }
+    }
+
     /// What went wrong, for programs.
     pub fn kind(&self) -> ErrorKind {
         self.kind

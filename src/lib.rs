@@ -51,6 +51,7 @@
 //! * `numa` (default): link libnuma; without it any policy but `default` is refused.
 //! * `vm-memory-018`, `vm-memory-017`: pieces of memory as regions of the crate `vm-memory`, in that
 //!   version (the latter for those who pin 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
+//! * `kvm`: pieces of memory in memory slots of KVM: `kvm`.
 //! * `cli`: what the command line program needs.
 
 #![deny(unsafe_code)]
@@ -67,6 +68,8 @@ mod error;
 mod handle;
 mod host;
 mod kind;
+#[cfg(feature = "kvm")]
+pub mod kvm;
 mod objects;
 mod piece;
 mod placement;

@@ -70,6 +70,27 @@ impl Piece {
     }
 }
 
+/// A memory slot of KVM: the address of the VM's descriptor in this process, and the slot's id.
+#[cfg(feature = "kvm")]
+pub(crate) type SlotKey = (usize, u32);
+
+#[cfg(feature = "kvm")]
+impl Piece {
+    /// Notes that the piece is in a slot; false when it is already.
+    pub(crate) fn take_slot(&self, key: SlotKey) -> bool {
+        let mut slots = self.part.slots();
+        let free = !slots.contains(&key);
+        if free {
+            slots.push(key);
+        }
+        free
+    }
+
+    pub(crate) fn give_slot(&self, key: SlotKey) {
+        self.part.slots().retain(|slot| *slot != key);
+    }
+}
+
 impl fmt::Debug for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Piece")
@@ -107,7 +128,12 @@ impl Held {
         held.handle.backend().view().check_piece(&raw, &pieces)?;
         pieces.push(raw);
         let held = Arc::clone(held);
-        let part = Arc::new(Part { held, range });
+        let part = Arc::new(Part {
+            held,
+            range,
+            #[cfg(feature = "kvm")]
+            slots: Mutex::default(),
+        });
         Ok(Piece { part })
     }
 
@@ -121,6 +147,17 @@ impl Held {
 struct Part {
     held: Arc<Held>,
     range: PieceRange,
+    /// Where it is in use by KVM.
+    #[cfg(feature = "kvm")]
+    slots: Mutex<Vec<SlotKey>>,
+}
+
+#[cfg(feature = "kvm")]
+impl Part {
+    fn slots(&self) -> MutexGuard<'_, Vec<SlotKey>> {
+        // As for the pieces.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Part {

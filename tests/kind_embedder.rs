@@ -650,7 +650,7 @@ fn is_close_on_exec(fd: BorrowedFd<'_>) -> bool {
 
 /// The example's kind, or why there is none here.
 fn guest_memfd() -> Result<GuestMemfd, Box<dyn StdError + Send + Sync>> {
-    GuestMemfd::new(Kvm::new()?.create_vm()?)
+    GuestMemfd::new(Arc::new(Kvm::new()?.create_vm()?))
 }
 
 #[test]

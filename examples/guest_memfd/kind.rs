@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use hostmem::Backing;
 use hostmem::BackingFd;
@@ -23,11 +24,11 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Makes a guest_memfd of its virtual machine for each backend.
 pub struct GuestMemfd {
-    vm: VmFd,
+    vm: Arc<VmFd>,
 }
 
 impl GuestMemfd {
-    pub fn new(vm: VmFd) -> Result<Self> {
+    pub fn new(vm: Arc<VmFd>) -> Result<Self> {
         let flags = vm.check_extension_raw(KVM_CAP_GUEST_MEMFD_FLAGS.into());
         if u64::try_from(flags).unwrap_or(0) & (MMAP | INIT_SHARED) != MMAP | INIT_SHARED {
             return Err("this KVM makes no guest_memfd that can be mapped; Linux 6.18 does".into());

@@ -9,6 +9,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use hostmem::Builder;
 use hostmem::Defaults;
@@ -54,7 +55,7 @@ fn main() -> Result<()> {
 /// A backend of a kind that makes its memory with KVM.
 fn from_kvm(objects: &Objects) -> Result<Builder> {
     let vm = Kvm::new()?.create_vm()?;
-    let kind = GuestMemfd::new(vm)?;
+    let kind = GuestMemfd::new(Arc::new(vm))?;
     objects.register_kind("guest-memfd", "Memory of a KVM guest.", true, kind)?;
     Ok(objects.builder("guest-memfd", "ram0")?)
 }
