@@ -26,6 +26,7 @@ const SOURCES: &[&str] = &[
     "c/map.c",
     "c/numa.c",
     "c/objects.c",
+    "c/options.c",
     "c/os.c",
     "c/piece.c",
     "c/placement.c",
@@ -35,9 +36,12 @@ const SOURCES: &[&str] = &[
     "c/prealloc.c",
     "c/props.c",
     "c/rebind.c",
+    "c/table.c",
     "c/text.c",
     "c/thread.c",
+    "c/thread_context.c",
     "c/topology.c",
+    "c/value.c",
     "c/watch.c",
 ];
 const HEADERS: &[&str] = &["c/hostmem.h", "c/internal.h"];

@@ -10,29 +10,12 @@
 
 #include "internal.h"
 
-const char *hm_backend_state_name(enum hostmem_state state)
-{
-	switch (state) {
-	case HOSTMEM_STATE_CONFIGURING:
-		return "configuring";
-	case HOSTMEM_STATE_COMPLETING:
-		return "completing";
-	case HOSTMEM_STATE_READY:
-		return "ready";
-	case HOSTMEM_STATE_MAPPED:
-		return "mapped";
-	case HOSTMEM_STATE_DELETED:
-		return "deleted";
-	}
-	return "in no state";
-}
-
 int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
 			  struct hostmem_error *err)
 {
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 		       "%s: there is no memory while the backend is %s; complete it first",
-		       backend->id, hm_backend_state_name(state));
+		       backend->id, hm_text_state(state));
 }
 
 /* The lock is no part of a backend's value: reading takes it too. */
@@ -131,10 +114,9 @@ static int begin_completing(struct hostmem_backend *backend, struct hm_completio
 	pthread_mutex_unlock(&backend->lock);
 	if (state == HOSTMEM_STATE_CONFIGURING)
 		return 0;
-	return hm_fail(err,
-		       state == HOSTMEM_STATE_COMPLETING ? HOSTMEM_ERROR_BUSY : HOSTMEM_ERROR_STATE,
-		       0, "%s: complete: the backend is %s already", backend->id,
-		       hm_backend_state_name(state));
+	return hm_fail(
+		err, state == HOSTMEM_STATE_COMPLETING ? HOSTMEM_ERROR_BUSY : HOSTMEM_ERROR_STATE,
+		0, "%s: complete: the backend is %s already", backend->id, hm_text_state(state));
 }
 
 /* Makes a backend that is completing ready. Called with the lock held. */
@@ -245,7 +227,7 @@ static int claim_locked(struct hostmem_backend *backend, const char *owner,
 	if (backend->state != HOSTMEM_STATE_READY)
 		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 			       "%s: cannot be claimed while it is %s; complete it first",
-			       backend->id, hm_backend_state_name(backend->state));
+			       backend->id, hm_text_state(backend->state));
 	backend->state = HOSTMEM_STATE_MAPPED;
 	hm_text_copy(owner, backend->owner, sizeof(backend->owner));
 	return 0;
@@ -281,7 +263,7 @@ int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_erro
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 		       "%s: cannot be released: nobody holds it, it is %s", backend->id,
-		       hm_backend_state_name(state));
+		       hm_text_state(state));
 }
 
 /* Called with the lock held. */
@@ -334,7 +316,8 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
 	hm_background_end(backend);
 	pthread_mutex_lock(&backend->change);
 	hm_complete_undo(backend, false);
-	hm_objects_remove(backend);
+	hm_objects_remove(backend->objects, &backend->entry);
+	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	pthread_mutex_unlock(&backend->change);
 	return 0;
 }

@@ -254,6 +254,18 @@ int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct h
 		       backend->id, (uintmax_t)size, (uintmax_t)limit, (uintmax_t)locked);
 }
 
+static int check_context(const struct hostmem_backend *backend, const struct hm_values *values,
+			 struct hostmem_error *err)
+{
+	struct hostmem_thread_context *context = hm_objects_get_link(backend);
+	int result = 0;
+
+	if (context && values->prealloc)
+		result = hm_thread_context_check_ready(context, backend->id, err);
+	hm_thread_context_unlink(context);
+	return result;
+}
+
 /* The kind's own rules come after all that need no look at the world. */
 static int check_kind(const struct hostmem_backend *backend, struct hostmem_error *err)
 {
@@ -267,8 +279,8 @@ int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *
 {
 	if (check_size(backend, values, err) || check_offset(backend, values, err) ||
 	    check_align(backend, values, err) || check_rom(backend, values, err) ||
-	    check_reserve(backend, values, err) || hm_policy_check(backend, values, err) ||
-	    check_kind(backend, err))
+	    check_reserve(backend, values, err) || check_context(backend, values, err) ||
+	    hm_policy_check(backend, values, err) || check_kind(backend, err))
 		return -1;
 	return values->lock ? hm_check_lock(backend, values->size, err) : 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * New backends: empty ones with their defaults, and ones described by an option string.
+ * New objects, with the defaults and compat values of their set.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,16 +29,24 @@ static const struct hostmem_kind *find_kind(struct hostmem_objects *objects, con
 					    struct hostmem_error *err)
 {
 	const struct hostmem_kind *kind = hm_objects_find_kind(objects, name);
+	const char *why = "does not exist";
 	char kinds[512];
 
 	if (kind)
 		return kind;
 	list_kinds(objects, kinds, sizeof(kinds));
-	hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "kind '%.128s' %s; kinds: %s", name,
-		strcmp(name, abstract_kind) ? "does not exist"
-					    : "is abstract, no object can be made of it",
-		kinds);
+	if (!strcmp(name, abstract_kind))
+		why = "is abstract, no object can be made of it";
+	else if (!strcmp(name, HOSTMEM_THREAD_CONTEXT))
+		why = "is no backend";
+	hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "kind '%.128s' %s; kinds: %s", name, why, kinds);
 	return NULL;
+}
+
+int hm_create_check_kind(struct hostmem_objects *objects, const char *kind,
+			 struct hostmem_error *err)
+{
+	return find_kind(objects, kind, err) ? 0 : -1;
 }
 
 static int check_id(const char *id, struct hostmem_error *err)
@@ -51,12 +59,14 @@ static int check_id(const char *id, struct hostmem_error *err)
 		       id, HOSTMEM_ID_MAX);
 }
 
-/* Whether a compat value is about the kind: 1 or 0; -1 when it is about none that exists. */
+/* Whether a compat value is about a backend's kind: 1 or 0; -1 when it is about none there is. */
 static int is_about(const struct hm_compat *compat, const struct hostmem_backend *backend,
 		    struct hostmem_error *err)
 {
 	if (!strcmp(compat->kind, backend->kind->name) || !strcmp(compat->kind, abstract_kind))
 		return 1;
+	if (!strcmp(compat->kind, HOSTMEM_THREAD_CONTEXT))
+		return 0;
 	return find_kind(backend->objects, compat->kind, err) ? 0 : -1;
 }
 
@@ -76,12 +86,29 @@ static int apply_compat(struct hostmem_backend *backend, struct hostmem_error *e
 	return 0;
 }
 
+static int apply_compat_to_context(struct hostmem_thread_context *context,
+				   struct hostmem_error *err)
+{
+	const struct hostmem_objects *objects = context->objects;
+
+	for (size_t i = 0; i < objects->compat_len; i++) {
+		const struct hm_compat *compat = &objects->compat[i];
+
+		if (!strcmp(compat->kind, HOSTMEM_THREAD_CONTEXT) &&
+		    hostmem_thread_context_set_text(context, compat->property, compat->value, err))
+			return -1;
+	}
+	return 0;
+}
+
 static void init(struct hostmem_backend *backend, struct hostmem_objects *objects,
 		 const struct hostmem_kind *kind, const char *id)
 {
 	pthread_condattr_t attributes;
 
 	hm_text_copy(id, backend->id, sizeof(backend->id));
+	backend->entry.id = backend->id;
+	backend->entry.backend = backend;
 	backend->fill_event = -1;
 	backend->process = hm_os_process();
 	backend->objects = objects;
@@ -122,7 +149,7 @@ int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend 
 	if (!made)
 		return hm_fail_alloc(err);
 	init(made, objects, found, id);
-	if (apply_compat(made, err) || hm_objects_add(made, err)) {
+	if (apply_compat(made, err) || hm_objects_add(objects, &made->entry, err)) {
 		destroy(made);
 		return -1;
 	}
@@ -130,149 +157,22 @@ int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend 
 	return 0;
 }
 
-/* ---- Option strings ---- */
-
-/* The parts of an option string; they point into a copy of it. */
-struct option {
-	char *key, *value;
-};
-
-static struct option *find_option(struct option *options, size_t count, const char *key)
+int hostmem_thread_context_new(struct hostmem_objects *objects,
+			       struct hostmem_thread_context **context, const char *id,
+			       struct hostmem_error *err)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (!strcmp(options[i].key, key))
-			return &options[i];
-	}
-	return NULL;
-}
+	struct hostmem_thread_context *made;
 
-/* Cuts `text` into options; the first part is the kind. */
-static int split(char *text, struct option *options, size_t *count, struct hostmem_error *err)
-{
-	char *key, *value;
-
-	*count = 0;
-	while (hm_text_next_option(&text, &key, &value)) {
-		if (!key && *count)
-			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-				       "option '%.128s' has no value; write %.128s=VALUE", value,
-				       value);
-		options[*count].key = key ? key : (char *)(uintptr_t) "qom-type";
-		options[*count].value = value;
-		(*count)++;
-	}
-	return 0;
-}
-
-/* The parts of a set that is given in several, as one text; NULL without memory. */
-static char *join_values(const struct option *options, size_t count, const char *key)
-{
-	bool first = true;
-	char *joined;
-	size_t size = 1;
-
-	for (size_t i = 0; i < count; i++)
-		size += strlen(options[i].value) + 1;
-	joined = calloc(1, size);
-	for (size_t i = 0; joined && i < count; i++) {
-		if (strcmp(options[i].key, key))
-			continue;
-		if (!first)
-			strcat(joined, ",");
-		strcat(joined, options[i].value);
-		first = false;
-	}
-	return joined;
-}
-
-static int set_in_parts(struct hostmem_backend *backend, const struct option *options, size_t count,
-			const char *key, struct hostmem_error *err)
-{
-	char *joined;
-	int result = hm_props_is_set(backend, key, err);
-
-	if (result < 0)
+	if (check_id(id, err))
 		return -1;
-	if (!result)
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice", backend->id,
-			       key);
-	joined = join_values(options, count, key);
-	if (!joined)
+	made = calloc(1, sizeof(*made));
+	if (!made)
 		return hm_fail_alloc(err);
-	result = hostmem_backend_set_text(backend, key, joined, err);
-	free(joined);
-	return result;
-}
-
-static int set_options(struct hostmem_backend *backend, struct option *options, size_t count,
-		       struct hostmem_error *err)
-{
-	for (size_t i = 0; i < count; i++) {
-		const char *key = options[i].key;
-		int result;
-
-		if (!strcmp(key, "qom-type") || !strcmp(key, "id")) {
-			if (find_option(&options[i + 1], count - i - 1, key))
-				return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice",
-					       backend->id, key);
-			continue;
-		}
-		if (find_option(options, i, key))
-			continue;
-		if (find_option(&options[i + 1], count - i - 1, key))
-			result = set_in_parts(backend, options, count, key, err);
-		else
-			result = hostmem_backend_set_text(backend, key, options[i].value, err);
-		if (result)
-			return -1;
-	}
-	return 0;
-}
-
-static int new_from_parts(struct hostmem_objects *objects, struct hostmem_backend **backend,
-			  struct option *options, size_t count, struct hostmem_error *err)
-{
-	const struct option *kind = find_option(options, count, "qom-type");
-	const struct option *id = find_option(options, count, "id");
-
-	if (!kind)
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "the kind is missing; begin with it, as in "
-			       "memory-backend-ram,id=ram0,size=1G");
-	if (!find_kind(objects, kind->value, err))
-		return -1;
-	if (!id)
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: id is missing; add one, for example id=ram0", kind->value);
-	if (hostmem_backend_new(objects, backend, kind->value, id->value, err))
-		return -1;
-	if (set_options(*backend, options, count, err)) {
-		hostmem_backend_free(*backend);
+	hm_thread_context_init(made, objects, id);
+	if (apply_compat_to_context(made, err) || hm_objects_add(objects, &made->entry, err)) {
+		hm_thread_context_destroy(made);
 		return -1;
 	}
+	*context = made;
 	return 0;
-}
-
-int hostmem_backend_new_from_options(struct hostmem_objects *objects,
-				     struct hostmem_backend **backend, const char *options,
-				     struct hostmem_error *err)
-{
-	struct hostmem_backend *made = NULL;
-	char *text = strdup(options);
-	/* Each part but the last ends in a comma. */
-	struct option *parts = calloc(strlen(options) + 1, sizeof(*parts));
-	size_t count;
-	int result;
-
-	if (!text || !parts)
-		result = hm_fail_alloc(err);
-	else if (split(text, parts, &count, err))
-		result = -1;
-	else
-		result = new_from_parts(objects, &made, parts, count, err);
-	if (!result)
-		*backend = made;
-	free(parts);
-	free(text);
-	return result;
 }

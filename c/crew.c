@@ -25,7 +25,7 @@ static void settle(const struct hm_post *post)
 	int result = 0;
 
 	if (post->place->cpus_len)
-		result = hm_os_set_affinity(&post->place->cpus);
+		result = hm_os_set_affinity(0, &post->place->cpus);
 	if (result < 0)
 		atomic_store(&post->place->error, -result);
 	hm_thread_name(post->id);
@@ -63,6 +63,19 @@ void hm_crew_init(struct hm_crew *crew)
 	pthread_mutex_lock(&crew->gate);
 }
 
+/* As many as can be had. */
+static void create(struct hm_post *post, uint32_t count)
+{
+	if (post->place->context) {
+		post->threads_len = hm_thread_context_create(post->place->context, post->threads,
+							     count, run, post);
+		return;
+	}
+	while (post->threads_len < count &&
+	       !hm_thread_create(&post->threads[post->threads_len], run, post))
+		post->threads_len++;
+}
+
 uint32_t hm_crew_add(struct hm_crew *crew, struct hm_place *place, const char *id, uint32_t count,
 		     bool (*work)(void *data), void *data)
 {
@@ -79,9 +92,7 @@ uint32_t hm_crew_add(struct hm_crew *crew, struct hm_place *place, const char *i
 		.data = data,
 	};
 	crew->posts = post;
-	while (post->threads_len < count &&
-	       !hm_thread_create(&post->threads[post->threads_len], run, post))
-		post->threads_len++;
+	create(post, count);
 	crew->running += post->threads_len;
 	return post->threads_len;
 }

@@ -71,6 +71,7 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 		.range = *range,
 		.address = backend->mapping.address + range->offset,
 		.nodes = hm_policy_is_strict(values) ? &values->host_nodes : NULL,
+		.context = hm_objects_get_link(backend),
 	};
 	fill->absent = is_fresh(backend) ? range->length : count_absent(fill);
 	fill->takes_memory = takes_memory(backend);
@@ -87,6 +88,7 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 void hm_fill_destroy(struct hm_fill *fill)
 {
 	hm_populate_end(&fill->plan);
+	hm_thread_context_unlink(fill->context);
 }
 
 bool hm_fill_begin_again(struct hm_fill *fill)

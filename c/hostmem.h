@@ -47,6 +47,10 @@ extern "C" {
 #define HOSTMEM_MESSAGE_SIZE 1024
 /* NUMA node ids are below this: the kernel's own limit (MAX_NUMNODES, x86-64 and arm64). */
 #define HOSTMEM_NODES_MAX 1024
+/* CPU ids are below this: the kernel's own limit (NR_CPUS, x86-64 with MAXSMP). */
+#define HOSTMEM_CPUS_MAX 8192
+/* The kind of a thread-context, which is an object of a set, but no backend. */
+#define HOSTMEM_THREAD_CONTEXT "thread-context"
 /* Size of the kernel's description of a policy with its final NUL. */
 #define HOSTMEM_POLICY_SIZE 256
 /* Size of the reason in a placement with its final NUL. */
@@ -60,6 +64,8 @@ struct hostmem_topology;
 struct hostmem_objects;
 /* One piece of host memory. */
 struct hostmem_backend;
+/* A thread that creates the threads that preallocate, so that they run where it does. */
+struct hostmem_thread_context;
 
 /* ---- Errors ---- */
 
@@ -336,7 +342,8 @@ enum hostmem_type {
 	HOSTMEM_TYPE_NODE,     /* one NUMA node id, or "none" */
 	HOSTMEM_TYPE_LINK,     /* the id of another object, or "" for none */
 	HOSTMEM_TYPE_PATH,     /* a file's path, at most 4095 bytes of any encoding, "" for none */
-	HOSTMEM_TYPE_FD, /* an open descriptor's number, duplicated when it is set, or "none" */
+	HOSTMEM_TYPE_FD,   /* an open descriptor's number, duplicated when it is set, or "none" */
+	HOSTMEM_TYPE_CPUS, /* a set of CPUs: ids and ranges, "0-1,3" */
 };
 
 /* When a property may be set. While completing nothing may be. */
@@ -345,6 +352,7 @@ enum hostmem_settable {
 	HOSTMEM_SETTABLE_ALWAYS,          /* also when ready or mapped, and then it acts at once */
 	HOSTMEM_SETTABLE_LATER_USE, /* also when ready or mapped; used by the next prealloc, or
 				       delete */
+	HOSTMEM_SETTABLE_NEVER,     /* it can only be read */
 };
 
 /* One row of the property table. */
@@ -357,10 +365,12 @@ struct hostmem_property {
 	const char *default_text;
 	/* For HOSTMEM_TYPE_ENUM: the choices, ended by NULL. Else NULL. */
 	const char *const *choices;
-	/* The kinds that have it, ended by NULL; NULL: all kinds. */
+	/* The kinds that have it, ended by NULL; NULL: all kinds of backends. */
 	const char *const *kinds;
 	/* One sentence for people. */
 	const char *description;
+	/* It can be set, and not read. */
+	bool write_only;
 };
 
 /* Where a property's value comes from. A later one replaces an earlier one. */
@@ -544,6 +554,82 @@ int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char
 int hostmem_backend_new_from_options(struct hostmem_objects *objects,
 				     struct hostmem_backend **backend, const char *options,
 				     struct hostmem_error *err);
+
+/* The kind that an option string names, which says whether it is a backend's or a thread-context's.
+ * Returns its length. Errors: VALUE (no kind, a key without value), NO_MEMORY. */
+int hostmem_options_get_kind(const char *options, char *buffer, size_t size,
+			     struct hostmem_error *err);
+
+/* ---- Thread-contexts ---- */
+
+/*
+ * A backend whose prealloc-context names a thread-context has all threads that preallocate it, be
+ * it one, created by the context's own thread, and none that the caller brings: they inherit its
+ * CPU affinity, control groups and scheduling, whoever set those, by cpu-affinity, node-affinity or
+ * from outside by thread-id.
+ */
+
+/*
+ * Makes a thread-context in state configuring, in which its properties are collected. Errors: as
+ * hostmem_backend_new().
+ */
+int hostmem_thread_context_new(struct hostmem_objects *objects,
+			       struct hostmem_thread_context **context, const char *id,
+			       struct hostmem_error *err);
+/* The same from "thread-context,id=ID,property=value,...", as hostmem_backend_new_from_options().
+ */
+int hostmem_thread_context_new_from_options(struct hostmem_objects *objects,
+					    struct hostmem_thread_context **context,
+					    const char *options, struct hostmem_error *err);
+/*
+ * Starts its thread and moves it to its CPUs: state ready. On failure there is no thread, and it is
+ * configuring as before. Errors: STATE (not configuring), VALUE (both affinities set; a CPU that is
+ * not there or outside the cpuset; a node that is not there), NO_MEMORY, IO (sched_setaffinity(2)
+ * is refused).
+ */
+int hostmem_thread_context_complete(struct hostmem_thread_context *context,
+				    struct hostmem_error *err);
+/* 0 when hostmem_thread_context_delete() would succeed now; else its error. */
+int hostmem_thread_context_can_be_deleted(const struct hostmem_thread_context *context,
+					  struct hostmem_error *err);
+/* Ends its thread and gives the id back: state deleted. Errors: BUSY (a backend links to it; says
+ * which), STATE (deleted already). */
+int hostmem_thread_context_delete(struct hostmem_thread_context *context,
+				  struct hostmem_error *err);
+/* Gives the object up; it is deleted when no backend links to it any more. NULL is allowed. */
+void hostmem_thread_context_free(struct hostmem_thread_context *context);
+/* CONFIGURING, READY or DELETED. */
+enum hostmem_state hostmem_thread_context_get_state(const struct hostmem_thread_context *context);
+/* The id; it lives as long as the object. */
+const char *hostmem_thread_context_get_id(const struct hostmem_thread_context *context);
+
+/*
+ * Set a property, by text or as a list of ids; an empty set is refused. In state configuring
+ * whether the CPUs are there is checked by complete. In state ready the thread is moved before the
+ * call returns, each of the two affinities replaces the other, and when that fails the thread
+ * stays; threads that it has created stay where they are. Errors: UNKNOWN_PROPERTY, TYPE, VALUE,
+ * STATE (thread-id; deleted), IO.
+ */
+int hostmem_thread_context_set_text(struct hostmem_thread_context *context, const char *property,
+				    const char *text, struct hostmem_error *err);
+int hostmem_thread_context_set_list(struct hostmem_thread_context *context, const char *property,
+				    const uint32_t *values, size_t values_len,
+				    struct hostmem_error *err);
+/*
+ * Read a property. cpu-affinity is what the kernel says of its thread; before there is one, what
+ * was set, or else the affinity of the calling thread. thread-id reads as "none", as a number
+ * UINT64_MAX, while there is no thread. Errors: UNKNOWN_PROPERTY, TYPE, STATE (node-affinity can
+ * only be set).
+ */
+int hostmem_thread_context_get_text(const struct hostmem_thread_context *context,
+				    const char *property, char *buffer, size_t size,
+				    struct hostmem_error *err);
+int hostmem_thread_context_get_number(const struct hostmem_thread_context *context,
+				      const char *property, uint64_t *value,
+				      struct hostmem_error *err);
+int hostmem_thread_context_get_list(const struct hostmem_thread_context *context,
+				    const char *property, uint32_t *values, size_t values_size,
+				    struct hostmem_error *err);
 
 /* ---- Preallocation ---- */
 

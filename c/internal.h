@@ -4,8 +4,9 @@
  *
  * A file calls only files that stand below it here:
  *
- *     create.c                                   a new backend, also from an option string
- *     props.c                                    the property table
+ *     options.c                                  objects from option strings
+ *     create.c                                   new objects
+ *     props.c                                    setting and reading properties
  *     backend.c  live.c  discard.c  piece.c      an object's life; changes while it lives
  *     complete.c                                 the steps from configuration to memory
  *     check.c                                    is this configuration possible
@@ -14,9 +15,11 @@
  *     prealloc.c  placement.c                    fill it; see where it is
  *     judge.c                                    is it where it was asked for
  *     watch.c  fill.c  gaps.c                    memory left; chunks of one; what leaves them
+ *     crew.c  thread_context.c                   threads together; what creates them
  *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
  *     topology.c  cgroup.c  host.c  objects.c    what there is
- *     crew.c  thread.c                           threads together; one thread
+ *     table.c  value.c                           properties; their values
+ *     thread.c                                   one thread
  *     numa.c  os.c  text.c  error.c              libnuma, system calls, words
  */
 #ifndef HOSTMEM_INTERNAL_H
@@ -31,9 +34,6 @@
 
 #define HM_ARRAY_LEN(array) (sizeof(array) / sizeof((array)[0]))
 
-/* CPU ids are below this: the kernel's own limit (NR_CPUS, x86-64 with MAXSMP). */
-#define HM_CPUS_MAX 8192
-
 /* Bit n stands for NUMA node n. */
 struct hm_nodes {
 	uint64_t bits[HOSTMEM_NODES_MAX / 64];
@@ -41,7 +41,7 @@ struct hm_nodes {
 
 /* Bit n stands for CPU n. */
 struct hm_cpus {
-	uint64_t bits[HM_CPUS_MAX / 64];
+	uint64_t bits[HOSTMEM_CPUS_MAX / 64];
 };
 
 /* ---- error.c ---- */
@@ -78,6 +78,8 @@ bool hm_text_is_id(const char *text);
  * 1, or 0 at the end.
  */
 int hm_text_next_option(char **options, char **key, char **value);
+
+const char *hm_text_state(enum hostmem_state state);
 
 bool hm_set_has(const uint64_t *bits, size_t bits_len, uint64_t bit);
 void hm_set_add(uint64_t *bits, uint64_t bit);
@@ -140,10 +142,11 @@ int hm_os_add_seals(int fd, unsigned int seals);
 int hm_os_close_on_exec(int fd);
 int hm_os_close(int fd);
 int hm_os_get_limit(int resource, uint64_t *limit);
-int hm_os_get_affinity(struct hm_cpus *cpus);
+/* thread 0: the calling one. */
+int hm_os_get_affinity(pid_t thread, struct hm_cpus *cpus);
 /* A file's text, cut to size - 1 bytes and ended by NUL; returns its length. */
 int hm_os_read_file(const char *path, char *buffer, size_t size);
-int hm_os_set_affinity(const struct hm_cpus *cpus);
+int hm_os_set_affinity(pid_t thread, const struct hm_cpus *cpus);
 int hm_os_set_thread_name(const char *name);
 /* eventfd(2), close-on-exec, not blocking. */
 int hm_os_event_open(void);
@@ -226,6 +229,9 @@ void hm_topology_read(struct hm_topology *topology);
  * without CPUs those of the closest node that has some. Returns their number; 0: unknown.
  */
 size_t hm_topology_get_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus);
+/* The same, whether this process may use them or not. */
+void hm_topology_get_node_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus);
+void hm_topology_get_online_cpus(struct hm_cpus *cpus);
 /* How many CPUs this process may use, at least 1. */
 uint32_t hm_topology_count_cpus(void);
 /*
@@ -356,11 +362,12 @@ enum hm_rom {
 	HM_ROM_OFF,
 };
 
-#define HM_FD_NONE UINT64_MAX
+#define HM_FD_NONE     UINT64_MAX
+#define HM_THREAD_NONE UINT64_MAX
 
 /*
- * The value of every property. A copy of the struct is a snapshot; the descriptor in it stays the
- * backend's.
+ * The value of every property, of whichever kind. A copy of the struct is a snapshot; the
+ * descriptor in it stays the backend's.
  */
 struct hm_values {
 	uint64_t align;
@@ -374,7 +381,10 @@ struct hm_values {
 	uint64_t prealloc_mode;
 	uint64_t prealloc_threads;
 	uint64_t thp;
+	uint64_t thread_id;
 	struct hm_nodes host_nodes;
+	struct hm_nodes node_affinity;
+	struct hm_cpus cpu_affinity;
 	char mem_path[PATH_MAX];
 	char prealloc_context[HOSTMEM_ID_MAX + 1];
 	bool canonical_name;
@@ -393,6 +403,7 @@ struct hm_values {
 
 enum hm_property {
 	HM_PROPERTY_ALIGN,
+	HM_PROPERTY_CPU_AFFINITY,
 	HM_PROPERTY_DISCARD_DATA,
 	HM_PROPERTY_DUMP,
 	HM_PROPERTY_FD,
@@ -403,6 +414,7 @@ enum hm_property {
 	HM_PROPERTY_LOCK,
 	HM_PROPERTY_MEM_PATH,
 	HM_PROPERTY_MERGE,
+	HM_PROPERTY_NODE_AFFINITY,
 	HM_PROPERTY_OFFSET,
 	HM_PROPERTY_PMEM,
 	HM_PROPERTY_POLICY,
@@ -417,17 +429,28 @@ enum hm_property {
 	HM_PROPERTY_SHARE,
 	HM_PROPERTY_SIZE,
 	HM_PROPERTY_THP,
+	HM_PROPERTY_THREAD_ID,
 	HM_PROPERTY_CANONICAL_NAME,
 	HM_PROPERTY_COUNT,
 };
 
+/* An object in its set: one of the two. */
+struct hm_entry {
+	const char *id;
+	struct hostmem_backend *backend;
+	struct hostmem_thread_context *context;
+	/* Guarded by the set's lock. */
+	struct hm_entry *next;
+};
+
 struct hostmem_backend {
 	char id[HOSTMEM_ID_MAX + 1];
+	struct hm_entry entry;
 	struct hostmem_objects *objects;
 	const struct hostmem_kind *kind;
 	const struct hostmem_host *host;
-	/* The next backend of the set, guarded by the set's lock. */
-	struct hostmem_backend *next;
+	/* What prealloc-context links to, guarded by the set's lock. */
+	struct hostmem_thread_context *context;
 
 	/* One live change at a time. Taken before `lock`, never after. */
 	pthread_mutex_t change;
@@ -477,6 +500,116 @@ struct hostmem_backend {
 	_Atomic uint64_t bytes_done;
 	_Atomic uint64_t bytes_total;
 };
+
+/* Threads that a thread-context is asked to create. */
+struct hm_creation {
+	pthread_t *threads;
+	uint32_t wanted, created;
+	void *(*run)(void *data);
+	void *data;
+};
+
+struct hostmem_thread_context {
+	char id[HOSTMEM_ID_MAX + 1];
+	struct hm_entry entry;
+	struct hostmem_objects *objects;
+	/* Guarded by the set's lock: how many link to it, and whether it was freed. */
+	size_t links;
+	bool has_handle;
+
+	/* One change at a time; guards state and values. */
+	pthread_mutex_t change;
+	enum hostmem_state state;
+	struct hm_values values;
+
+	/* Its thread, HM_THREAD_NONE for none, and the process that has it. */
+	pthread_t thread;
+	uint64_t thread_id;
+	pid_t process;
+
+	/* Held by whoever asks for threads, until they are there. */
+	pthread_mutex_t turn;
+	/* Guards what is asked. */
+	pthread_mutex_t lock;
+	pthread_cond_t asked, served;
+	struct hm_creation *creation;
+	bool ending;
+};
+
+/* ---- table.c ---- */
+
+struct hm_row {
+	struct hostmem_property public;
+	enum hm_property property;
+	/* Where the value is in struct hm_values. */
+	size_t offset;
+	/* Of a bool, a number or an enum. */
+	uint64_t initial;
+	/* Of a size, a number or a node: the least and the largest value. */
+	uint64_t least, largest;
+};
+
+/* Whose property it is. */
+struct hm_subject {
+	const char *id, *kind;
+};
+
+const struct hm_row *hm_table_get(enum hm_property property);
+/* NULL, with the error written, when the kind has none of that name. */
+const struct hm_row *hm_table_find(const struct hm_subject *subject, const char *property,
+				   struct hostmem_error *err);
+
+/* ---- value.c ---- */
+
+/* Whether it is a set, whose parts may be given one by one. */
+bool hm_value_is_set(const struct hm_row *row);
+void hm_value_reset(const struct hm_row *row, struct hm_values *values);
+void hm_value_copy(const struct hm_row *row, struct hm_values *to, const struct hm_values *from);
+/* Each puts a value into its place in *values, or fails. */
+int hm_value_parse(const struct hm_subject *subject, const struct hm_row *row, const char *text,
+		   struct hm_values *values, struct hostmem_error *err);
+int hm_value_put_bool(const struct hm_subject *subject, const struct hm_row *row, bool value,
+		      struct hm_values *values, struct hostmem_error *err);
+int hm_value_put_number(const struct hm_subject *subject, const struct hm_row *row, uint64_t number,
+			struct hm_values *values, struct hostmem_error *err);
+int hm_value_put_list(const struct hm_subject *subject, const struct hm_row *row,
+		      const uint32_t *list, size_t list_len, struct hm_values *values,
+		      struct hostmem_error *err);
+/* As text, with snprintf's contract. */
+int hm_value_format(const struct hm_row *row, const struct hm_values *values, char *buffer,
+		    size_t size);
+int hm_value_get_bool(const struct hm_subject *subject, const struct hm_row *row,
+		      const struct hm_values *values, bool *value, struct hostmem_error *err);
+int hm_value_get_number(const struct hm_subject *subject, const struct hm_row *row,
+			const struct hm_values *values, uint64_t *value, struct hostmem_error *err);
+/* Writes at most list_size ids and returns how many there are. */
+int hm_value_get_list(const struct hm_subject *subject, const struct hm_row *row,
+		      const struct hm_values *values, uint32_t *list, size_t list_size,
+		      struct hostmem_error *err);
+
+/* ---- thread_context.c ---- */
+
+void hm_thread_context_init(struct hostmem_thread_context *context, struct hostmem_objects *objects,
+			    const char *id);
+/* Of one that is in no set. */
+void hm_thread_context_destroy(struct hostmem_thread_context *context);
+int hm_thread_context_check_settable(const struct hostmem_thread_context *context,
+				     const struct hm_row *row, struct hostmem_error *err);
+/* Makes the value of the row in `from`, in which nothing else is set, the context's. */
+int hm_thread_context_change(struct hostmem_thread_context *context, const struct hm_row *row,
+			     const struct hm_values *from, struct hostmem_error *err);
+/* The effective values. */
+void hm_thread_context_read(const struct hostmem_thread_context *context, struct hm_values *values);
+/* How many CPUs its threads can run on. */
+size_t hm_thread_context_count_cpus(const struct hostmem_thread_context *context);
+/* Whether it can create threads for the backend `user`. */
+int hm_thread_context_check_ready(const struct hostmem_thread_context *context, const char *user,
+				  struct hostmem_error *err);
+/* Creates up to `count` threads that run where its own does; returns how many there are. */
+uint32_t hm_thread_context_create(struct hostmem_thread_context *context, pthread_t *threads,
+				  uint32_t count, void *(*work)(void *), void *data);
+/* Gives up a link that one of hm_objects_*link() gave. NULL is allowed. */
+void hm_thread_context_unlink(struct hostmem_thread_context *context);
 
 /* ---- advise.c ---- */
 
@@ -591,6 +724,8 @@ struct hm_fill {
 	const struct hm_nodes *nodes;
 	/* Small pages that nobody can take away again but by killing. */
 	bool takes_memory;
+	/* What the backend links to, held so that it stays; NULL: nothing. */
+	struct hostmem_thread_context *context;
 	hostmem_progress_callback callback;
 	void *callback_data;
 	/* Where the next chunk begins. */
@@ -689,6 +824,8 @@ bool hm_background_is_own_thread(const struct hostmem_backend *backend);
 
 /* Where threads run. */
 struct hm_place {
+	/* What creates them; NULL: whoever adds them. */
+	struct hostmem_thread_context *context;
 	/* What they are pinned to; anywhere when cpus_len is 0. */
 	struct hm_cpus cpus;
 	size_t cpus_len;
@@ -801,7 +938,6 @@ int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 
 /* ---- backend.c ---- */
 
-const char *hm_backend_state_name(enum hostmem_state state);
 /* A copy of all values at this moment. */
 void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
 int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
@@ -815,12 +951,12 @@ int hm_props_set_compat(struct hostmem_backend *backend, const char *property, c
 			struct hostmem_error *err);
 /* Closes what values own. */
 void hm_props_clear(struct hostmem_backend *backend);
-/*
- * Whether the named property of this kind is a set, so that its parts may be given one by one: 1 or
- * 0; -1 when there is none of that name.
- */
-int hm_props_is_set(const struct hostmem_backend *backend, const char *property,
-		    struct hostmem_error *err);
+
+/* ---- create.c ---- */
+
+/* Whether there are backends of this kind. */
+int hm_create_check_kind(struct hostmem_objects *objects, const char *kind,
+			 struct hostmem_error *err);
 
 /* ---- objects.c ---- */
 
@@ -833,7 +969,7 @@ struct hostmem_objects {
 	struct hm_compat *compat;
 	size_t compat_len;
 	struct hm_registered_kind *registered;
-	struct hostmem_backend *backends;
+	struct hm_entry *entries;
 };
 
 struct hm_compat {
@@ -847,10 +983,25 @@ struct hm_registered_kind {
 
 /* NULL when the set has no kind of that name. */
 const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects, const char *name);
-/* Takes the backend's id in its set, and a reference to the set. */
-int hm_objects_add(struct hostmem_backend *backend, struct hostmem_error *err);
+/* Takes the object's id in the set, and a reference to the set. */
+int hm_objects_add(struct hostmem_objects *objects, struct hm_entry *entry,
+		   struct hostmem_error *err);
 /* Gives the id back. */
-void hm_objects_remove(struct hostmem_backend *backend);
+void hm_objects_remove(struct hostmem_objects *objects, const struct hm_entry *entry);
+/* Links to the thread-context of that id; NULL when there is none. */
+struct hostmem_thread_context *hm_objects_link(struct hostmem_objects *objects, const char *id);
+/* Links to what the backend links to; NULL when that is nothing. */
+struct hostmem_thread_context *hm_objects_get_link(const struct hostmem_backend *backend);
+/* Makes a link, NULL for none, the backend's, which gives up the one it had. */
+struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *backend,
+						    struct hostmem_thread_context *context);
+/* Each says whether nobody is left who knows it. */
+bool hm_objects_unlink(struct hostmem_thread_context *context);
+bool hm_objects_drop_handle(struct hostmem_thread_context *context);
+/* Whether it is linked to, and by which backend. */
+bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size);
+/* Gives its id back unless it is linked to; says whether it did. */
+bool hm_objects_remove_unlinked(struct hostmem_thread_context *context);
 /* Gives a reference up; the last one frees the set. */
 void hm_objects_unref(struct hostmem_objects *objects);
 

@@ -202,42 +202,136 @@ int hostmem_objects_register_kind(struct hostmem_objects *objects, const struct 
 /* ---- Ids ---- */
 
 /* Called with the set's lock held. */
-static bool has_id(const struct hostmem_objects *objects, const char *id)
+static struct hm_entry *find_entry(const struct hostmem_objects *objects, const char *id)
 {
-	for (const struct hostmem_backend *other = objects->backends; other; other = other->next) {
-		if (!strcmp(other->id, id))
-			return true;
-	}
-	return false;
+	struct hm_entry *entry = objects->entries;
+
+	while (entry && strcmp(entry->id, id) != 0)
+		entry = entry->next;
+	return entry;
 }
 
-int hm_objects_add(struct hostmem_backend *backend, struct hostmem_error *err)
+int hm_objects_add(struct hostmem_objects *objects, struct hm_entry *entry,
+		   struct hostmem_error *err)
 {
-	struct hostmem_objects *objects = backend->objects;
 	bool taken;
 
 	pthread_mutex_lock(&objects->lock);
-	taken = has_id(objects, backend->id);
+	taken = find_entry(objects, entry->id);
 	if (!taken) {
-		backend->next = objects->backends;
-		objects->backends = backend;
+		entry->next = objects->entries;
+		objects->entries = entry;
 		objects->references++;
 	}
 	pthread_mutex_unlock(&objects->lock);
 	return taken ? hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "id '%s' is taken by another object; choose another", backend->id)
+			       "id '%s' is taken by another object; choose another", entry->id)
 		     : 0;
 }
 
-void hm_objects_remove(struct hostmem_backend *backend)
+/* Called with the set's lock held. */
+static void remove_locked(struct hostmem_objects *objects, const struct hm_entry *entry)
 {
-	struct hostmem_objects *objects = backend->objects;
-	struct hostmem_backend **link = &objects->backends;
+	struct hm_entry **link = &objects->entries;
 
-	pthread_mutex_lock(&objects->lock);
-	while (*link && *link != backend)
+	while (*link && *link != entry)
 		link = &(*link)->next;
 	if (*link)
-		*link = backend->next;
+		*link = entry->next;
+}
+
+void hm_objects_remove(struct hostmem_objects *objects, const struct hm_entry *entry)
+{
+	pthread_mutex_lock(&objects->lock);
+	remove_locked(objects, entry);
 	pthread_mutex_unlock(&objects->lock);
+}
+
+/* ---- Links to thread-contexts ---- */
+
+struct hostmem_thread_context *hm_objects_link(struct hostmem_objects *objects, const char *id)
+{
+	struct hostmem_thread_context *context;
+	const struct hm_entry *entry;
+
+	pthread_mutex_lock(&objects->lock);
+	entry = find_entry(objects, id);
+	context = entry ? entry->context : NULL;
+	if (context)
+		context->links++;
+	pthread_mutex_unlock(&objects->lock);
+	return context;
+}
+
+struct hostmem_thread_context *hm_objects_get_link(const struct hostmem_backend *backend)
+{
+	struct hostmem_thread_context *context;
+
+	pthread_mutex_lock(&backend->objects->lock);
+	context = backend->context;
+	if (context)
+		context->links++;
+	pthread_mutex_unlock(&backend->objects->lock);
+	return context;
+}
+
+struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *backend,
+						    struct hostmem_thread_context *context)
+{
+	struct hostmem_thread_context *before;
+
+	pthread_mutex_lock(&backend->objects->lock);
+	before = backend->context;
+	backend->context = context;
+	pthread_mutex_unlock(&backend->objects->lock);
+	return before;
+}
+
+bool hm_objects_unlink(struct hostmem_thread_context *context)
+{
+	bool last;
+
+	pthread_mutex_lock(&context->objects->lock);
+	context->links--;
+	last = !context->links && !context->has_handle;
+	pthread_mutex_unlock(&context->objects->lock);
+	return last;
+}
+
+bool hm_objects_drop_handle(struct hostmem_thread_context *context)
+{
+	bool last;
+
+	pthread_mutex_lock(&context->objects->lock);
+	context->has_handle = false;
+	last = !context->links;
+	pthread_mutex_unlock(&context->objects->lock);
+	return last;
+}
+
+bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size)
+{
+	bool linked;
+
+	pthread_mutex_lock(&context->objects->lock);
+	linked = context->links;
+	hm_text_copy("a preallocation", user, size);
+	for (const struct hm_entry *entry = context->objects->entries; entry; entry = entry->next) {
+		if (entry->backend && entry->backend->context == context)
+			hm_text_copy(entry->id, user, size);
+	}
+	pthread_mutex_unlock(&context->objects->lock);
+	return linked;
+}
+
+bool hm_objects_remove_unlinked(struct hostmem_thread_context *context)
+{
+	bool linked;
+
+	pthread_mutex_lock(&context->objects->lock);
+	linked = context->links;
+	if (!linked)
+		remove_locked(context->objects, &context->entry);
+	pthread_mutex_unlock(&context->objects->lock);
+	return !linked;
 }

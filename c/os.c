@@ -344,15 +344,15 @@ int hm_os_get_limit(int resource, uint64_t *limit)
 	return 0;
 }
 
-int hm_os_get_affinity(struct hm_cpus *cpus)
+int hm_os_get_affinity(pid_t thread, struct hm_cpus *cpus)
 {
 	*cpus = (struct hm_cpus){ 0 };
-	return or_errno(sched_getaffinity(0, sizeof(*cpus), (cpu_set_t *)cpus));
+	return or_errno(sched_getaffinity(thread, sizeof(*cpus), (cpu_set_t *)cpus));
 }
 
-int hm_os_set_affinity(const struct hm_cpus *cpus)
+int hm_os_set_affinity(pid_t thread, const struct hm_cpus *cpus)
 {
-	return or_errno(sched_setaffinity(0, sizeof(*cpus), (const cpu_set_t *)cpus));
+	return or_errno(sched_setaffinity(thread, sizeof(*cpus), (const cpu_set_t *)cpus));
 }
 
 /* Of the calling thread; the kernel cuts it to 15 bytes. */

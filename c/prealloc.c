@@ -152,7 +152,7 @@ static void report_end(const struct run *run)
 /* The caller works where nothing has to be set on the thread: nothing ever is on one not ours. */
 static bool takes_caller(const struct pool *pool)
 {
-	return !pool->place.cpus_len;
+	return !pool->place.cpus_len && !pool->place.context;
 }
 
 static void add_workers(struct run *run, struct pool *pool)
@@ -165,6 +165,7 @@ static void add_workers(struct run *run, struct pool *pool)
 	if (!pool->workers && !takes_caller(pool)) {
 		atomic_store(&pool->place.error, EAGAIN);
 		pool->place.cpus_len = 0;
+		pool->place.context = NULL;
 	}
 }
 
@@ -200,12 +201,15 @@ static bool begin_again(struct run *run)
 
 /* ---- Which threads fill what ---- */
 
-static void choose_place(const struct hm_values *values, struct hm_place *place)
+/* A thread-context knows better where threads belong than the nodes of the memory do. */
+static void choose_place(const struct hm_fill *fill, const struct hm_values *values,
+			 struct hm_place *place)
 {
 	const struct hm_nodes *nodes = &values->host_nodes;
 
 	memset(place, 0, sizeof(*place));
-	if (!hm_set_is_empty(nodes->bits, HM_ARRAY_LEN(nodes->bits)))
+	place->context = fill->context;
+	if (!place->context && !hm_set_is_empty(nodes->bits, HM_ARRAY_LEN(nodes->bits)))
 		place->cpus_len = hm_topology_get_cpus(nodes, &place->cpus);
 }
 
@@ -223,6 +227,8 @@ static uint64_t count_allowed(const struct pool *pool, const struct hm_values *v
 {
 	if (values->prealloc_threads)
 		return values->prealloc_threads;
+	if (pool->place.context)
+		return hm_thread_context_count_cpus(pool->place.context);
 	return pool->place.cpus_len ? pool->place.cpus_len : hm_topology_count_cpus();
 }
 
@@ -249,7 +255,7 @@ static void assign(struct run *run)
 		struct hm_place place;
 		struct pool *pool;
 
-		choose_place(run->requests[i].values, &place);
+		choose_place(&run->fills[i], run->requests[i].values, &place);
 		pool = find_pool(run, &place);
 		run->fills[i].pool = (size_t)(pool - run->pools);
 		run->fills[i].next_in_pool = pool->first;
@@ -262,6 +268,18 @@ static void assign(struct run *run)
 }
 
 /* ---- A run from begin to end ---- */
+
+static int check_contexts(const struct run *run, struct hostmem_error *err)
+{
+	for (size_t i = 0; i < run->len; i++) {
+		const struct hm_fill *fill = &run->fills[i];
+
+		if (fill->context &&
+		    hm_thread_context_check_ready(fill->context, fill->backend->id, err))
+			return -1;
+	}
+	return 0;
+}
 
 static int begin_run(struct run *run, const struct hm_prealloc_request *requests, size_t len)
 {
@@ -283,7 +301,6 @@ static int begin_run(struct run *run, const struct hm_prealloc_request *requests
 		hm_fill_init(&run->fills[i], requests[i].backend, requests[i].values,
 			     &requests[i].range);
 	hm_watch_init(&run->watch, run->fills, len);
-	assign(run);
 	return 0;
 }
 
@@ -400,6 +417,11 @@ int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 
 	if (begin_run(&run, requests, len))
 		return hm_fail_alloc(err);
+	if (check_contexts(&run, err)) {
+		end_run(&run);
+		return -1;
+	}
+	assign(&run);
 	if (look_at_memory(&run, run.fills, 0)) {
 		do
 			work(&run);

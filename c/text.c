@@ -355,3 +355,20 @@ size_t hm_set_count(const uint64_t *bits, size_t bits_len)
 		count += (size_t)__builtin_popcountll(bits[i]);
 	return count;
 }
+
+const char *hm_text_state(enum hostmem_state state)
+{
+	switch (state) {
+	case HOSTMEM_STATE_CONFIGURING:
+		return "configuring";
+	case HOSTMEM_STATE_COMPLETING:
+		return "completing";
+	case HOSTMEM_STATE_READY:
+		return "ready";
+	case HOSTMEM_STATE_MAPPED:
+		return "mapped";
+	case HOSTMEM_STATE_DELETED:
+		return "deleted";
+	}
+	return "in no state";
+}

@@ -113,10 +113,9 @@ static void add_node_cpus(const struct hm_topology *topology, uint64_t node, str
 		cpus->bits[i] |= own.bits[i];
 }
 
-size_t hm_topology_get_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus)
+void hm_topology_get_node_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus)
 {
 	struct hm_topology topology;
-	struct hm_cpus allowed;
 
 	*cpus = (struct hm_cpus){ 0 };
 	hm_topology_read(&topology);
@@ -124,11 +123,23 @@ size_t hm_topology_get_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus)
 		if (hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node))
 			add_node_cpus(&topology, node, cpus);
 	}
-	if (hm_os_get_affinity(&allowed))
+}
+
+size_t hm_topology_get_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpus)
+{
+	struct hm_cpus allowed;
+
+	hm_topology_get_node_cpus(nodes, cpus);
+	if (hm_os_get_affinity(0, &allowed) < 0)
 		return 0;
 	for (size_t i = 0; i < HM_ARRAY_LEN(cpus->bits); i++)
 		cpus->bits[i] &= allowed.bits[i];
 	return hm_set_count(cpus->bits, HM_ARRAY_LEN(cpus->bits));
+}
+
+void hm_topology_get_online_cpus(struct hm_cpus *cpus)
+{
+	read_list("/sys/devices/system/cpu/online", cpus->bits, HM_ARRAY_LEN(cpus->bits));
 }
 
 uint32_t hm_topology_count_cpus(void)
@@ -136,7 +147,7 @@ uint32_t hm_topology_count_cpus(void)
 	struct hm_cpus cpus;
 	size_t count = 0;
 
-	if (!hm_os_get_affinity(&cpus))
+	if (hm_os_get_affinity(0, &cpus) >= 0)
 		count = hm_set_count(cpus.bits, HM_ARRAY_LEN(cpus.bits));
 	return count ? (uint32_t)count : 1;
 }
@@ -475,7 +486,7 @@ int hostmem_topology_read(struct hostmem_topology **topology, struct hostmem_err
 		hostmem_topology_free(read);
 		return hm_fail_alloc(err);
 	}
-	hm_os_get_affinity(&read->cpus);
+	hm_os_get_affinity(0, &read->cpus);
 	read_huge_pages(read);
 	read_nodes(read, &now);
 	*topology = read;
@@ -515,7 +526,7 @@ size_t hostmem_topology_get_cpus(const struct hostmem_topology *topology, size_t
 		return 0;
 	if (index != SIZE_MAX)
 		set = &topology->nodes[index].cpus;
-	for (uint32_t cpu = 0; cpu < HM_CPUS_MAX; cpu++) {
+	for (uint32_t cpu = 0; cpu < HOSTMEM_CPUS_MAX; cpu++) {
 		if (!hm_set_has(set->bits, HM_ARRAY_LEN(set->bits), cpu))
 			continue;
 		if (count < cpus_size)

@@ -303,7 +303,7 @@ pub enum State {
 }
 
 impl State {
-    fn from_raw(raw: sys::hostmem_state) -> Self {
+    pub(crate) fn from_raw(raw: sys::hostmem_state) -> Self {
         match raw {
             sys::hostmem_state::HOSTMEM_STATE_CONFIGURING => Self::Configuring,
             sys::hostmem_state::HOSTMEM_STATE_COMPLETING => Self::Completing,

@@ -3,6 +3,8 @@
 pub const HOSTMEM_ID_MAX: u32 = 128;
 pub const HOSTMEM_MESSAGE_SIZE: u32 = 1024;
 pub const HOSTMEM_NODES_MAX: u32 = 1024;
+pub const HOSTMEM_CPUS_MAX: u32 = 8192;
+pub const HOSTMEM_THREAD_CONTEXT: &[u8; 15] = b"thread-context\0";
 pub const HOSTMEM_POLICY_SIZE: u32 = 256;
 pub const HOSTMEM_REASON_SIZE: u32 = 256;
 pub const HOSTMEM_METHODS_ALL: u32 = 15;
@@ -24,6 +26,11 @@ pub struct hostmem_objects {
 #[repr(C)]
 #[derive(Debug)]
 pub struct hostmem_backend {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct hostmem_thread_context {
     _unused: [u8; 0],
 }
 impl hostmem_error_kind {
@@ -384,6 +391,7 @@ impl hostmem_type {
     pub const HOSTMEM_TYPE_LINK: hostmem_type = hostmem_type(7);
     pub const HOSTMEM_TYPE_PATH: hostmem_type = hostmem_type(8);
     pub const HOSTMEM_TYPE_FD: hostmem_type = hostmem_type(9);
+    pub const HOSTMEM_TYPE_CPUS: hostmem_type = hostmem_type(10);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
@@ -392,6 +400,7 @@ impl hostmem_settable {
     pub const HOSTMEM_SETTABLE_CONFIGURING: hostmem_settable = hostmem_settable(1);
     pub const HOSTMEM_SETTABLE_ALWAYS: hostmem_settable = hostmem_settable(2);
     pub const HOSTMEM_SETTABLE_LATER_USE: hostmem_settable = hostmem_settable(3);
+    pub const HOSTMEM_SETTABLE_NEVER: hostmem_settable = hostmem_settable(4);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
@@ -406,10 +415,11 @@ pub struct hostmem_property {
     pub choices: *const *const ::core::ffi::c_char,
     pub kinds: *const *const ::core::ffi::c_char,
     pub description: *const ::core::ffi::c_char,
+    pub write_only: bool,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of hostmem_property"][::core::mem::size_of::<hostmem_property>() - 48usize];
+    ["Size of hostmem_property"][::core::mem::size_of::<hostmem_property>() - 56usize];
     ["Alignment of hostmem_property"][::core::mem::align_of::<hostmem_property>() - 8usize];
     ["Offset of field: hostmem_property::name"]
         [::core::mem::offset_of!(hostmem_property, name) - 0usize];
@@ -425,6 +435,8 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_property, kinds) - 32usize];
     ["Offset of field: hostmem_property::description"]
         [::core::mem::offset_of!(hostmem_property, description) - 40usize];
+    ["Offset of field: hostmem_property::write_only"]
+        [::core::mem::offset_of!(hostmem_property, write_only) - 48usize];
 };
 impl hostmem_origin {
     pub const HOSTMEM_ORIGIN_DEFAULT: hostmem_origin = hostmem_origin(1);
@@ -668,6 +680,104 @@ unsafe extern "C" {
         objects: *mut hostmem_objects,
         backend: *mut *mut hostmem_backend,
         options: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_options_get_kind(
+        options: *const ::core::ffi::c_char,
+        buffer: *mut ::core::ffi::c_char,
+        size: usize,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_new(
+        objects: *mut hostmem_objects,
+        context: *mut *mut hostmem_thread_context,
+        id: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_new_from_options(
+        objects: *mut hostmem_objects,
+        context: *mut *mut hostmem_thread_context,
+        options: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_complete(
+        context: *mut hostmem_thread_context,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_can_be_deleted(
+        context: *const hostmem_thread_context,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_delete(
+        context: *mut hostmem_thread_context,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_free(context: *mut hostmem_thread_context);
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_get_state(
+        context: *const hostmem_thread_context,
+    ) -> hostmem_state;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_get_id(
+        context: *const hostmem_thread_context,
+    ) -> *const ::core::ffi::c_char;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_set_text(
+        context: *mut hostmem_thread_context,
+        property: *const ::core::ffi::c_char,
+        text: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_set_list(
+        context: *mut hostmem_thread_context,
+        property: *const ::core::ffi::c_char,
+        values: *const u32,
+        values_len: usize,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_get_text(
+        context: *const hostmem_thread_context,
+        property: *const ::core::ffi::c_char,
+        buffer: *mut ::core::ffi::c_char,
+        size: usize,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_get_number(
+        context: *const hostmem_thread_context,
+        property: *const ::core::ffi::c_char,
+        value: *mut u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_thread_context_get_list(
+        context: *const hostmem_thread_context,
+        property: *const ::core::ffi::c_char,
+        values: *mut u32,
+        values_size: usize,
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }

@@ -125,6 +125,13 @@ impl Builder {
         self.with("prealloc-threads", threads)
     }
 
+    /// The id of the [`ThreadContext`](crate::ThreadContext) in the same set that creates the threads
+    /// that preallocate. It has to be complete when they are needed.
+    #[must_use]
+    pub fn prealloc_context(self, id: &str) -> Self {
+        self.with("prealloc-context", id)
+    }
+
     /// Which NUMA nodes the memory comes from: sets `policy` and replaces `host-nodes`. Node ids are
     /// below 1024.
     #[must_use]
@@ -739,12 +746,12 @@ mod tests {
         while_preallocating(builder, run, |handle| {
             let kind = |result: Result<()>| result.unwrap_err().kind();
             assert_eq!(kind(handle.delete()), ErrorKind::Busy);
-            assert_eq!(kind(handle.discard(0, SIZE)), ErrorKind::Busy);
             assert_eq!(kind(handle.populate(0, SIZE)), ErrorKind::Busy);
             assert_eq!(kind(handle.complete()), ErrorKind::State);
             assert_eq!(kind(handle.set_bool("prealloc", true)), ErrorKind::Busy);
             assert_eq!(kind(handle.set_text("policy", "local")), ErrorKind::Busy);
             // What does not disturb it goes on.
+            handle.discard(0, SIZE).unwrap();
             handle.set_bool("dump", false).unwrap();
             assert!(!handle.view().get_bool("dump").unwrap());
             assert!(!handle.view().get_bool("prealloc").unwrap());

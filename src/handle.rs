@@ -138,6 +138,7 @@ pub(crate) fn property(index: usize) -> Option<Property> {
         choices: list(row.choices).unwrap_or_default(),
         kinds: list(row.kinds),
         description: text(row.description),
+        write_only: row.write_only,
     })
 }
 
@@ -374,6 +375,182 @@ impl ObjectsHandle {
             }
         })
         .map(BackendHandle::new)
+    }
+}
+
+impl ObjectsHandle {
+    pub(crate) fn new_thread_context(&self, id: &str) -> Result<ThreadContextHandle> {
+        let id = to_c(id)?;
+        make(|context, err| {
+            // SAFETY: the set is alive; the text outlives the call.
+            unsafe { sys::hostmem_thread_context_new(self.0.as_ptr(), context, id.as_ptr(), err) }
+        })
+        .map(ThreadContextHandle)
+    }
+
+    pub(crate) fn new_thread_context_from_options(
+        &self,
+        options: &OsStr,
+    ) -> Result<ThreadContextHandle> {
+        let options = to_c(options.as_bytes())?;
+        make(|context, err| {
+            // SAFETY: the set is alive; the text outlives the call.
+            unsafe {
+                sys::hostmem_thread_context_new_from_options(
+                    self.0.as_ptr(),
+                    context,
+                    options.as_ptr(),
+                    err,
+                )
+            }
+        })
+        .map(ThreadContextHandle)
+    }
+}
+
+/// The kind that an option string names.
+pub(crate) fn kind_of_options(options: &OsStr) -> Result<String> {
+    let options = to_c(options.as_bytes())?;
+    // SAFETY: the buffer has that size; the text outlives the call.
+    read_text(|buffer, size, err| unsafe {
+        sys::hostmem_options_get_kind(options.as_ptr(), buffer, size, err)
+    })
+}
+
+/// Owns a thread-context.
+#[derive(Debug)]
+pub(crate) struct ThreadContextHandle(NonNull<sys::hostmem_thread_context>);
+
+// SAFETY: a thread-context belongs to no thread: its own is the library's, and every function on it
+// may be called from any.
+unsafe impl Send for ThreadContextHandle {}
+// SAFETY: as for Send; calls on one are serialised inside. Freeing is in Drop.
+unsafe impl Sync for ThreadContextHandle {}
+
+impl ThreadContextHandle {
+    pub(crate) fn state(&self) -> sys::hostmem_state {
+        // SAFETY: the thread-context is alive.
+        unsafe { sys::hostmem_thread_context_get_state(self.0.as_ptr()) }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        // SAFETY: the thread-context is alive.
+        let text = unsafe { sys::hostmem_thread_context_get_id(self.0.as_ptr()) };
+        // SAFETY: lives as long as the thread-context.
+        unsafe { from_c(text) }
+    }
+
+    pub(crate) fn complete(&self) -> Result<()> {
+        // SAFETY: the thread-context is alive.
+        check(|err| unsafe { sys::hostmem_thread_context_complete(self.0.as_ptr(), err) })?;
+        Ok(())
+    }
+
+    pub(crate) fn can_be_deleted(&self) -> Result<()> {
+        // SAFETY: the thread-context is alive.
+        check(|err| unsafe { sys::hostmem_thread_context_can_be_deleted(self.0.as_ptr(), err) })?;
+        Ok(())
+    }
+
+    pub(crate) fn delete(&self) -> Result<()> {
+        // SAFETY: the thread-context is alive, and stays so.
+        check(|err| unsafe { sys::hostmem_thread_context_delete(self.0.as_ptr(), err) })?;
+        Ok(())
+    }
+
+    pub(crate) fn set_text(&self, property: &str, text: &str) -> Result<()> {
+        let (property, text) = (to_c(property)?, to_c(text)?);
+        check(|err| {
+            // SAFETY: the thread-context is alive; the texts outlive the call.
+            unsafe {
+                sys::hostmem_thread_context_set_text(
+                    self.0.as_ptr(),
+                    property.as_ptr(),
+                    text.as_ptr(),
+                    err,
+                )
+            }
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn set_list(&self, property: &str, values: &[u32]) -> Result<()> {
+        let property = to_c(property)?;
+        check(|err| {
+            // SAFETY: the thread-context is alive; the text and the array of that length outlive
+            // the call.
+            unsafe {
+                sys::hostmem_thread_context_set_list(
+                    self.0.as_ptr(),
+                    property.as_ptr(),
+                    values.as_ptr(),
+                    values.len(),
+                    err,
+                )
+            }
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn get_text(&self, property: &str) -> Result<String> {
+        let property = to_c(property)?;
+        // SAFETY: the thread-context is alive; the buffer has that size; the text outlives the
+        // call.
+        read_text(|buffer, size, err| unsafe {
+            sys::hostmem_thread_context_get_text(
+                self.0.as_ptr(),
+                property.as_ptr(),
+                buffer,
+                size,
+                err,
+            )
+        })
+    }
+
+    pub(crate) fn get_number(&self, property: &str) -> Result<u64> {
+        let property = to_c(property)?;
+        let mut value = 0;
+        check(|err| {
+            // SAFETY: the thread-context is alive; the text and the variable outlive the call.
+            unsafe {
+                sys::hostmem_thread_context_get_number(
+                    self.0.as_ptr(),
+                    property.as_ptr(),
+                    &mut value,
+                    err,
+                )
+            }
+        })?;
+        Ok(value)
+    }
+
+    pub(crate) fn get_list(&self, property: &str) -> Result<Vec<u32>> {
+        let property = to_c(property)?;
+        let mut values = vec![0; sys::HOSTMEM_CPUS_MAX as usize];
+        let len = check(|err| {
+            // SAFETY: the thread-context is alive; the array has that length; the text outlives the
+            // call.
+            unsafe {
+                sys::hostmem_thread_context_get_list(
+                    self.0.as_ptr(),
+                    property.as_ptr(),
+                    values.as_mut_ptr(),
+                    values.len(),
+                    err,
+                )
+            }
+        })?;
+        // Never cut: there are no more than HOSTMEM_CPUS_MAX CPUs.
+        values.truncate(len);
+        Ok(values)
+    }
+}
+
+impl Drop for ThreadContextHandle {
+    fn drop(&mut self) {
+        // SAFETY: made by hostmem_thread_context_new*(), given up once; backends that link to it
+        // keep it.
+        unsafe { sys::hostmem_thread_context_free(self.0.as_ptr()) }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
 
+use crate::handle::kind_of_options;
 use crate::handle::ObjectsHandle;
 use crate::kind::KindRecord;
 use crate::sys;
@@ -11,6 +12,8 @@ use crate::Builder;
 use crate::Host;
 use crate::Kind;
 use crate::Result;
+use crate::ThreadContextBuilder;
+use crate::THREAD_CONTEXT;
 
 /// A set of backends with unique ids, the kinds it can make and the defaults it makes them with.
 ///
@@ -80,7 +83,38 @@ impl Objects {
             .map(Builder::from_handle)
     }
 
-    /// The kinds of the set: the library's own in alphabetical order, then as registered.
+    /// Begins a thread-context. The id is formed and taken as that of a backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (id malformed or taken, bad compat value),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory).
+    #[doc(alias = "hostmem_thread_context_new")]
+    pub fn thread_context(&self, id: &str) -> Result<ThreadContextBuilder> {
+        self.handle
+            .new_thread_context(id)
+            .map(ThreadContextBuilder::from_handle)
+    }
+
+    /// Begins an object of whichever kind from an option string, as [`parse`](Objects::parse) does a
+    /// backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Objects::parse) and [`ThreadContextBuilder::set`]; nothing is left behind.
+    #[doc(alias = "hostmem_options_get_kind")]
+    #[doc(alias = "hostmem_thread_context_new_from_options")]
+    pub fn parse_object(&self, options: impl AsRef<OsStr>) -> Result<ObjectBuilder> {
+        let options = options.as_ref();
+        if kind_of_options(options)? == THREAD_CONTEXT {
+            let handle = self.handle.new_thread_context_from_options(options)?;
+            let builder = ThreadContextBuilder::from_handle(handle);
+            return Ok(ObjectBuilder::ThreadContext(builder));
+        }
+        self.parse(options).map(ObjectBuilder::Backend)
+    }
+
+    /// The kinds of backends of the set: the library's own in alphabetical order, then as registered.
     #[doc(alias = "hostmem_objects_get_kind")]
     #[doc(alias = "hostmem_objects_get_kind_count")]
     pub fn kinds(&self) -> Vec<KindInfo> {
@@ -105,6 +139,16 @@ impl Objects {
         self.handle
             .register_kind(name, description, share, KindRecord::new(kind))
     }
+}
+
+/// An object that is being configured, of whichever kind.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ObjectBuilder {
+    /// Of any kind of memory.
+    Backend(Builder),
+    /// Of the kind `thread-context`.
+    ThreadContext(ThreadContextBuilder),
 }
 
 /// A kind of backend, as a set lists it.

@@ -15,6 +15,7 @@ pub struct Property {
     pub(crate) choices: Vec<&'static str>,
     pub(crate) kinds: Option<Vec<&'static str>>,
     pub(crate) description: &'static str,
+    pub(crate) write_only: bool,
 }
 
 impl Property {
@@ -44,16 +45,33 @@ impl Property {
         &self.choices
     }
 
-    /// The kinds that have it; `None`: all kinds.
+    /// The kinds that have it; `None`: all kinds of backends.
     pub fn kinds(&self) -> Option<&[&'static str]> {
         self.kinds.as_deref()
+    }
+
+    /// Whether objects of a kind have it.
+    pub fn is_of(&self, kind: &str) -> bool {
+        match &self.kinds {
+            Some(kinds) => kinds.contains(&kind),
+            None => kind != THREAD_CONTEXT,
+        }
     }
 
     /// One sentence for people.
     pub fn description(&self) -> &'static str {
         self.description
     }
+
+    /// Whether it can be set, and not read.
+    pub fn is_write_only(&self) -> bool {
+        self.write_only
+    }
 }
+
+/// The kind of a [`ThreadContext`](crate::ThreadContext).
+#[doc(alias = "HOSTMEM_THREAD_CONTEXT")]
+pub const THREAD_CONTEXT: &str = "thread-context";
 
 /// The rows of the property table, in alphabetical order.
 #[doc(alias = "hostmem_property_get")]
@@ -89,6 +107,8 @@ pub enum PropertyType {
     /// The number of an open descriptor of this process, or `none`. The backend duplicates the
     /// descriptor when the property is set, and reading gives the number of its own.
     Fd,
+    /// A set of CPUs: ids and ranges, `0-1,3`.
+    Cpus,
 }
 
 impl PropertyType {
@@ -102,6 +122,7 @@ impl PropertyType {
             sys::hostmem_type::HOSTMEM_TYPE_NODE => Self::Node,
             sys::hostmem_type::HOSTMEM_TYPE_PATH => Self::Path,
             sys::hostmem_type::HOSTMEM_TYPE_FD => Self::Fd,
+            sys::hostmem_type::HOSTMEM_TYPE_CPUS => Self::Cpus,
             // Link, and anything that C has no name for: read and set as text, as every type can.
             _ => Self::Link,
         }
@@ -119,6 +140,8 @@ pub enum Settable {
     Always,
     /// Also when ready or mapped; used by the next preallocation, or when deleting.
     LaterUse,
+    /// It can only be read.
+    Never,
 }
 
 impl Settable {
@@ -126,6 +149,7 @@ impl Settable {
         match raw {
             sys::hostmem_settable::HOSTMEM_SETTABLE_ALWAYS => Self::Always,
             sys::hostmem_settable::HOSTMEM_SETTABLE_LATER_USE => Self::LaterUse,
+            sys::hostmem_settable::HOSTMEM_SETTABLE_NEVER => Self::Never,
             // The narrowest one for anything that C has no name for.
             _ => Self::Configuring,
         }
@@ -174,6 +198,16 @@ mod tests {
                 property.name()
             );
         }
+    }
+
+    #[test]
+    fn a_property_is_of_its_kinds() {
+        assert_eq!(sys::HOSTMEM_THREAD_CONTEXT, b"thread-context\0");
+        assert!(find("cpu-affinity").unwrap().is_of(THREAD_CONTEXT));
+        assert!(!find("cpu-affinity").unwrap().is_of("memory-backend-ram"));
+        assert!(find("size").unwrap().is_of("memory-backend-ram"));
+        assert!(!find("size").unwrap().is_of(THREAD_CONTEXT));
+        assert!(!find("seal").unwrap().is_of("memory-backend-ram"));
     }
 
     #[test]

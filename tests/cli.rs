@@ -389,6 +389,7 @@ fn type_name(value_type: PropertyType) -> &'static str {
         PropertyType::Link => "id",
         PropertyType::Path => "path",
         PropertyType::Fd => "fd",
+        PropertyType::Cpus => "cpus",
         other => panic!("{other:?}"),
     }
 }
@@ -406,6 +407,7 @@ fn props_in_json_are_the_table() {
                     Settable::Configuring => "before completing",
                     Settable::Always => "always",
                     Settable::LaterUse => "for later use",
+                    Settable::Never => "never",
                     other => panic!("{other:?}"),
                 },
                 "kinds": row.kinds(),

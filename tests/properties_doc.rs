@@ -16,7 +16,7 @@ const HEAD: &str = "# Properties
 
 The property table of the library. Text forms: sizes are bytes in decimal, with a fraction, or in hex, \
 and may end in one of B k K M G T P E (powers of 1024); booleans are on, yes, true, y and off, no, false, n; \
-sets of nodes are ids and ranges such as `0-1,3` (in an option string `,` is written `,,`, or the key repeated).
+sets of nodes or CPUs are ids and ranges such as `0-1,3` (in an option string `,` is written `,,`, or the key repeated).
 
 | property | value | default | settable | kinds | |
 |---|---|---|---|---|---|
@@ -33,6 +33,7 @@ fn settable(property: &Property) -> &'static str {
     match property.settable() {
         Settable::Always => "always; acts at once",
         Settable::LaterUse => "always; used by the next prealloc",
+        Settable::Never => "never",
         _ => "before completing",
     }
 }
@@ -42,7 +43,7 @@ fn document() -> String {
     for property in properties() {
         let kinds = property
             .kinds()
-            .map_or("all".into(), |kinds| kinds.join(", "));
+            .map_or("all backends".into(), |kinds| kinds.join(", "));
         let default = match property.default_text() {
             "" => "none",
             default => default,

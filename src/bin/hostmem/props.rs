@@ -11,6 +11,7 @@ use hostmem::Objects;
 use hostmem::Property;
 use hostmem::PropertyType;
 use hostmem::Settable;
+use hostmem::THREAD_CONTEXT;
 use serde_json::json;
 
 use crate::Result;
@@ -41,18 +42,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
 }
 
 fn check_kind(kinds: &[KindInfo], name: &str) -> Result<()> {
-    if kinds.iter().any(|kind| kind.name == name) {
+    if name == THREAD_CONTEXT || kinds.iter().any(|kind| kind.name == name) {
         return Ok(());
     }
-    let names: Vec<_> = kinds.iter().map(|kind| kind.name.as_str()).collect();
+    let names = kinds.iter().map(|kind| kind.name.as_str());
+    let names: Vec<_> = names.chain([THREAD_CONTEXT]).collect();
     Err(format!("kind '{name}' does not exist; kinds: {}", names.join(", ")).into())
 }
 
 fn has_kind(property: &Property, kind: Option<&str>) -> bool {
-    match (property.kinds(), kind) {
-        (Some(kinds), Some(kind)) => kinds.contains(&kind),
-        _ => true,
-    }
+    kind.is_none_or(|kind| property.is_of(kind))
 }
 
 fn type_name(property: &Property) -> String {
@@ -65,6 +64,7 @@ fn type_name(property: &Property) -> String {
         PropertyType::Node => "node".into(),
         PropertyType::Path => "path".into(),
         PropertyType::Fd => "fd".into(),
+        PropertyType::Cpus => "cpus".into(),
         _ => "id".into(),
     }
 }
@@ -73,6 +73,7 @@ fn settable_name(settable: Settable) -> &'static str {
     match settable {
         Settable::Always => "always",
         Settable::LaterUse => "for later use",
+        Settable::Never => "never",
         _ => "before completing",
     }
 }

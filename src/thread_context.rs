@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Threads that create the threads that preallocate.
+
+use std::fmt;
+
+use crate::handle::ThreadContextHandle;
+use crate::property;
+use crate::property::PropertyType;
+use crate::Error;
+use crate::Result;
+use crate::State;
+use crate::Value;
+
+/// A thread-context without its thread yet: set its properties, then
+/// [`complete`](ThreadContextBuilder::complete) it. Dropping it gives its id back.
+#[doc(alias = "hostmem_thread_context")]
+pub struct ThreadContextBuilder {
+    handle: ThreadContextHandle,
+}
+
+impl ThreadContextBuilder {
+    pub(crate) fn from_handle(handle: ThreadContextHandle) -> Self {
+        Self { handle }
+    }
+
+    /// Sets a property: `cpu-affinity`, a set of CPUs, or `node-affinity`, host nodes, whose CPUs it
+    /// becomes. Not both; without either the thread runs where the one that completes it may.
+    ///
+    /// # Errors
+    ///
+    /// The value stays as it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value) (an empty set too),
+    /// [`State`](crate::ErrorKind::State) (`thread-id` can only be read).
+    #[doc(alias = "hostmem_thread_context_set_text")]
+    #[doc(alias = "hostmem_thread_context_set_list")]
+    pub fn set(&mut self, property: &str, value: impl Into<Value>) -> Result<()> {
+        set(&self.handle, property, &value.into())
+    }
+
+    /// The id.
+    #[doc(alias = "hostmem_thread_context_get_id")]
+    pub fn id(&self) -> &str {
+        self.handle.id()
+    }
+
+    /// A property's effective value, in the form of its type; see [`ThreadContext::get`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ThreadContext::get`].
+    pub fn get(&self, property: &str) -> Result<Value> {
+        get(&self.handle, property)
+    }
+
+    /// Starts the thread and moves it to its CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (both affinities set; a CPU that is not there or outside
+    /// the cpuset; a node that is not there), [`NoMemory`](crate::ErrorKind::NoMemory),
+    /// [`Io`](crate::ErrorKind::Io) (the kernel refuses to move it). There is no thread then, and
+    /// the error brings the builder back.
+    #[doc(alias = "hostmem_thread_context_complete")]
+    pub fn complete(self) -> Result<ThreadContext, ThreadContextError> {
+        match self.handle.complete() {
+            Ok(()) => Ok(ThreadContext {
+                handle: self.handle,
+            }),
+            Err(error) => Err(ThreadContextError {
+                builder: self,
+                error,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for ThreadContextBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadContextBuilder")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A thread that creates the threads that preallocate the backends whose `prealloc-context` is its
+/// id. They inherit its CPU affinity, control groups and scheduling, whoever set those: its
+/// properties, or somebody outside by `thread-id`.
+///
+/// Dropping it ends the thread, unless a backend links to it: then the last of those does.
+#[doc(alias = "hostmem_thread_context")]
+pub struct ThreadContext {
+    handle: ThreadContextHandle,
+}
+
+impl ThreadContext {
+    /// The id.
+    #[doc(alias = "hostmem_thread_context_get_id")]
+    pub fn id(&self) -> &str {
+        self.handle.id()
+    }
+
+    /// The state now: [`Ready`](State::Ready).
+    #[doc(alias = "hostmem_thread_context_get_state")]
+    pub fn state(&self) -> State {
+        State::from_raw(self.handle.state())
+    }
+
+    /// Sets a property: `cpu-affinity` or `node-affinity`, each replaces the other. The thread is
+    /// moved before the call returns; threads that it has created stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// The thread stays where it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value) (empty; a CPU that is
+    /// not there or outside the cpuset; a node that is not there),
+    /// [`State`](crate::ErrorKind::State) (`thread-id` can only be read),
+    /// [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_thread_context_set_text")]
+    #[doc(alias = "hostmem_thread_context_set_list")]
+    pub fn set(&self, property: &str, value: impl Into<Value>) -> Result<()> {
+        set(&self.handle, property, &value.into())
+    }
+
+    /// A property's effective value, in the form of its type. `cpu-affinity` is what the kernel says
+    /// of the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty), [`State`](crate::ErrorKind::State)
+    /// (`node-affinity` can only be set).
+    #[doc(alias = "hostmem_thread_context_get_text")]
+    #[doc(alias = "hostmem_thread_context_get_number")]
+    #[doc(alias = "hostmem_thread_context_get_list")]
+    pub fn get(&self, property: &str) -> Result<Value> {
+        get(&self.handle, property)
+    }
+
+    /// Whether [`delete`](ThreadContext::delete) would succeed now.
+    ///
+    /// # Errors
+    ///
+    /// Those of `delete`.
+    #[doc(alias = "hostmem_thread_context_can_be_deleted")]
+    pub fn can_be_deleted(&self) -> Result<()> {
+        self.handle.can_be_deleted()
+    }
+
+    /// Ends the thread and gives the id back.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) (a backend links to it; says which). The error brings the
+    /// thread-context back.
+    #[doc(alias = "hostmem_thread_context_delete")]
+    pub fn delete(self) -> Result<(), ThreadContextDeleteError> {
+        self.handle
+            .delete()
+            .map_err(|error| ThreadContextDeleteError {
+                context: self,
+                error,
+            })
+    }
+}
+
+impl fmt::Debug for ThreadContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadContext")
+            .field("id", &self.id())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+fn set(handle: &ThreadContextHandle, property: &str, value: &Value) -> Result<()> {
+    match value {
+        Value::List(values) => handle.set_list(property, values),
+        Value::Text(text) => handle.set_text(property, text),
+        Value::Bool(on) => handle.set_text(property, if *on { "on" } else { "off" }),
+        Value::Number(number) => handle.set_text(property, &number.to_string()),
+        Value::Path(path) => handle.set_text(property, &path.to_string_lossy()),
+    }
+}
+
+fn get(handle: &ThreadContextHandle, property: &str) -> Result<Value> {
+    match property::find(property).map(|property| property.value_type) {
+        Some(PropertyType::Cpus) => handle.get_list(property).map(Value::List),
+        Some(PropertyType::Uint32) => match handle.get_number(property)? {
+            u64::MAX => handle.get_text(property).map(Value::Text),
+            number => Ok(Value::Number(number)),
+        },
+        _ => handle.get_text(property).map(Value::Text),
+    }
+}
+
+/// Why a thread-context could not be completed, and the builder it still is. Displays as the error
+/// does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ThreadContextError {
+    /// To be changed and completed again.
+    pub builder: ThreadContextBuilder,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl fmt::Display for ThreadContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for ThreadContextError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Drops the builder.
+impl From<ThreadContextError> for Error {
+    fn from(failed: ThreadContextError) -> Self {
+        failed.error
+    }
+}
+
+/// Why a thread-context could not be deleted, and the thread-context. Displays as the error does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ThreadContextDeleteError {
+    /// As it was.
+    pub context: ThreadContext,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl fmt::Display for ThreadContextDeleteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for ThreadContextDeleteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Drops the thread-context, which is deleted when no backend links to it any more.
+impl From<ThreadContextDeleteError> for Error {
+    fn from(failed: ThreadContextDeleteError) -> Self {
+        failed.error
+    }
+}
