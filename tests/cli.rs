@@ -638,3 +638,60 @@ fn alloc_waits_for_the_background() {
     assert_eq!(report["resident"], 64 << 20);
     assert_eq!(report["prealloc"]["bytes"], 64 << 20);
 }
+
+#[test]
+fn completions_are_printed_for_each_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let text = succeeds(&["completions", shell]);
+        for word in ["probe", "props", "alloc", "qmp", "hold", "socket"] {
+            assert!(text.contains(word), "{shell}: {word}");
+        }
+    }
+    let output = run(&["completions", "no-such"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn bash_takes_its_completions() {
+    let script = format!(
+        "{}\nCOMP_WORDS=(hostmem alloc --h)\nCOMP_CWORD=2\n_hostmem hostmem --h alloc\necho \"${{COMPREPLY[@]}}\"",
+        succeeds(&["completions", "bash"])
+    );
+    let Ok(output) = Command::new("bash").args(["-c", &script]).output() else {
+        return skip("bash is not installed");
+    };
+    let completed = String::from_utf8(output.stdout).unwrap();
+    assert!(completed.contains("--hold"), "{completed}");
+}
+
+#[test]
+fn manual_pages_are_whole() {
+    for page in ["", "probe", "props", "alloc", "qmp", "completions", "man"] {
+        let mut arguments = vec!["man"];
+        arguments.extend((!page.is_empty()).then_some(page));
+        let text = succeeds(&arguments);
+        for part in [".TH hostmem", "NAME", "SYNOPSIS", "OPTIONS", "EXAMPLES"] {
+            assert!(text.contains(part), "{page}: no {part}: {text}");
+        }
+    }
+    for subcommand in ["probe", "props", "alloc", "qmp", "completions", "man"] {
+        assert!(succeeds(&["man"]).contains(subcommand), "{subcommand}");
+    }
+    let message = fails(&["man", "no-such"]);
+    assert!(message.contains("no-such"), "{message}");
+}
+
+/// What the help shows can be done, but for what this host may not have.
+#[test]
+fn examples_of_alloc_are_right() {
+    let help = succeeds(&["alloc", "--help"]);
+    let objects = help
+        .split_whitespace()
+        .filter(|word| word.starts_with("memory-backend-") && word.contains(','));
+    let mut parsed = 0;
+    for object in objects {
+        common::objects().parse(object).unwrap();
+        parsed += 1;
+    }
+    assert!(parsed >= 5, "{help}");
+}

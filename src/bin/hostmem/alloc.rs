@@ -2,27 +2,41 @@
 //! `hostmem alloc`: make backends, say where their memory is.
 
 use std::ffi::OsString;
+use std::sync::mpsc;
 
 use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::Objects;
-use indicatif::ProgressBar;
-use indicatif::ProgressStyle;
+use hostmem::PreallocMode;
 use serde_json::json;
 
 use crate::object;
+use crate::progress::Bars;
 use crate::report::Report;
+use crate::signals;
 use crate::Result;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  hostmem alloc memory-backend-ram,id=ram0,size=1G
-  hostmem alloc memory-backend-ram,id=ram0,size=4G,host-nodes=0-1,policy=interleave,prealloc=on
-  hostmem alloc --json '{\"qom-type\": \"memory-backend-ram\", \"id\": \"ram0\", \"size\": 1048576}'
+  One GiB, made but not filled:
+    hostmem alloc memory-backend-ram,id=ram0,size=1G
+  Filled, on the memory of node 0 and nothing else:
+    hostmem alloc memory-backend-ram,id=ram0,size=4G,host-nodes=0,policy=bind,prealloc=on
+  In turn from two nodes, in huge pages of the host's pool, shared with other processes:
+    hostmem alloc memory-backend-memfd,id=ram0,size=4G,hugetlb=on,host-nodes=0-1,policy=interleave
+  Two at once, with one pool of threads that fills both; a script reads the report:
+    hostmem alloc --json memory-backend-ram,id=ram0,size=8G,host-nodes=0,policy=bind,prealloc=on \\
+                         memory-backend-ram,id=ram1,size=8G,host-nodes=1,policy=bind,prealloc=on
+  As JSON, as QEMU's object-add takes it:
+    hostmem alloc '{\"qom-type\": \"memory-backend-ram\", \"id\": \"ram0\", \"size\": 1048576}'
+  Kept until Ctrl-C, to see what it does to the host:
+    hostmem alloc --hold memory-backend-ram,id=ram0,size=4G,prealloc=on
 
-hostmem props lists the properties.")]
+`hostmem props` lists the properties.
+It ends with 0; with 1 and one message when something cannot be made, and then nothing is; with 2
+when it is called wrongly.")]
 pub(crate) struct Arguments {
     /// What to make: KIND,id=ID,PROPERTY=VALUE,... or the same as a JSON object
     #[arg(required = true)]
@@ -30,27 +44,52 @@ pub(crate) struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Fill all in the background: the same as prealloc-mode=background for each
+    #[arg(long)]
+    background: bool,
+    /// Keep the memory after the report, until SIGINT, SIGTERM or SIGHUP
+    #[arg(long)]
+    hold: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
-    let objects = Objects::new(&Host::probe()?, &Defaults::qemu())?;
-    // All are looked at before any memory is made.
-    let builders = arguments
-        .object
-        .iter()
-        .map(|text| object::parse(&objects, text))
-        .collect::<Result<Vec<_>>>()?;
-    let backends = builders
-        .into_iter()
-        .map(complete)
-        .collect::<Result<Vec<_>>>()?;
+    let backends = make(arguments)?;
     let reports = backends.iter().map(report).collect::<Result<Vec<_>>>()?;
-    Ok(if arguments.json {
+    let text = if arguments.json {
         let objects: Vec<_> = reports.iter().map(Report::to_json).collect();
         format!("{:#}\n", json!({ "objects": objects }))
     } else {
         reports.iter().map(Report::to_text).collect()
-    })
+    };
+    if !arguments.hold {
+        return Ok(text);
+    }
+    hold(&text)?;
+    Ok(String::new())
+}
+
+/// All of them, with the memory that was asked for in them, or none.
+fn make(arguments: &Arguments) -> Result<Vec<Backend>> {
+    let objects = Objects::new(&Host::probe()?, &Defaults::qemu())?;
+    let mut bars = Bars::new();
+    let builders = arguments
+        .object
+        .iter()
+        .map(|text| {
+            let mut builder = object::parse(&objects, text)?;
+            if arguments.background {
+                builder.set("prealloc-mode", PreallocMode::Background)?;
+            }
+            let bar = bars.add(builder.id())?;
+            Ok(builder.on_progress(bar))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let backends = Builder::complete_all(builders).map_err(hostmem::Error::from)?;
+    // Where the memory is, is said when it is there.
+    for backend in &backends {
+        backend.wait_prealloc(None)?;
+    }
+    Ok(backends)
 }
 
 fn report(backend: &Backend) -> Result<Report> {
@@ -58,22 +97,12 @@ fn report(backend: &Backend) -> Result<Report> {
     Report::new(backend, claim.memory())
 }
 
-/// Completes a backend behind a progress bar, which shows itself only on a terminal.
-fn complete(builder: Builder) -> Result<Backend> {
-    let bar = ProgressBar::new(0).with_message(builder.id().to_owned());
-    bar.set_style(ProgressStyle::with_template(
-        "{msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}",
-    )?);
-    let shown = bar.clone();
-    let result = builder
-        .on_progress(move |done, total| {
-            shown.set_length(total);
-            shown.set_position(done);
-        })
-        .complete()
-        .map_err(hostmem::Error::from)
-        // Where the memory is, is said when it is there.
-        .and_then(|backend| backend.wait_prealloc(None).map(|_| backend));
-    bar.finish_and_clear();
-    Ok(result?)
+/// Prints a report, and waits for a signal, which may come as soon as the report is read.
+fn hold(text: &str) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    signals::on_first(move || {
+        let _ = sender.send(());
+    })?;
+    crate::print(text)?;
+    Ok(receiver.recv()?)
 }

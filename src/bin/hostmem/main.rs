@@ -2,9 +2,11 @@
 //! `hostmem`: try a memory configuration before anything is booted on it.
 
 mod alloc;
+mod generate;
 mod json;
 mod object;
 mod probe;
+mod progress;
 mod props;
 mod qmp;
 mod report;
@@ -20,7 +22,17 @@ use clap::Subcommand;
 
 /// Try host memory backends: what they can be set to, and whether this host can make them.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  hostmem probe                            what this host offers
+  hostmem props memory-backend-file        what can be said of such a backend
+  hostmem alloc memory-backend-ram,id=ram0,size=1G,host-nodes=0,policy=bind,prealloc=on
+  hostmem qmp --socket /run/hostmem.sock   the same, on request of other programs
+
+`hostmem help alloc` has more of them."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +48,10 @@ enum Command {
     Alloc(alloc::Arguments),
     /// Make backends on request: speak QMP, as QEMU does
     Qmp(qmp::Arguments),
+    /// Print completions for a shell
+    Completions(generate::CompletionsArguments),
+    /// Print a manual page
+    Man(generate::ManArguments),
 }
 
 /// What ends the program with one message and exit code 1.
@@ -47,11 +63,16 @@ fn main() -> ExitCode {
         Command::Props(arguments) => props::run(&arguments),
         Command::Alloc(arguments) => alloc::run(&arguments),
         Command::Qmp(arguments) => qmp::run(&arguments),
+        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Man(arguments) => generate::man(&arguments),
     };
-    match result {
-        Ok(text) => print(&text),
+    match result.and_then(|text| print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hostmem: {}", one_line(&error.to_string()));
+            // A reader that has gone away ends the program without a word, as it does `cat`.
+            if !error.is::<ReaderGone>() {
+                eprintln!("hostmem: {}", one_line(&error.to_string()));
+            }
             ExitCode::FAILURE
         }
     }
@@ -62,15 +83,19 @@ fn one_line(message: &str) -> String {
     message.replace(char::is_control, "?")
 }
 
-/// Prints an answer. A reader that has gone away ends the program without a word, as it does `cat`.
-fn print(text: &str) -> ExitCode {
-    let written = io::stdout().lock().write_all(text.as_bytes());
-    match written {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("hostmem: standard output: {error}");
-            ExitCode::FAILURE
-        }
-    }
+/// Nobody reads standard output any more.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output: nobody reads it")]
+struct ReaderGone;
+
+/// Prints an answer.
+fn print(text: &str) -> Result<()> {
+    let mut output = io::stdout().lock();
+    let written = output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => format!("standard output: {error}").into(),
+    })
 }

@@ -16,6 +16,9 @@ use serde_json::Value as Json;
 use crate::Result;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  hostmem probe
+  hostmem probe --json")]
 pub(crate) struct Arguments {
     /// Print one JSON object
     #[arg(long)]

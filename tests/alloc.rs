@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `hostmem alloc` over time: several objects together, filling in the background, keeping memory
+//! until a signal. What it prints is tested in `cli.rs`.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs;
+use std::io::BufReader;
+use std::io::Read;
+use std::process::Command;
+use std::process::Stdio;
+
+use common::qmp::Server;
+use common::skip;
+use serde_json::json;
+use serde_json::Value as Json;
+
+fn alloc(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hostmem"));
+    command.arg("alloc").args(arguments).stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn report(arguments: &[&str]) -> Json {
+    let output = alloc(arguments).arg("--json").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn objects_are_made_together() {
+    let objects = [
+        "memory-backend-ram,id=ram0,size=64M,prealloc=on",
+        "memory-backend-memfd,id=ram1,size=32M,prealloc=on",
+        "memory-backend-shm,id=ram2,size=16M",
+    ];
+    let report = report(&objects);
+    let bytes = |object: &Json| {
+        (
+            object["resident"].clone(),
+            object["prealloc"]["bytes"].clone(),
+        )
+    };
+    let found: Vec<_> = report["objects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(bytes)
+        .collect();
+    let expected = [
+        (json!(64 << 20), json!(64 << 20)),
+        (json!(32 << 20), json!(32 << 20)),
+        (json!(0), Json::Null),
+    ];
+    assert_eq!(found, expected);
+    // One pool fills both, from one beginning to one end.
+    let seconds = |index: usize| {
+        let prealloc = &report["objects"][index]["prealloc"];
+        prealloc["seconds"].as_f64().unwrap()
+    };
+    let ratio = seconds(0) / seconds(1);
+    assert!((0.8..1.25).contains(&ratio), "{report}");
+}
+
+#[test]
+fn all_are_made_or_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let new = directory.path().join("new");
+    let good = format!(
+        "memory-backend-file,id=ram0,size=64K,mem-path={}",
+        new.display()
+    );
+    for bad in [
+        "memory-backend-ram,id=ram1,size=0",
+        "memory-backend-ram,id=ram0,size=64K",
+        "memory-backend-ram,id=ram1,size=1M,prealloc=on,reserve=off",
+        "memory-backend-file,id=ram1,size=64K,mem-path=/dev/null",
+        "memory-backend-ram,id=ram1,size=127T,prealloc=on",
+    ] {
+        for objects in [[&*good, bad], [bad, &good]] {
+            let output = alloc(&objects).output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{objects:?}: {stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{objects:?}: {stderr}");
+            assert_eq!(output.stdout, b"", "{objects:?}");
+            assert!(!new.exists(), "{objects:?}");
+        }
+    }
+}
+
+#[test]
+fn what_fills_in_the_background_is_reported_full() {
+    let objects = [
+        "memory-backend-ram,id=ram0,size=64M,prealloc=on",
+        "memory-backend-ram,id=ram1,size=32M,prealloc=on,prealloc-mode=wait",
+        "memory-backend-ram,id=ram2,size=1M",
+    ];
+    let mut arguments = vec!["--background"];
+    arguments.extend(objects);
+    let report = report(&arguments);
+    for (index, size) in [64 << 20, 32 << 20, 0].into_iter().enumerate() {
+        assert_eq!(report["objects"][index]["resident"], json!(size));
+    }
+}
+
+/// Starts one that holds its memory, and reads its report.
+fn hold(arguments: &[&str]) -> (Server, String) {
+    let mut command = alloc(arguments);
+    let mut server = Server::spawn(command.arg("--hold").stdout(Stdio::piped())).unwrap();
+    let mut output = BufReader::new(server.process.stdout.take().unwrap());
+    let mut report = String::new();
+    let mut byte = [0];
+    // JSON ends with its bracket, text with the last line's end.
+    let is_whole = |report: &str| match report.starts_with('{') {
+        true => report.ends_with("\n}\n"),
+        false => report.contains("satisfied") && report.ends_with('\n'),
+    };
+    while !is_whole(&report) {
+        output.read_exact(&mut byte).unwrap();
+        report.push(byte[0].into());
+    }
+    (server, report)
+}
+
+#[test]
+fn memory_is_held_until_a_signal() {
+    let object = "memory-backend-memfd,id=ram0,size=8M,prealloc=on";
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for arguments in [
+            &["--json", object][..],
+            &[object],
+            &["--background", object],
+        ] {
+            let (mut server, report) = hold(arguments);
+            assert!(report.contains("ram0"), "{report}");
+            let maps = format!("/proc/{}/maps", server.process.id());
+            assert!(fs::read_to_string(maps).unwrap().contains("/memfd:"));
+            assert!(server.process.try_wait().unwrap().is_none());
+            server.signal(signal);
+            assert_eq!(server.end(), (0, String::new()));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_held_when_it_fails() {
+    let output = alloc(&["--hold", "memory-backend-ram,id=ram0,size=0"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"");
+}
+
+/// A terminal, which `script(1)` makes, sees bars that go again.
+#[test]
+fn bars_are_for_terminals() {
+    let mut arguments = vec![env!("CARGO_BIN_EXE_hostmem"), "alloc"];
+    arguments.extend([
+        "--background",
+        "memory-backend-ram,id=ram0,size=512M,prealloc=on,thp=never",
+    ]);
+    let run = Command::new("script")
+        .args(["-qec", &arguments.join(" "), "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = run else {
+        return skip("script(1) is not installed");
+    };
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{seen}");
+    assert!(seen.contains("of 512.00 MiB"), "{seen}");
+    let report = seen.rsplit("ram0 (memory-backend-ram)").next().unwrap();
+    assert!(report.contains("512.00 MiB (100 %)"), "{seen}");
+    assert!(!report.contains("of 512.00 MiB"), "{seen}");
+}
