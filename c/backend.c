@@ -372,6 +372,15 @@ void hostmem_backend_set_progress(struct hostmem_backend *backend,
 	pthread_mutex_unlock(&backend->lock);
 }
 
+void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
+				       hostmem_prealloc_callback callback, void *data)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->done = callback;
+	backend->done_data = data;
+	pthread_mutex_unlock(&backend->lock);
+}
+
 void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
 				  uint64_t *total)
 {

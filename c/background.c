@@ -49,6 +49,20 @@ bool hm_background_is_orphaned(struct hostmem_backend *backend)
 	return orphaned;
 }
 
+/* err NULL: it succeeded. */
+static void tell(struct hostmem_backend *backend, const struct hostmem_error *err)
+{
+	hostmem_prealloc_callback callback;
+	void *data;
+
+	pthread_mutex_lock(&backend->lock);
+	callback = backend->orphaned ? NULL : backend->done;
+	data = backend->done_data;
+	pthread_mutex_unlock(&backend->lock);
+	if (callback)
+		callback(data, err);
+}
+
 /* False when completing failed after all. */
 static bool wait_until_ready(struct hostmem_backend *backend)
 {
@@ -91,15 +105,14 @@ static void *run(void *data)
 						result.bytes == backend->mapping.size, &err);
 		pthread_mutex_unlock(&backend->change);
 	}
-	/* Asked first: once the end is told another thread may free the backend. */
+	finish(backend, failed, &result, &err);
+	tell(backend, failed ? &err : NULL);
+	/* Whoever else frees the backend waits for this thread to end first. */
 	if (hm_background_is_orphaned(backend)) {
 		pthread_detach(pthread_self());
 		set_filler(backend, NULL);
-		finish(backend, failed, &result, &err);
 		hostmem_backend_free(backend);
-		return NULL;
 	}
-	finish(backend, failed, &result, &err);
 	return NULL;
 }
 

@@ -655,6 +655,20 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
  * left out.
  */
 
+/* Told that a background preallocation has ended: error is NULL when it succeeded, else why it did
+ * not. */
+typedef void (*hostmem_prealloc_callback)(void *data, const struct hostmem_error *error);
+
+/*
+ * Sets what is told the end of a preallocation in the background, once, on the library's own
+ * thread; NULL for nothing. To be set before completing. The backend may be freed in it; waiting
+ * for or deleting it there is BUSY. Who waits may be told first. One that is cancelled, by deleting
+ * too, has ended with that error; when the backend was freed in its progress callback nobody is
+ * told.
+ */
+void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
+				       hostmem_prealloc_callback callback, void *data);
+
 /*
  * Waits for the end of the background preallocation: 0 when it succeeded or there was none.
  * milliseconds: how long at most; above INT32_MAX: as long as it takes. Errors: BUSY with os_error

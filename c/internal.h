@@ -470,6 +470,9 @@ struct hostmem_backend {
 	uint8_t origins[HM_PROPERTY_COUNT];
 	hostmem_progress_callback progress;
 	void *progress_data;
+	/* Told the end of what runs in the background. */
+	hostmem_prealloc_callback done;
+	void *done_data;
 	struct hostmem_prealloc_result result;
 
 	/* Written while completing, read when ready. */

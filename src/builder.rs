@@ -249,6 +249,19 @@ impl Builder {
         self
     }
 
+    /// Sets what is told, once, that a preallocation in the background has ended, and how. It is
+    /// called on the library's own thread, where the backend may be dropped, and waiting for or
+    /// deleting it is [`Busy`](crate::ErrorKind::Busy); a panic in it is caught. One that is
+    /// cancelled, by deleting too, has ended with that error.
+    ///
+    /// It lives as long as the backend, as what [`on_progress`](Builder::on_progress) is given.
+    #[doc(alias = "hostmem_backend_set_prealloc_done")]
+    #[must_use]
+    pub fn on_prealloc_done(self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Self {
+        self.handle.set_prealloc_done(Box::new(callback));
+        self
+    }
+
     /// The id.
     #[doc(alias = "hostmem_backend_get_id")]
     pub fn id(&self) -> &str {

@@ -35,6 +35,7 @@ use crate::kind::Undo;
 use crate::objects::Defaults;
 use crate::objects::KindInfo;
 use crate::policy::Rebind;
+use crate::prealloc::DoneSlot;
 use crate::prealloc::ProgressSlot;
 use crate::property::Origin;
 use crate::property::Property;
@@ -865,12 +866,14 @@ pub(crate) struct BackendHandle {
     raw: NonNull<sys::hostmem_backend>,
     /// C holds a pointer to it; a callback that is running holds it too.
     progress: Arc<ProgressSlot>,
+    /// Likewise.
+    done: Arc<DoneSlot>,
 }
 
 // SAFETY: a backend belongs to no thread, every function on it may be called from any, and what it
-// calls back, the progress callback and the kind, is Send.
+// calls back, the callbacks of a preallocation and the kind, is Send.
 unsafe impl Send for BackendHandle {}
-// SAFETY: as for Send; calls on one backend are serialised inside, the progress slot has its lock
+// SAFETY: as for Send; calls on one backend are serialised inside, the slots have their locks
 // and kinds are Sync. Freeing, which needs the object for itself, is in Drop.
 unsafe impl Sync for BackendHandle {}
 
@@ -879,6 +882,7 @@ impl BackendHandle {
         Arc::new(Self {
             raw,
             progress: Arc::default(),
+            done: Arc::default(),
         })
     }
 
@@ -950,6 +954,18 @@ impl BackendHandle {
         // SAFETY: the backend is alive. The slot is inside an Arc that the handle holds until it
         // has freed the backend; C only hands the pointer back.
         unsafe { sys::hostmem_backend_set_progress(self.raw.as_ptr(), Some(report_progress), slot) }
+    }
+
+    /// Sets what is told the end of a preallocation in the background. To be called before
+    /// completing.
+    pub(crate) fn set_prealloc_done(&self, callback: Box<dyn FnOnce(Result<()>) + Send>) {
+        self.done.set(callback);
+        let slot = Arc::as_ptr(&self.done).cast_mut().cast();
+        // SAFETY: the backend is alive. The slot is inside an Arc that the handle holds until it
+        // has freed the backend; C only hands the pointer back.
+        unsafe {
+            sys::hostmem_backend_set_prealloc_done(self.raw.as_ptr(), Some(report_done), slot)
+        }
     }
 
     pub(crate) fn complete(&self) -> Result<()> {
@@ -1058,6 +1074,21 @@ impl Drop for BackendHandle {
         // none, and nobody else can be calling.
         unsafe { sys::hostmem_backend_free(self.raw.as_ptr()) }
     }
+}
+
+/// # Safety
+///
+/// `data` is the done slot of a handle whose backend is calling, `error` NULL or a written one.
+unsafe extern "C" fn report_done(data: *mut c_void, error: *const sys::hostmem_error) {
+    let slot: *const DoneSlot = data.cast();
+    // SAFETY: alive as the call begins, since the handle frees its backend before the slot goes.
+    unsafe { Arc::increment_strong_count(slot) };
+    // SAFETY: the count just taken. With it the slot outlives its callback, which may drop the
+    // last handle.
+    let slot = unsafe { Arc::from_raw(slot) };
+    // SAFETY: NULL, or written and alive for the call.
+    let error = unsafe { error.as_ref() }.map(Error::from_raw);
+    slot.report(error.map_or(Ok(()), Err));
 }
 
 /// # Safety

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::catch_panic;
 use crate::sys;
+use crate::Result;
 
 /// How far the running or last preallocation is, in bytes; both 0 when there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -77,13 +78,42 @@ impl ProgressSlot {
     /// Calls it. One that is running holds the lock, one that panicked has poisoned it: both are
     /// passed over.
     pub(crate) fn report(&self, done: u64, total: u64) {
-        let _: Result<(), String> = catch_panic(|| {
+        let _: std::result::Result<(), String> = catch_panic(|| {
             if let Ok(mut callback) = self.0.try_lock() {
                 if let Some(callback) = callback.as_mut() {
                     callback(done, total);
                 }
             }
         });
+    }
+}
+
+type Done = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// Holds what [`Builder::on_prealloc_done`](crate::Builder::on_prealloc_done) was given, for C to
+/// call.
+#[derive(Default)]
+pub(crate) struct DoneSlot(Mutex<Option<Done>>);
+
+impl DoneSlot {
+    pub(crate) fn set(&self, callback: Done) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(callback);
+    }
+
+    /// Calls it, without the lock.
+    pub(crate) fn report(&self, result: Result<()>) {
+        let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _: std::result::Result<(), String> = catch_panic(|| {
+            if let Some(callback) = callback {
+                callback(result);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for DoneSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DoneSlot").finish_non_exhaustive()
     }
 }
 

@@ -423,3 +423,76 @@ fn a_forked_child_does_not_wait_for_what_it_does_not_have() {
         },
     );
 }
+
+/// How it ended is told once, whichever way that was, and after it everything is as it says.
+#[test]
+fn the_end_is_told() {
+    type End = hostmem::Result<()>;
+    let begin = |act: Box<dyn FnOnce(&Backend) + Send>, size: &str| -> End {
+        let (told, end) = mpsc::channel::<End>();
+        let builder = ram(&format!("size={size},{BACKGROUND}"));
+        let backend = builder
+            .on_prealloc_done(move |result| told.send(result).unwrap())
+            .complete()
+            .unwrap();
+        act(&backend);
+        let result = end.recv_timeout(Duration::from_secs(60)).unwrap();
+        let switched = backend.get_text("prealloc").unwrap();
+        assert_eq!(switched == "on", result.is_ok());
+        drop(backend);
+        // And not again.
+        assert!(end.recv().is_err());
+        result
+    };
+    begin(Box::new(|_| ()), "8M").unwrap();
+    let error = begin(
+        Box::new(|backend| drop(backend.cancel_prealloc().unwrap())),
+        "4G",
+    )
+    .unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECANCELED), "{error}");
+    let failing = || {
+        let refusal = Refusal::new(libc::SYS_madvise, libc::EHWPOISON)
+            .only(1, 2 * MIB)
+            .only(2, MADV_POPULATE_WRITE);
+        refusing(&[refusal], || begin(Box::new(|_| ()), "8M").unwrap_err())
+    };
+    let error = failing();
+    assert!(error.to_string().contains("broken hardware"), "{error}");
+
+    // Deleting ends it too.
+    let (told, end) = mpsc::channel::<End>();
+    let backend = ram(&format!("size=4G,{BACKGROUND}"))
+        .on_prealloc_done(move |result| told.send(result).unwrap())
+        .complete()
+        .unwrap();
+    backend.delete().unwrap();
+    let error = end.recv().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECANCELED), "{error}");
+}
+
+/// Being told of the end the last owner may go away, or panic; waiting and deleting are refused.
+#[test]
+fn who_is_told_the_end_may_let_go() {
+    let holder: Arc<Mutex<Option<Backend>>> = Arc::default();
+    let (told, end) = mpsc::channel();
+    let held = Arc::clone(&holder);
+    let (complete, completed) = mpsc::channel();
+    let backend = ram(&format!("size=1M,{BACKGROUND}"))
+        .on_prealloc_done(move |result| {
+            completed.recv().unwrap();
+            let backend = held.lock().unwrap().take().unwrap();
+            result.unwrap();
+            let waited = backend.wait_prealloc(None).unwrap_err().kind();
+            let failed = backend.delete().unwrap_err();
+            let deleted = failed.error.kind();
+            drop(failed);
+            told.send((waited, deleted)).unwrap();
+            panic!("caught");
+        })
+        .complete()
+        .unwrap();
+    *holder.lock().unwrap() = Some(backend);
+    complete.send(()).unwrap();
+    assert_eq!(end.recv().unwrap(), (ErrorKind::Busy, ErrorKind::Busy));
+}
