@@ -178,6 +178,22 @@ static int fail_pool(const struct hostmem_backend *backend, uint64_t page_size, 
 		(uintmax_t)(page_size / 1024));
 }
 
+/* Beyond it the kernel refuses to reserve, or a touch is SIGBUS. */
+static int check_huge_limit(const struct hostmem_backend *backend, uint64_t page_size,
+			    const struct hm_values *values, struct hostmem_error *err)
+{
+	struct hm_cgroup_limit limit;
+
+	if (!hm_cgroup_find_huge_limit(page_size, &limit) || values->size <= limit.available)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
+		       "%s: size: %ju huge pages of %ju KiB are wanted; the control group's limit "
+		       "%.512s is %ju bytes, %ju of them left; raise it, or use a smaller size",
+		       backend->id, (uintmax_t)(values->size / page_size),
+		       (uintmax_t)(page_size / 1024), limit.file, (uintmax_t)limit.limit,
+		       (uintmax_t)limit.available);
+}
+
 /* The kernel reserves from the whole pool, so a shortage of the bound nodes would show too late. */
 static int check_node_pools(const struct hostmem_backend *backend, uint64_t page_size,
 			    uint64_t wanted, const struct hm_values *values, uint64_t overcommit,
@@ -222,6 +238,8 @@ int hm_check_huge_pages(const struct hostmem_backend *backend, uint64_t page_siz
 		pool.reserved = pool.free;
 	if (wanted > pool.free - pool.reserved + pool.overcommit)
 		return fail_pool(backend, page_size, wanted, "the pool", &pool, err);
+	if (check_huge_limit(backend, page_size, values, err))
+		return -1;
 	if (!hm_policy_is_strict(values))
 		return 0;
 	return check_node_pools(backend, page_size, wanted, values, pool.overcommit, err);

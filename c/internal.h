@@ -240,6 +240,7 @@ uint32_t hm_topology_count_cpus(void);
  * tell.
  */
 uint64_t hm_topology_get_available(const struct hm_nodes *nodes);
+uint64_t hm_topology_get_free_swap(void);
 
 /* A pool of huge pages, in pages. */
 struct hm_huge_pool {
@@ -275,8 +276,21 @@ struct hm_cgroup {
 };
 
 void hm_cgroup_find(struct hm_cgroup *cgroup);
-/* Bytes that can still be allocated in all of them; UINT64_MAX for no limit. */
-uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup);
+/*
+ * Bytes that can still be allocated in all of them, with as much swap space there is; UINT64_MAX
+ * for no limit.
+ */
+uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup, uint64_t swap);
+
+/* A limit, in bytes. */
+struct hm_cgroup_limit {
+	/* The file that has it. */
+	char file[PATH_MAX];
+	uint64_t limit, available;
+};
+
+/* The one that leaves least of huge pages of a size; false when none limits them. */
+bool hm_cgroup_find_huge_limit(uint64_t page_size, struct hm_cgroup_limit *limit);
 
 /* ---- gaps.c ---- */
 
@@ -770,6 +784,8 @@ struct hm_shortage {
 	uint64_t available, needed;
 	/* There is too little on the nodes of this fill; else anywhere. */
 	bool on_nodes;
+	/* A control group's limit leaves less than there is. */
+	bool in_group;
 	const struct hm_fill *fill;
 };
 
@@ -787,6 +803,12 @@ struct hm_prealloc_request {
 	struct hostmem_prealloc_result *result;
 };
 
+/*
+ * Adds to an error what pools of huge pages have, of each node asked for and of the whole host, and
+ * what a control group's limit leaves. Nothing for small pages.
+ */
+void hm_prealloc_tell_pools(const struct hostmem_backend *backend, const struct hm_values *values,
+			    struct hostmem_error *err);
 /* Populates all ranges together. Returns 0 with all results, or -1 with the first failure. */
 int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		    struct hostmem_error *err);

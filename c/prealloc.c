@@ -313,13 +313,14 @@ static void end_run(struct run *run)
 	free(run->fills);
 }
 
-/* " on node 2-3" where only these count. */
-static void name_nodes(const struct hm_shortage *shortage, char *text, size_t size)
+/* " on node 2-3" where only these count, or that a limit counts. */
+static void name_place(const struct hm_shortage *shortage, char *text, size_t size)
 {
 	const struct hm_nodes *nodes = shortage->fill->nodes;
 	char set[128];
 
-	*text = '\0';
+	hm_text_copy(shortage->in_group ? " under the memory limit of the control group" : "", text,
+		     size);
 	if (!shortage->on_nodes)
 		return;
 	hm_text_format_set(nodes->bits, HM_ARRAY_LEN(nodes->bits), set, sizeof(set));
@@ -332,8 +333,7 @@ static int fail_short(const struct run *run, struct hostmem_error *err)
 	const struct hm_shortage *shortage = &run->shortage;
 	char where[160];
 
-	name_nodes(shortage, where, sizeof(where));
-
+	name_place(shortage, where, sizeof(where));
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, run->error,
 		       "%s: prealloc: stopped before memory runs out, after %ju of %ju bytes, at "
 		       "offset %ju: %ju bytes are available%s and %ju are needed with a margin; "
@@ -368,13 +368,22 @@ static int fail_run(const struct run *run, struct hostmem_error *err)
 		strerror(run->error), why);
 }
 
-/* Adds what the pools of huge pages have, of each node asked for or of the whole host. */
-static void tell_pools(const struct hostmem_backend *backend, const struct hm_values *values,
-		       struct hostmem_error *err)
+void hm_prealloc_tell_pools(const struct hostmem_backend *backend, const struct hm_values *values,
+			    struct hostmem_error *err)
 {
 	struct hm_huge_pool pool;
-	char text[96];
+	struct hm_cgroup_limit limit;
+	char text[640];
 
+	if (backend->page_size <= backend->host->page_size)
+		return;
+	if (hm_cgroup_find_huge_limit(backend->page_size, &limit) &&
+	    limit.available < backend->page_size) {
+		snprintf(text, sizeof(text),
+			 "; the control group's limit %.512s is %ju bytes, %ju of them left",
+			 limit.file, (uintmax_t)limit.limit, (uintmax_t)limit.available);
+		hm_fail_more(err, text);
+	}
 	if (!hm_topology_get_pool(backend->page_size, &pool)) {
 		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free",
 			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
@@ -431,8 +440,7 @@ int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		size_t index = (size_t)(run.failed - run.fills);
 
 		failed = fail_run(&run, err);
-		if (run.failed->backend->page_size > run.failed->backend->host->page_size)
-			tell_pools(run.failed->backend, requests[index].values, err);
+		hm_prealloc_tell_pools(run.failed->backend, requests[index].values, err);
 	} else {
 		report_end(&run);
 		tell_results(&run);

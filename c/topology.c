@@ -191,7 +191,7 @@ static uint64_t get_available_anywhere(void)
 	return sum_meminfo("/proc/meminfo", "\n", &bytes) ? bytes : UINT64_MAX;
 }
 
-static uint64_t get_free_swap(void)
+uint64_t hm_topology_get_free_swap(void)
 {
 	uint64_t bytes = 0;
 	char text[8192];
@@ -215,7 +215,7 @@ static uint64_t get_available_on(const struct hm_nodes *nodes)
 		if (!sum_meminfo(path, prefix, &bytes))
 			return UINT64_MAX;
 	}
-	return bytes + get_free_swap();
+	return bytes + hm_topology_get_free_swap();
 }
 
 /*

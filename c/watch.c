@@ -60,12 +60,16 @@ static bool is_short_anywhere(const struct hm_watch *watch, struct hm_shortage *
 
 	shortage->fill = watch->fills;
 	shortage->on_nodes = false;
+	shortage->in_group = false;
 	shortage->needed = count_needed(watch, NULL);
 	if (!shortage->needed)
 		return false;
 	shortage->available = hm_topology_get_available(NULL);
-	in_groups = hm_cgroup_get_available(&watch->cgroup);
-	if (in_groups < shortage->available)
+	in_groups = hm_cgroup_get_available(&watch->cgroup, 0);
+	if (in_groups < shortage->needed)
+		in_groups = hm_cgroup_get_available(&watch->cgroup, hm_topology_get_free_swap());
+	shortage->in_group = in_groups < shortage->available;
+	if (shortage->in_group)
 		shortage->available = in_groups;
 	return is_short(shortage, spare);
 }
@@ -90,6 +94,7 @@ static bool is_short_on_nodes(const struct hm_watch *watch, struct hm_shortage *
 			continue;
 		shortage->fill = fill;
 		shortage->on_nodes = true;
+		shortage->in_group = false;
 		shortage->needed = count_needed(watch, fill->nodes);
 		if (!shortage->needed)
 			continue;

@@ -15,7 +15,6 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use common::access;
-use common::host;
 use common::in_child;
 use common::refusing;
 use common::skip;
@@ -354,76 +353,4 @@ fn a_signal_that_is_not_ours_reaches_the_program() {
         });
         assert_eq!(current_handler(), program);
     });
-}
-
-// ---- Shortage of a control group ----
-
-/// A group over its limit is met by the OOM killer, so that is looked at beforehand too.
-#[test]
-fn a_control_group_that_is_short_is_an_error() {
-    in_child("a_control_group_that_is_short_is_an_error", || {
-        let Some(group) = Group::with_limit(256 * MIB) else {
-            return skip("no memory control group can be made here");
-        };
-        let objects = common::objects();
-        let options = "memory-backend-ram,id=m0,prealloc=on";
-        let failed = objects
-            .parse(format!("{options},size=512M"))
-            .unwrap()
-            .complete()
-            .unwrap_err();
-        assert_eq!(failed.error.kind(), ErrorKind::NoMemory);
-        assert_eq!(failed.error.raw_os_error(), Some(libc::ENOMEM));
-        assert!(
-            failed.to_string().contains("before memory runs out"),
-            "{failed}"
-        );
-        let backend = failed.builder.size(64 * MIB).complete().unwrap();
-        assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
-        drop(backend);
-        drop(group);
-    });
-}
-
-/// A group of this process's own, left and removed in the end.
-struct Group {
-    path: std::path::PathBuf,
-    home: std::path::PathBuf,
-}
-
-impl Group {
-    fn with_limit(bytes: u64) -> Option<Self> {
-        if !host::is_root() {
-            return None;
-        }
-        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let (root, limit, line) = match groups.lines().find(|line| line.contains(":memory:")) {
-            Some(line) => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", line),
-            None => {
-                let line = groups.lines().find(|line| line.starts_with("0::"))?;
-                ("/sys/fs/cgroup", "memory.max", line)
-            }
-        };
-        let home = std::path::PathBuf::from(format!("{root}{}", line.rsplit(':').next()?));
-        let path = std::path::PathBuf::from(format!("{root}/hostmem-test-{}", std::process::id()));
-        fs::create_dir(&path).ok()?;
-        let group = Self { path, home };
-        fs::write(group.path.join(limit), bytes.to_string()).ok()?;
-        fs::write(
-            group.path.join("cgroup.procs"),
-            std::process::id().to_string(),
-        )
-        .ok()?;
-        Some(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::write(
-            self.home.join("cgroup.procs"),
-            std::process::id().to_string(),
-        );
-        let _ = fs::remove_dir(&self.path);
-    }
 }

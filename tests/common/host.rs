@@ -103,6 +103,121 @@ impl HugePages {
     }
 }
 
+/// Where a file system of control groups is mounted; an empty controller is the unified one.
+fn groups(controller: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
+    let found = mounts.lines().find_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut kind = kind.split(' ');
+        let (name, options) = (kind.next()?, kind.nth(1)?);
+        let is_it = match controller {
+            "" => name == "cgroup2",
+            _ => name == "cgroup" && options.split(',').any(|option| option == controller),
+        };
+        is_it.then(|| place.split(' ').nth(4).unwrap().into())
+    });
+    found
+}
+
+/// The path of this process's own group, from the root of its file system on.
+fn own_group(controller: &str) -> Option<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let mut controllers = fields.next()?.split(',');
+        controllers
+            .any(|it| it == controller)
+            .then(|| fields.next())?
+    });
+    own.map(str::to_owned)
+}
+
+/// A control group that this process is in until it is dropped, which removes it.
+pub struct Group {
+    pub path: PathBuf,
+    home: PathBuf,
+    /// Of a controller that was switched on for it.
+    enabled: Option<(PathBuf, String)>,
+}
+
+impl Group {
+    /// None, with the reason told, where this process may not have one of that controller.
+    pub fn enter(controller: &str) -> Option<Self> {
+        let group = Self::make(controller);
+        if group.is_none() {
+            skip(&format!(
+                "no control group of {controller} can be made here"
+            ));
+        }
+        group
+    }
+
+    fn make(controller: &str) -> Option<Self> {
+        let (root, own, unified) = match groups(controller) {
+            Some(root) => (root, own_group(controller)?, false),
+            None => (groups("")?, own_group("")?, true),
+        };
+        let home = PathBuf::from(format!("{}{own}", root.display()));
+        let path = root.join(format!("hostmem test {}", std::process::id()));
+        let mut enabled = None;
+        if unified {
+            let has = |file: &str| {
+                let words = fs::read_to_string(root.join(file)).ok()?;
+                let mut words = words.split_whitespace();
+                Some(words.any(|word| word == controller))
+            };
+            if !has("cgroup.controllers")? {
+                return None;
+            }
+            let control = root.join("cgroup.subtree_control");
+            if !has("cgroup.subtree_control")? {
+                fs::write(&control, format!("+{controller}")).ok()?;
+                enabled = Some((control, format!("-{controller}")));
+            }
+        }
+        fs::create_dir(&path).ok()?;
+        let group = Self {
+            path,
+            home,
+            enabled,
+        };
+        group.move_process(&group.path).ok()?;
+        Some(group)
+    }
+
+    fn move_process(&self, to: &Path) -> std::io::Result<()> {
+        fs::write(to.join("cgroup.procs"), std::process::id().to_string())
+    }
+
+    /// The first of the files that this version has.
+    pub fn file(&self, names: &[String]) -> PathBuf {
+        let mut files = names.iter().map(|name| self.path.join(name));
+        files.find(|file| file.exists()).unwrap()
+    }
+
+    /// Limits all that the group has of small pages.
+    pub fn limit_memory(&self, bytes: u64) {
+        let names = ["memory.limit_in_bytes", "memory.max"].map(str::to_owned);
+        fs::write(self.file(&names), bytes.to_string()).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.move_process(&self.home).unwrap();
+        // A process that has just ended may be in it for a moment.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.path).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        if let Some((file, word)) = &self.enabled {
+            let _ = fs::write(file, word);
+        }
+    }
+}
+
 /// Sets the soft limit of a resource, for the whole process.
 pub fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
     let limit = libc::rlimit {

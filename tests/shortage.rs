@@ -1,0 +1,677 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory that is short: an error with the figures, thousands of times in a row, while this process,
+//! what else it has and its neighbours live. Nodes that are short are tests/numa's.
+
+mod common;
+
+use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::path::Path;
+
+use common::access;
+use common::host;
+use common::host::Group;
+use common::host::HugePages;
+use common::host::HUGE;
+use common::in_child;
+use common::page_size;
+use common::refusing;
+use common::skip;
+use common::Belongings;
+use common::Refusal;
+use hostmem::Backend;
+use hostmem::Defaults;
+use hostmem::Error;
+use hostmem::ErrorKind;
+use hostmem::Host;
+use hostmem::Objects;
+
+const MIB: u64 = 1 << 20;
+/// What has to be left to everybody else, besides page tables.
+const MARGIN: u64 = 64 * MIB;
+
+/// How memory is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Wait,
+    Background,
+    /// Once it is ready, as a whole.
+    Live,
+    /// Without MADV_POPULATE, as before 5.14.
+    Touch,
+    /// Both.
+    TouchLive,
+}
+
+const WAYS: [Way; 5] = [
+    Way::Wait,
+    Way::Background,
+    Way::Live,
+    Way::Touch,
+    Way::TouchLive,
+];
+
+/// Sets of objects on this kernel and on one that cannot be asked to populate.
+struct Sets {
+    asked: Objects,
+    touched: Objects,
+}
+
+impl Sets {
+    fn new() -> Self {
+        let refusals =
+            [22, 23].map(|advice| Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, advice));
+        let old = refusing(&refusals, || Host::probe().unwrap());
+        let set = |host| Objects::new(host, &Defaults::qemu()).unwrap();
+        Self {
+            asked: set(&Host::probe().unwrap()),
+            touched: set(&old),
+        }
+    }
+
+    /// A backend with the id `m0` whose memory is all there.
+    fn fill(&self, options: &str, size: u64, way: Way) -> Result<Backend, Error> {
+        let (set, prealloc) = match way {
+            Way::Wait => (&self.asked, "prealloc=on"),
+            Way::Background => (&self.asked, "prealloc=on,prealloc-mode=background"),
+            Way::Live => (&self.asked, "reserve=off"),
+            Way::Touch => (&self.touched, "prealloc=on"),
+            Way::TouchLive => (&self.touched, "reserve=off"),
+        };
+        let options = format!("{options},id=m0,size={size},prealloc-threads=1,{prealloc}");
+        let backend = set.parse(&options)?.complete()?;
+        match way {
+            Way::Background => assert!(backend.wait_prealloc(None)?),
+            Way::Live | Way::TouchLive => backend.populate(0, size)?,
+            Way::Wait | Way::Touch => {}
+        }
+        assert_eq!(backend.placement()?.absent, 0, "{options}");
+        Ok(backend)
+    }
+}
+
+/// What is asked for, and the words that its error has.
+struct Case {
+    what: String,
+    size: u64,
+    way: Way,
+    errno: i32,
+    words: Vec<String>,
+}
+
+impl Case {
+    #[track_caller]
+    fn is_refused(&self, sets: &Sets) -> String {
+        let what = format!("{}, {} bytes, {:?}", self.what, self.size, self.way);
+        let error = sets
+            .fill(&self.what, self.size, self.way)
+            .map(|_| ())
+            .expect_err(&what);
+        let message = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::NoMemory, "{what}: {message}");
+        assert_eq!(error.raw_os_error(), Some(self.errno), "{what}: {message}");
+        assert!(message.starts_with("m0: "), "{message}");
+        for word in &self.words {
+            assert!(message.contains(word), "{what}: {message}: lacks {word}");
+        }
+        message
+    }
+}
+
+/// A process with memory of its own, in the same control groups.
+struct Bystander {
+    process: libc::pid_t,
+    ask: File,
+    answer: File,
+}
+
+fn pipe() -> [File; 2] {
+    let mut fds = [0; 2];
+    // SAFETY: fills the two numbers.
+    assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: opened above, owned by nobody else.
+    fds.map(|fd| unsafe { File::from_raw_fd(fd) })
+}
+
+impl Bystander {
+    const SIZE: usize = 8 << 20;
+
+    fn start() -> Self {
+        let ([mut asked, ask], [answer, mut answering]) = (pipe(), pipe());
+        let mut memory = vec![0u64; Self::SIZE / 8];
+        // SAFETY: the child goes on in this thread alone, allocates nothing and leaves by _exit().
+        let process = unsafe { libc::fork() };
+        assert!(process >= 0);
+        if process == 0 {
+            drop(ask);
+            // A word of each page.
+            (1..)
+                .zip(memory.iter_mut().step_by(512))
+                .for_each(|(i, word)| *word = i);
+            while matches!(asked.read(&mut [0]), Ok(1)) {
+                let whole = (1..)
+                    .zip(memory.iter().step_by(512))
+                    .all(|(i, &word)| word == i);
+                let _ = answering.write(&[u8::from(whole)]);
+            }
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) };
+        }
+        let mut bystander = Self {
+            process,
+            ask,
+            answer,
+        };
+        bystander.assert_well();
+        bystander
+    }
+
+    fn assert_well(&mut self) {
+        self.ask.write_all(&[0]).expect("the bystander lives");
+        let mut answer = [0];
+        let read = self.answer.read(&mut answer).unwrap();
+        assert_eq!((read, answer), (1, [1]), "the bystander's memory");
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        // SAFETY: our own child; the status is not wanted.
+        unsafe {
+            libc::kill(self.process, libc::SIGKILL);
+            libc::waitpid(self.process, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// Refused many times in a row, one case after the other, with nothing left behind.
+fn repeat(sets: &Sets, cases: &[Case], rounds: usize, mut is_as_before: impl FnMut()) {
+    let mut bystander = Bystander::start();
+    // Once each before: the stacks of threads that have ended are kept for the next.
+    for case in cases {
+        case.is_refused(sets);
+    }
+    let before = Belongings::now();
+    for case in cases.iter().cycle().take(rounds) {
+        case.is_refused(sets);
+        assert!(Belongings::now() == before, "{}", case.what);
+        bystander.assert_well();
+        is_as_before();
+    }
+}
+
+/// N - 1 and N pages are to be had.
+fn assert_fits(sets: &Sets, what: &str, pages: u64, page: u64, ways: &[Way]) {
+    for way in ways {
+        for size in [(pages - 1) * page, pages * page] {
+            sets.fill(what, size, *way)
+                .unwrap_or_else(|error| panic!("{what}, {way:?}: {error}"));
+        }
+    }
+}
+
+/// What has the pool, the file system or the group in common with the one that fails.
+struct Neighbour {
+    _backend: Backend,
+    claim: hostmem::Claim,
+}
+
+impl Neighbour {
+    fn start(what: &str, size: u64) -> Self {
+        let options = format!("{what},id=neighbour,size={size},prealloc=on");
+        let backend = common::objects().parse(options).unwrap();
+        let backend = backend.complete().unwrap();
+        let claim = backend.claim("neighbour").unwrap();
+        access::fill(&claim, 0, size, 0x5a);
+        Self {
+            _backend: backend,
+            claim,
+        }
+    }
+
+    fn assert_well(&self) {
+        let size = self.claim.memory().len();
+        assert!(access::has(&self.claim, 0, size, 0x5a));
+    }
+}
+
+const HUGE_MEMFD: &str = "memory-backend-memfd,hugetlb=on,hugetlbsize=2M";
+
+#[test]
+fn a_pool_of_huge_pages() {
+    in_child("a_pool_of_huge_pages", || {
+        const PAGES: u64 = 3;
+        let directory = tempfile::tempdir().unwrap();
+        let Some(_pool) = HugePages::have(PAGES + 1) else {
+            return;
+        };
+        if !host::mount("hugetlbfs", directory.path(), "pagesize=2M") {
+            return;
+        }
+        let sets = Sets::new();
+        let neighbour = Neighbour::start(HUGE_MEMFD, HUGE);
+        let path = directory.path().display();
+        let existing = access::memfd(
+            "existing",
+            libc::MFD_HUGETLB | libc::MFD_HUGE_2MB,
+            (PAGES + 1) * HUGE,
+        );
+        let new = [
+            HUGE_MEMFD.to_owned(),
+            format!("{HUGE_MEMFD},share=off"),
+            format!("memory-backend-file,share=on,mem-path={path}"),
+            format!("memory-backend-file,share=off,mem-path={path}"),
+        ];
+        let nodes = common::bindable_node()
+            .map(|node| format!("{HUGE_MEMFD},policy=bind,host-nodes={node}"));
+        let fd = format!("memory-backend-fd,fd={}", existing.as_raw_fd());
+        let mut cases = Vec::new();
+        let mut add = |what: &str, ways: &[Way], errno, words: &[&str]| {
+            cases.extend(ways.iter().map(|&way| Case {
+                what: what.to_owned(),
+                size: (PAGES + 1) * HUGE,
+                way,
+                errno,
+                words: words.iter().map(|&word| word.to_owned()).collect(),
+            }));
+        };
+        let reserving = [Way::Wait, Way::Background, Way::Touch];
+        // Where the kernel is asked, a chunk has four of them and fails as a whole.
+        let unreserved = [(Way::Live, 0), (Way::TouchLive, PAGES * HUGE)];
+        let wanted = "size: 4 huge pages of 2048 KiB are wanted";
+        for what in new.iter().chain(&nodes) {
+            assert_fits(&sets, what, PAGES, HUGE, &WAYS);
+            let words = [wanted, "the pool has 4, 3 of them free"];
+            add(what, &reserving, libc::ENOMEM, &words);
+            for (way, done) in unreserved {
+                let failed = format!("failed after {done} of 8388608 bytes, at offset {done}");
+                let words = [&failed, "huge pages of 2048 KiB: 0 of 4 free"];
+                add(what, &[way], libc::EFAULT, &words);
+            }
+        }
+        assert_fits(&sets, &fd, PAGES, HUGE, &reserving[..1]);
+        existing.set_len(0).unwrap();
+        existing.set_len((PAGES + 1) * HUGE).unwrap();
+        let words = [
+            "cannot map 8388608 bytes",
+            "huge pages of 2048 KiB: 3 of 4 free",
+        ];
+        add(&fd, &reserving, libc::ENOMEM, &words);
+        repeat(&sets, &cases, 1000, || {
+            neighbour.assert_well();
+            assert_eq!(HugePages::available(), PAGES);
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        });
+        assert_fits(&sets, HUGE_MEMFD, PAGES, HUGE, &WAYS);
+    });
+}
+
+/// Over its limit a group gets SIGBUS, or nothing reserved, however much the pool has.
+#[test]
+fn a_limit_of_huge_pages() {
+    in_child("a_limit_of_huge_pages", || {
+        const PAGES: u64 = 3;
+        let Some(_pool) = HugePages::have(2 * PAGES + 2) else {
+            return;
+        };
+        let Some(group) = Group::enter("hugetlb") else {
+            return;
+        };
+        let sets = Sets::new();
+        let neighbour = Neighbour::start(HUGE_MEMFD, HUGE);
+        let limit = ((PAGES + 1) * HUGE).to_string();
+        for kind in ["", "rsvd."] {
+            let file = group.file(&[
+                format!("hugetlb.2MB.{kind}limit_in_bytes"),
+                format!("hugetlb.2MB.{kind}max"),
+            ]);
+            fs::write(&file, &limit).unwrap();
+            let mut cases = Vec::new();
+            for what in [HUGE_MEMFD, &format!("{HUGE_MEMFD},share=off")] {
+                assert_fits(&sets, what, PAGES, HUGE, &WAYS);
+                for way in WAYS {
+                    let wanted = "4 huge pages of 2048 KiB are wanted";
+                    let (errno, first, left) = match way {
+                        Way::Live => (libc::EFAULT, "after 0 of 8388608 bytes", 0),
+                        Way::TouchLive => (libc::EFAULT, "after 6291456 of 8388608 bytes", 0),
+                        _ => (libc::ENOMEM, wanted, 3 * HUGE),
+                    };
+                    let figures =
+                        format!("{} is {limit} bytes, {left} of them left", file.display());
+                    cases.push(Case {
+                        what: what.to_owned(),
+                        size: (PAGES + 1) * HUGE,
+                        way,
+                        errno,
+                        words: vec![first.to_owned(), figures],
+                    });
+                }
+            }
+            repeat(&sets, &cases, 500, || neighbour.assert_well());
+            fs::write(&file, (64 * HUGE).to_string()).unwrap();
+        }
+        assert_fits(&sets, HUGE_MEMFD, 2 * PAGES, HUGE, &WAYS);
+        drop((neighbour, group));
+    });
+}
+
+#[test]
+fn a_file_system_that_is_full() {
+    in_child("a_file_system_that_is_full", || {
+        // Chunks end at this, so that the first failure is at the byte.
+        const FREE: u64 = 2 * MIB;
+        let page = page_size();
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size={}", FREE + page);
+        if !host::mount("tmpfs", directory.path(), &options) {
+            return;
+        }
+        let sets = Sets::new();
+        let path = directory.path().display();
+        let neighbour = Neighbour::start(
+            &format!("memory-backend-file,share=on,mem-path={path}"),
+            page,
+        );
+        let mut cases = Vec::new();
+        for rest in ["", ",thp=never"] {
+            let temporary = format!("memory-backend-file,share=on,mem-path={path}{rest}");
+            let new = format!("memory-backend-file,share=on,mem-path={path}/new{rest}");
+            assert_fits(&sets, &temporary, FREE / page, page, &WAYS);
+            let ways = WAYS.map(|way| (&temporary, way));
+            // A new file stays where completing succeeds and only filling it does not.
+            for (what, way) in ways
+                .into_iter()
+                .chain([(&new, Way::Wait), (&new, Way::Touch)])
+            {
+                let size = FREE + page;
+                cases.push(Case {
+                    what: what.clone(),
+                    size,
+                    way,
+                    errno: libc::EFAULT,
+                    words: vec![
+                        format!("failed after {FREE} of {size} bytes, at offset {FREE}"),
+                        "no memory left".to_owned(),
+                    ],
+                });
+            }
+        }
+        repeat(&sets, &cases, 250, || {
+            neighbour.assert_well();
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        });
+
+        // What was filled in a file of the user's cannot be told from what was there.
+        let file = File::create(directory.path().join("old")).unwrap();
+        file.set_len(FREE + page).unwrap();
+        let case = Case {
+            what: format!("memory-backend-file,share=on,mem-path={path}/old"),
+            size: FREE + page,
+            way: Way::Wait,
+            errno: libc::EFAULT,
+            words: vec!["what was filled in the file stays filled".to_owned()],
+        };
+        case.is_refused(&sets);
+    });
+}
+
+/// Kinds of memory that the OOM killer is called for.
+const SMALL: [&str; 6] = [
+    "memory-backend-ram,thp=never",
+    "memory-backend-ram,thp=always",
+    "memory-backend-ram,share=on",
+    "memory-backend-memfd",
+    "memory-backend-memfd,share=off",
+    "memory-backend-shm",
+];
+
+/// Those that a look at what there is comes before.
+const LOOKING: [Way; 3] = [Way::Wait, Way::Background, Way::Touch];
+
+/// The number before the words.
+fn figure(message: &str, words: &str) -> u64 {
+    let before = message.split(words).next().unwrap();
+    let number = before.rsplit(' ').find(|word| !word.is_empty()).unwrap();
+    number.parse().unwrap_or_else(|_| panic!("{message}"))
+}
+
+fn small_cases(kinds: &[&str], ways: &[Way], size: u64, words: &str) -> Vec<Case> {
+    let needed = size + MARGIN + size / 512;
+    let case = |what: &str, way| Case {
+        what: what.to_owned(),
+        size,
+        way,
+        errno: libc::ENOMEM,
+        words: vec![
+            format!("stopped before memory runs out, after 0 of {size} bytes"),
+            format!("bytes are available{words} and {needed} are needed"),
+        ],
+    };
+    kinds
+        .iter()
+        .flat_map(|what| ways.iter().map(|&way| case(what, way)))
+        .collect()
+}
+
+#[test]
+fn a_limit_of_memory() {
+    in_child("a_limit_of_memory", || {
+        const LIMIT: u64 = 128 * MIB;
+        let Some(group) = Group::enter("memory") else {
+            return;
+        };
+        group.limit_memory(LIMIT);
+        if meminfo("SwapFree:") > 0 {
+            return skip("there is swap, which the group may use");
+        }
+        let sets = Sets::new();
+        let neighbour = Neighbour::start("memory-backend-ram", 4 * MIB);
+        let cases = small_cases(
+            &SMALL,
+            &LOOKING,
+            64 * MIB,
+            " under the memory limit of the control group",
+        );
+        for case in &cases {
+            let available = figure(&case.is_refused(&sets), " bytes are available");
+            assert!(
+                available < LIMIT - 4 * MIB && available > LIMIT / 2,
+                "{available}"
+            );
+        }
+        repeat(&sets, &cases, 1000, || neighbour.assert_well());
+        for what in SMALL {
+            sets.fill(what, 16 * MIB, Way::Wait).unwrap();
+        }
+        drop((neighbour, group));
+    });
+}
+
+fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn all_memory() {
+    in_child("all_memory", || {
+        if meminfo("SwapFree:") > 0 {
+            return skip("there is swap, which could take it all");
+        }
+        let page = page_size();
+        // Below all of memory, so that the kernel's overcommit guess lets it be mapped.
+        let size = meminfo("MemTotal:") / page * page;
+        let sets = Sets::new();
+        let neighbour = Neighbour::start("memory-backend-ram", 4 * MIB);
+        // Counting what there is already would take all the time.
+        let new = &[Way::Wait, Way::Touch];
+        let mut cases = small_cases(&SMALL, new, size, "");
+        if let Some(node) = common::bindable_node() {
+            let bound = format!("memory-backend-ram,policy=bind,host-nodes={node}");
+            cases.extend(small_cases(
+                &[&bound],
+                new,
+                size,
+                &format!(" on node {node}"),
+            ));
+        }
+        repeat(&sets, &cases, 500, || neighbour.assert_well());
+        sets.fill(SMALL[0], MIB, Way::Wait).unwrap();
+    });
+}
+
+// ---- Where limits are found ----
+
+/// Lets the calling thread see a directory in a second place, for good.
+fn bind(from: &Path, to: &Path) {
+    let text = |path: &Path| std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    let (from, to) = (text(from), text(to));
+    // SAFETY: the texts live across the call.
+    let result = unsafe {
+        libc::mount(
+            from.as_ptr(),
+            to.as_ptr(),
+            std::ptr::null(),
+            libc::MS_BIND,
+            std::ptr::null(),
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Mount points have escapes in /proc/self/mountinfo, and some mounts show other groups only.
+#[test]
+fn limits_are_found_wherever_they_are_mounted() {
+    in_child("limits_are_found_wherever_they_are_mounted", || {
+        if meminfo("SwapFree:") > 0 {
+            return skip("there is swap, which the group may use");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| {
+            let path = directory.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let Some(group) = Group::enter("memory") else {
+            return;
+        };
+        let root = group.path.parent().unwrap().to_owned();
+        let other = root.join(format!("hostmem other {}", std::process::id()));
+        fs::create_dir(&other).unwrap();
+        let limited = group.path.join("memory.limit_in_bytes").exists();
+        let file = if limited {
+            "memory.limit_in_bytes"
+        } else {
+            "memory.max"
+        };
+        fs::write(other.join(file), (16 * MIB).to_string()).unwrap();
+        let elsewhere = place("of others");
+        let seen = place("a b\\040c\tend");
+        if !host::mount("tmpfs", &place("own world"), "size=1M") {
+            fs::remove_dir(&other).unwrap();
+            return;
+        }
+        bind(&other, &elsewhere);
+        bind(&root, &seen);
+        let hidden = std::ffi::CString::new(root.to_str().unwrap()).unwrap();
+        // SAFETY: reads the text.
+        assert_eq!(
+            unsafe { libc::umount2(hidden.as_ptr(), libc::MNT_DETACH) },
+            0
+        );
+        let sets = Sets::new();
+        // Not the other's limit, which is less.
+        sets.fill(SMALL[0], 32 * MIB, Way::Wait).unwrap();
+        fs::write(
+            seen.join(group.path.file_name().unwrap()).join(file),
+            (128 * MIB).to_string(),
+        )
+        .unwrap();
+        for case in small_cases(
+            &SMALL,
+            &LOOKING,
+            64 * MIB,
+            " under the memory limit of the control group",
+        ) {
+            case.is_refused(&sets);
+        }
+        bind(&seen, &root);
+        fs::remove_dir(&other).unwrap();
+        drop(group);
+    });
+}
+
+/// A file of the host's that its memory may go to.
+struct Swap<'a> {
+    path: &'a Path,
+}
+
+impl<'a> Swap<'a> {
+    fn start(path: &'a Path, size: u64) -> Option<Self> {
+        fs::write(path, vec![0; size as usize]).unwrap();
+        let run = |program: &str| {
+            let output = std::process::Command::new(program).arg(path).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        if !run("mkswap") || !run("swapon") {
+            skip("no swap can be added here");
+            return None;
+        }
+        Some(Self { path })
+    }
+}
+
+impl Drop for Swap<'_> {
+    fn drop(&mut self) {
+        let path = std::ffi::CString::new(self.path.to_str().unwrap()).unwrap();
+        // SAFETY: reads the text.
+        assert_eq!(unsafe { libc::swapoff(path.as_ptr()) }, 0);
+    }
+}
+
+/// As much as its own limit of swap allows.
+#[test]
+fn a_group_may_use_swap() {
+    in_child("a_group_may_use_swap", || {
+        const LIMIT: u64 = 96 * MIB;
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = directory.path().join("swap");
+        let _lock = host::HostLock::take();
+        if meminfo("SwapTotal:") > 0 {
+            return skip("there is swap already");
+        }
+        let Some(_swap) = Swap::start(&path, 128 * MIB) else {
+            return;
+        };
+        let Some(group) = Group::enter("memory") else {
+            return;
+        };
+        group.limit_memory(LIMIT);
+        let sets = Sets::new();
+        sets.fill(SMALL[0], 64 * MIB, Way::Wait).unwrap();
+        let (file, limit) = match group.path.join("memory.memsw.limit_in_bytes") {
+            file if file.exists() => (file, LIMIT + 8 * MIB),
+            _ => (group.path.join("memory.swap.max"), 8 * MIB),
+        };
+        fs::write(file, limit.to_string()).unwrap();
+        for case in small_cases(
+            &SMALL,
+            &LOOKING,
+            64 * MIB,
+            " under the memory limit of the control group",
+        ) {
+            let available = figure(&case.is_refused(&sets), " bytes are available");
+            assert!(
+                available > LIMIT && available <= LIMIT + 8 * MIB,
+                "{available}"
+            );
+        }
+        drop(group);
+    });
+}
