@@ -67,6 +67,27 @@ fn objects_are_made_together() {
 }
 
 #[test]
+fn a_thread_context_is_no_memory() {
+    let report = report(&[
+        "thread-context,id=tc0",
+        "memory-backend-ram,id=ram0,size=4M,prealloc=on,prealloc-context=tc0",
+        r#"{"qom-type": "thread-context", "id": "tc1", "cpu-affinity": [0]}"#,
+    ]);
+    let objects = report["objects"].as_array().unwrap();
+    assert_eq!(objects.len(), 1, "{report}");
+    assert_eq!(objects[0]["resident"], json!(4 << 20));
+
+    let late = [
+        "memory-backend-ram,id=ram0,size=4M,prealloc-context=tc0",
+        "thread-context,id=tc0",
+    ];
+    let output = alloc(&late).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("make it first"), "{message}");
+}
+
+#[test]
 fn all_are_made_or_none() {
     let directory = tempfile::tempdir().unwrap();
     let new = directory.path().join("new");

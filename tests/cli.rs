@@ -685,13 +685,18 @@ fn manual_pages_are_whole() {
 #[test]
 fn examples_of_alloc_are_right() {
     let help = succeeds(&["alloc", "--help"]);
-    let objects = help
-        .split_whitespace()
-        .filter(|word| word.starts_with("memory-backend-") && word.contains(','));
+    let examples = help.split_once("Examples:").unwrap().1;
     let mut parsed = 0;
-    for object in objects {
-        common::objects().parse(object).unwrap();
-        parsed += 1;
+    for example in examples.split("hostmem alloc ") {
+        let set = common::objects();
+        let objects = example
+            .split_whitespace()
+            .filter(|word| word.contains(",id="));
+        // Of one example all are there at once, since they link to each other.
+        let builders: Vec<_> = objects
+            .map(|object| set.parse_object(object).unwrap())
+            .collect();
+        parsed += builders.len();
     }
     assert!(parsed >= 5, "{help}");
 }

@@ -26,6 +26,7 @@ use common::qmp::Client;
 use common::qmp::Server;
 use common::qmp::PATIENCE;
 use hostmem::properties;
+use hostmem::THREAD_CONTEXT;
 use serde_json::json;
 use serde_json::Value as Json;
 
@@ -301,16 +302,12 @@ fn a_path_may_be_a_part() {
 fn properties_are_those_of_the_table() {
     let (_server, mut client) = start();
     let kinds = client.must("qom-list-types", json!({ "implements": "memory-backend" }));
-    let ours: Vec<_> = common::objects()
-        .kinds()
-        .into_iter()
-        .map(|kind| kind.name)
-        .collect();
+    let objects = common::objects();
+    let mut ours: Vec<_> = objects.kinds().into_iter().map(|kind| kind.name).collect();
     assert_eq!(names(&kinds), ours);
+    ours.push(THREAD_CONTEXT.into());
     for kind in ours {
-        let expected: Vec<_> = properties()
-            .filter(|row| row.kinds().is_none_or(|kinds| kinds.contains(&&*kind)))
-            .collect();
+        let expected: Vec<_> = properties().filter(|row| row.is_of(&kind)).collect();
         let list = client.must("qom-list-properties", json!({ "typename": kind }));
         let list = list.as_array().unwrap();
         assert_eq!(list[0], json!({ "name": "type", "type": "string" }));
@@ -339,6 +336,40 @@ fn the_abstract_parent_is_listed_as_such() {
         "qom-list-properties",
         json!({ "typename": "no-such" }),
     );
+}
+
+#[test]
+fn a_thread_context_has_no_memory() {
+    let (server, mut client) = start();
+    let threads = server.status("Threads");
+    client.must(
+        "object-add",
+        json!({ "qom-type": "thread-context", "id": "tc0" }),
+    );
+    assert_eq!(server.status("Threads"), threads + 1);
+    let property = json!({ "path": "/objects/tc0", "property": "thread-id" });
+    let thread = client.must("qom-get", property);
+    let task = format!("/proc/{}/task/{thread}", server.process.id());
+    assert!(Path::new(&task).exists());
+    for (command, arguments) in [
+        ("x-placement", id("tc0")),
+        ("x-claim", json!({ "id": "tc0", "owner": "vm0" })),
+        ("x-prealloc-status", id("tc0")),
+        (
+            "x-discard",
+            json!({ "id": "tc0", "offset": 0, "length": 0 }),
+        ),
+    ] {
+        let message = client.fails("GenericError", command, arguments);
+        assert!(message.contains("thread-context"), "{message}");
+    }
+    let linked = json!({ "prealloc": true, "prealloc-context": "/objects/tc0" });
+    client.must("object-add", with(ram("a", 65536), linked));
+    let message = client.fails("GenericError", "object-del", id("tc0"));
+    assert!(message.contains("'a'"), "{message}");
+    client.must("object-del", id("a"));
+    client.must("object-del", id("tc0"));
+    wait_until("its thread ends", || server.status("Threads") == threads);
 }
 
 // ---- Claims and ranges ----

@@ -10,6 +10,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::ChildStdin;
 
 use common::bindable_node;
@@ -267,6 +268,70 @@ nonsense{"execute": "query-memdev"}
 "#,
 ];
 
+/// Objects that are no memory. `@cpu` is a CPU that this process may use.
+const THREAD_CONTEXTS: &str = r#"
+# same
+{"execute": "qmp_capabilities"}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc0", "cpu-affinity": [@cpu]}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc0"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "tc0", "size": 65536}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc1", "node-affinity": [@node]}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc2"}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "cpu-affinity": []}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "cpu-affinity": "0"}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "cpu-affinity": [-1]}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "cpu-affinity": [65535]}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "cpu-affinity": [65536]}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "node-affinity": []}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "cpu-affinity": [@cpu], "node-affinity": [@node]}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "thread-id": 1}}
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "size": 65536}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "a", "size": 65536, "cpu-affinity": [@cpu]}}
+{"execute": "query-memdev"}
+{"execute": "qom-list", "arguments": {"path": "/objects"}}
+{"execute": "qom-list", "arguments": {"path": "/objects/tc0"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc0", "property": "cpu-affinity"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc1", "property": "cpu-affinity"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc2", "property": "cpu-affinity"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc0", "property": "node-affinity"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc0", "property": "size"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc0", "property": "type"}}
+# alike
+{"execute": "qom-get", "arguments": {"path": "/objects/tc0", "property": "thread-id"}}
+# same
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "a", "size": 65536, "prealloc": true, "prealloc-context": "tc0"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "b", "size": 65536, "prealloc-context": "/objects/tc1"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "c", "size": 65536, "prealloc-context": "objects/tc1"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "d", "size": 65536, "prealloc-context": "nonsense"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "d", "size": 65536, "prealloc-context": "/objects/nonsense"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "d", "size": 65536, "prealloc-context": "a"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "d", "size": 65536, "prealloc-context": "/objects"}}
+{"execute": "object-add", "arguments": {"qom-type": "memory-backend-ram", "id": "d", "size": 65536, "prealloc-context": 1}}
+{"execute": "qom-get", "arguments": {"path": "/objects/a", "property": "prealloc-context"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/b", "property": "prealloc-context"}}
+{"execute": "qom-set", "arguments": {"path": "/objects/b", "property": "prealloc-context", "value": "nonsense"}}
+{"execute": "qom-set", "arguments": {"path": "/objects/b", "property": "prealloc-context", "value": "a"}}
+{"execute": "qom-set", "arguments": {"path": "/objects/b", "property": "prealloc-context", "value": "/objects/tc2"}}
+{"execute": "qom-get", "arguments": {"path": "/objects/b", "property": "prealloc-context"}}
+{"execute": "qom-set", "arguments": {"path": "/objects/b", "property": "prealloc-context", "value": ""}}
+{"execute": "qom-get", "arguments": {"path": "/objects/b", "property": "prealloc-context"}}
+{"execute": "qom-set", "arguments": {"path": "/objects/tc0", "property": "node-affinity", "value": [@node]}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc0", "property": "cpu-affinity"}}
+{"execute": "qom-set", "arguments": {"path": "/objects/tc0", "property": "cpu-affinity", "value": [@cpu]}}
+{"execute": "qom-get", "arguments": {"path": "/objects/tc0", "property": "cpu-affinity"}}
+{"execute": "qom-set", "arguments": {"path": "/objects/tc0", "property": "cpu-affinity", "value": []}}
+{"execute": "qom-set", "arguments": {"path": "/objects/tc0", "property": "cpu-affinity", "value": 0}}
+{"execute": "qom-set", "arguments": {"path": "/objects/tc0", "property": "thread-id", "value": 1}}
+{"execute": "qom-set", "arguments": {"path": "/objects/tc0", "property": "size", "value": 65536}}
+{"execute": "object-del", "arguments": {"id": "tc2"}}
+{"execute": "object-del", "arguments": {"id": "tc2"}}
+{"execute": "object-del", "arguments": {"id": "b"}}
+# other: a CPU that is not there is refused
+{"execute": "object-add", "arguments": {"qom-type": "thread-context", "id": "tc3", "cpu-affinity": [@cpu, 1023]}}
+# other: a thread-context stays while a backend links to it
+{"execute": "object-del", "arguments": {"id": "tc0"}}
+"#;
+
 /// Where this process may bind memory; `@node` is a node it may use.
 const NUMA_CONVERSATION: &str = r#"
 # same
@@ -297,9 +362,6 @@ const OUR_PROPERTIES: [(&str, &str); 4] = [
     ),
     ("thp", "QEMU asks for huge pages always"),
 ];
-
-/// Properties of memory that only QEMU may have.
-const THEIR_PROPERTIES: [(&str, &str); 0] = [];
 
 // ---- Comparing ----
 
@@ -387,12 +449,27 @@ fn is_as_expected(head: &str, theirs: &[Json], ours: &[Json]) -> bool {
     }
 }
 
+/// The first CPU that this process may use.
+fn usable_cpu() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
+    list.unwrap()
+        .split(['-', ','])
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
 /// Holds the same conversation with both; what came as it was not expected to.
 fn compare(rows: &'static str, counts: &mut BTreeMap<&'static str, u32>) -> Vec<String> {
     let mut qemu = Peer::new(Server::qemu().unwrap());
     let mut hostmem = Peer::new(Server::hostmem_on_streams());
     let deep = "[".repeat(200) + &"]".repeat(200);
     let node = bindable_node().unwrap_or_default().to_string();
+    let cpu = usable_cpu().to_string();
     let mut surprises = Vec::new();
     let mut head = "";
     for row in rows.lines().filter(|row| !row.is_empty()) {
@@ -403,7 +480,8 @@ fn compare(rows: &'static str, counts: &mut BTreeMap<&'static str, u32>) -> Vec<
         let request = row
             .replace('⏎', "\n")
             .replace("@deep", &deep)
-            .replace("@node", &node);
+            .replace("@node", &node)
+            .replace("@cpu", &cpu);
         let theirs = qemu.ask(&request);
         let ours = hostmem.ask(&request);
         *counts.entry(head).or_default() += 1;
@@ -428,7 +506,7 @@ fn the_same_is_answered() {
     }
     let mut conversations = CONVERSATIONS.to_vec();
     match bindable_node() {
-        Some(_) => conversations.push(NUMA_CONVERSATION),
+        Some(_) => conversations.extend([NUMA_CONVERSATION, THREAD_CONTEXTS]),
         None => skip("host-nodes: this process cannot bind memory"),
     }
     let mut counts = BTreeMap::new();
@@ -510,9 +588,14 @@ fn types_and_properties_are_the_same() {
     let (_server, ours) = Server::hostmem_on_streams();
     let mut ours = ours.negotiate();
 
-    let backends = json!({ "implements": "memory-backend", "abstract": true });
-    let types = |client: &mut _| entries(client, "qom-list-types", &backends, "parent");
-    let (their_types, our_types) = (types(&mut theirs), types(&mut ours));
+    let types = |client: &mut _, implements: &str| {
+        let filter = json!({ "implements": implements, "abstract": true });
+        entries(client, "qom-list-types", &filter, "parent")
+    };
+    let mut their_types = types(&mut theirs, "memory-backend");
+    let mut our_types = types(&mut ours, "memory-backend");
+    their_types.extend(types(&mut theirs, "thread-context"));
+    our_types.extend(types(&mut ours, "thread-context"));
     differ_by("types", &their_types, &our_types, &[], &OUR_TYPES);
 
     let mut compared = 0;
@@ -524,7 +607,11 @@ fn types_and_properties_are_the_same() {
         let properties = |client: &mut _| entries(client, "qom-list-properties", &of_type, "type");
         let (theirs, ours) = (properties(&mut theirs), properties(&mut ours));
         compared += theirs.len();
-        differ_by(name, &theirs, &ours, &THEIR_PROPERTIES, &OUR_PROPERTIES);
+        let only_ours: &[_] = match &**name {
+            "thread-context" => &[],
+            _ => &OUR_PROPERTIES,
+        };
+        differ_by(name, &theirs, &ours, &[], only_ours);
     }
     println!("{compared} properties of {} types", their_types.len());
 }

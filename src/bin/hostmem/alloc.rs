@@ -8,6 +8,7 @@ use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::Defaults;
 use hostmem::Host;
+use hostmem::ObjectBuilder;
 use hostmem::Objects;
 use hostmem::PreallocMode;
 use serde_json::json;
@@ -29,6 +30,9 @@ use crate::Result;
   Two at once, with one pool of threads that fills both; a script reads the report:
     hostmem alloc --json memory-backend-ram,id=ram0,size=8G,host-nodes=0,policy=bind,prealloc=on \\
                          memory-backend-ram,id=ram1,size=8G,host-nodes=1,policy=bind,prealloc=on
+  Filled by threads that run on CPUs 0 to 3 only; the thread-context comes first:
+    hostmem alloc thread-context,id=tc0,cpu-affinity=0-3 \\
+                  memory-backend-ram,id=ram0,size=4G,prealloc=on,prealloc-context=tc0
   As JSON, as QEMU's object-add takes it:
     hostmem alloc '{\"qom-type\": \"memory-backend-ram\", \"id\": \"ram0\", \"size\": 1048576}'
   Kept until Ctrl-C, to see what it does to the host:
@@ -72,18 +76,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
 fn make(arguments: &Arguments) -> Result<Vec<Backend>> {
     let objects = Objects::new(&Host::probe()?, &Defaults::qemu())?;
     let mut bars = Bars::new();
-    let builders = arguments
-        .object
-        .iter()
-        .map(|text| {
-            let mut builder = object::parse(&objects, text)?;
-            if arguments.background {
-                builder.set("prealloc-mode", PreallocMode::Background)?;
+    let mut builders = Vec::new();
+    // They live on while a backend links to them.
+    let mut contexts = Vec::new();
+    for text in &arguments.object {
+        match object::parse(&objects, text)? {
+            ObjectBuilder::Backend(mut builder) => {
+                if arguments.background {
+                    builder.set("prealloc-mode", PreallocMode::Background)?;
+                }
+                let bar = bars.add(builder.id())?;
+                builders.push(builder.on_progress(bar));
             }
-            let bar = bars.add(builder.id())?;
-            Ok(builder.on_progress(bar))
-        })
-        .collect::<Result<Vec<_>>>()?;
+            ObjectBuilder::ThreadContext(builder) => {
+                contexts.push(builder.complete().map_err(hostmem::Error::from)?);
+            }
+            other => return Err(format!("{other:?} is of no kind that this program knows").into()),
+        }
+    }
     let backends = Builder::complete_all(builders).map_err(hostmem::Error::from)?;
     // Where the memory is, is said when it is there.
     for backend in &backends {

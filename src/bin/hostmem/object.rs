@@ -4,41 +4,50 @@
 use std::ffi::OsStr;
 
 use hostmem::properties;
-use hostmem::Builder;
+use hostmem::ObjectBuilder;
 use hostmem::Objects;
 use hostmem::PropertyType;
 use hostmem::Value;
+use hostmem::THREAD_CONTEXT;
 use serde_json::Map;
 use serde_json::Value as Json;
 
 use crate::json;
 use crate::Result;
 
-/// Begins the backend that `text` describes.
-pub(crate) fn parse(objects: &Objects, text: &OsStr) -> Result<Builder> {
+/// Begins the object that `text` describes.
+pub(crate) fn parse(objects: &Objects, text: &OsStr) -> Result<ObjectBuilder> {
     match text.to_str() {
         Some(text) if text.trim_start().starts_with('{') => from_json(objects, text),
-        _ => Ok(objects.parse(text)?),
+        _ => Ok(objects.parse_object(text)?),
     }
 }
 
-fn from_json(objects: &Objects, text: &str) -> Result<Builder> {
+fn from_json(objects: &Objects, text: &str) -> Result<ObjectBuilder> {
     let json = json::parse(text.as_bytes()).map_err(|error| format!("JSON object: {error}"))?;
     let object = json.as_object().ok_or("JSON object: this is none")?;
     from_members(objects, object)
 }
 
-/// Begins the backend that the members of a JSON object describe.
-pub(crate) fn from_members(objects: &Objects, object: &Map<String, Json>) -> Result<Builder> {
+/// Begins the object that the members of a JSON object describe.
+pub(crate) fn from_members(objects: &Objects, object: &Map<String, Json>) -> Result<ObjectBuilder> {
     let kind = required(object, "qom-type", "memory-backend-ram")?;
     let id = required(object, "id", "ram0")?;
-    let mut builder = objects.builder(kind, id)?;
-    for (name, json) in object {
-        if name != "qom-type" && name != "id" {
+    let properties = object
+        .iter()
+        .filter(|(name, _)| *name != "qom-type" && *name != "id");
+    if kind == THREAD_CONTEXT {
+        let mut builder = objects.thread_context(id)?;
+        for (name, json) in properties {
             builder.set(name, value(id, name, json)?)?;
         }
+        return Ok(ObjectBuilder::ThreadContext(builder));
     }
-    Ok(builder)
+    let mut builder = objects.builder(kind, id)?;
+    for (name, json) in properties {
+        builder.set(name, value(id, name, json)?)?;
+    }
+    Ok(ObjectBuilder::Backend(builder))
 }
 
 fn required<'a>(object: &'a Map<String, Json>, key: &str, example: &str) -> Result<&'a str> {
@@ -63,16 +72,18 @@ pub(crate) fn value(id: &str, name: &str, json: &Json) -> Result<Value> {
             json.as_u64().map(Value::Number),
             "the number of an open descriptor",
         ),
-        Some(PropertyType::Nodes) => (nodes(json).map(Value::List), "an array of node ids"),
+        Some(PropertyType::Nodes) => (list(json), "an array of node ids"),
+        Some(PropertyType::Cpus) => (list(json), "an array of CPU numbers"),
         Some(_) => (text(json), "a string"),
         None => (Some(Value::Text(json.to_string())), "a value"),
     };
     value.ok_or_else(|| format!("{id}: {name}: {json} is not {expected}").into())
 }
 
-fn nodes(json: &Json) -> Option<Vec<u32>> {
-    let node = |json: &Json| u32::try_from(json.as_u64()?).ok();
-    json.as_array()?.iter().map(node).collect()
+fn list(json: &Json) -> Option<Value> {
+    let number = |json: &Json| u32::try_from(json.as_u64()?).ok();
+    let numbers: Option<Vec<_>> = json.as_array()?.iter().map(number).collect();
+    numbers.map(Value::List)
 }
 
 fn text(json: &Json) -> Option<Value> {

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::error::QmpError;
 use super::memory;
 use super::monitor::Monitor;
+use super::objects;
 use super::prealloc;
 use super::qom;
 use super::rebind;
@@ -46,8 +47,8 @@ macro_rules! command {
 }
 
 const COMMANDS: &[Command] = &[
-    command!("object-add", memory::add),
-    command!("object-del", memory::delete),
+    command!("object-add", objects::add),
+    command!("object-del", objects::delete),
     command!("qmp_capabilities", negotiate, Then::Negotiated),
     command!("qom-get", qom::get),
     command!("qom-list", qom::list),
@@ -55,7 +56,7 @@ const COMMANDS: &[Command] = &[
     command!("qom-list-types", qom::list_types),
     command!("qom-set", qom::set),
     command!("query-commands", query_commands),
-    command!("query-memdev", memory::query),
+    command!("query-memdev", objects::query_memdev),
     command!("query-version", query_version),
     command!("quit", quit, Then::Quit),
     command!("x-claim", memory::claim),

@@ -7,6 +7,7 @@ mod events;
 mod memory;
 mod messages;
 mod monitor;
+mod objects;
 mod outbox;
 mod prealloc;
 mod qom;

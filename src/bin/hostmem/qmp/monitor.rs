@@ -12,6 +12,9 @@ use hostmem::Claim;
 use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::Objects;
+use hostmem::ThreadContext;
+use hostmem::Value;
+use hostmem::THREAD_CONTEXT;
 use serde_json::Value as Json;
 
 use super::commands::Answer;
@@ -27,10 +30,60 @@ pub(crate) struct Monitor {
 }
 
 /// An object that is there.
-pub(crate) struct Object {
+pub(crate) enum Object {
+    Memory(Memory),
+    ThreadContext(ThreadContext),
+}
+
+pub(crate) struct Memory {
     /// Given up before the backend is deleted.
     pub(crate) claim: Option<Claim>,
     pub(crate) backend: Backend,
+}
+
+impl Object {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Memory(memory) => memory.backend.id(),
+            Self::ThreadContext(context) => context.id(),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &str {
+        match self {
+            Self::Memory(memory) => memory.backend.kind(),
+            Self::ThreadContext(_) => THREAD_CONTEXT,
+        }
+    }
+
+    pub(crate) fn get(&self, property: &str) -> hostmem::Result<Value> {
+        match self {
+            Self::Memory(memory) => memory.backend.get(property),
+            Self::ThreadContext(context) => context.get(property),
+        }
+    }
+
+    pub(crate) fn set(&self, property: &str, value: Value) -> hostmem::Result<()> {
+        match self {
+            Self::Memory(memory) => memory.backend.set(property, value),
+            Self::ThreadContext(context) => context.set(property, value),
+        }
+    }
+
+    pub(crate) fn can_be_deleted(&self) -> hostmem::Result<()> {
+        match self {
+            Self::Memory(memory) => memory.backend.can_be_deleted(),
+            Self::ThreadContext(context) => context.can_be_deleted(),
+        }
+    }
+
+    /// What [`can_be_deleted`](Object::can_be_deleted) has allowed.
+    pub(crate) fn delete(self) -> hostmem::Result<()> {
+        match self {
+            Self::Memory(memory) => Ok(memory.backend.delete()?),
+            Self::ThreadContext(context) => Ok(context.delete()?),
+        }
+    }
 }
 
 impl Monitor {
@@ -42,11 +95,16 @@ impl Monitor {
         })
     }
 
-    /// An object of our own commands.
-    pub(crate) fn object(&mut self, id: &str) -> Result<&mut Object, QmpError> {
-        self.objects
-            .get_mut(id)
-            .ok_or_else(|| QmpError::no_device(format!("'{id}': no such object")))
+    /// The memory that one of our own commands is about.
+    pub(crate) fn memory(&mut self, id: &str) -> Result<&mut Memory, QmpError> {
+        match self.objects.get_mut(id) {
+            Some(Object::Memory(memory)) => Ok(memory),
+            Some(other) => Err(QmpError::generic(format!(
+                "'{id}': a {} has no memory",
+                other.kind()
+            ))),
+            None => Err(QmpError::no_device(format!("'{id}': no such object"))),
+        }
     }
 }
 

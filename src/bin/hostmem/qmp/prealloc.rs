@@ -35,12 +35,12 @@ pub(crate) fn progress_events(
 }
 
 pub(crate) fn status(monitor: &mut Monitor, Id { id }: Id) -> Answer {
-    Ok(say_status(&monitor.object(&id)?.backend))
+    Ok(say_status(&monitor.memory(&id)?.backend))
 }
 
 /// The status as it is then. Where none runs nothing is done.
 pub(crate) fn cancel(monitor: &mut Monitor, Id { id }: Id) -> Answer {
-    let backend = &monitor.object(&id)?.backend;
+    let backend = &monitor.memory(&id)?.backend;
     backend.cancel_prealloc()?;
     Ok(say_status(backend))
 }

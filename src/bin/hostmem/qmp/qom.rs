@@ -6,6 +6,7 @@ use hostmem::KindInfo;
 use hostmem::Property;
 use hostmem::PropertyType;
 use hostmem::Value;
+use hostmem::THREAD_CONTEXT;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::Value as Json;
@@ -29,7 +30,7 @@ impl Node<'_> {
     fn type_name(&self) -> &str {
         match self {
             Self::Root | Self::Objects => "container",
-            Self::Object(object) => object.backend.kind(),
+            Self::Object(object) => object.kind(),
         }
     }
 }
@@ -71,12 +72,12 @@ pub(crate) fn list(monitor: &mut Monitor, Path { path }: Path) -> Answer {
     match find(monitor, &path)? {
         Node::Root => entries.push(json!({ "name": "objects", "type": "child<container>" })),
         Node::Objects => entries.extend(monitor.objects.iter().map(|(id, object)| {
-            let child = format!("child<{}>", object.backend.kind());
+            let child = format!("child<{}>", object.kind());
             json!({ "name": id, "type": child })
         })),
         Node::Object(object) => entries.extend(
             properties()
-                .filter(|property| is_of(property, object.backend.kind()))
+                .filter(|property| property.is_of(object.kind()))
                 .map(|property| json!({ "name": property.name(), "type": type_name(&property) })),
         ),
     }
@@ -114,13 +115,13 @@ pub(crate) fn set(monitor: &mut Monitor, arguments: NewValue) -> Answer {
     let NewValue {
         path,
         property,
-        value,
+        mut value,
     } = arguments;
     let node = find(monitor, &path)?;
     match node {
         Node::Object(object) if property != "type" => {
-            let value = object::value(object.backend.id(), &property, &value)?;
-            object.backend.set(&property, value)?;
+            resolve_link(monitor, &property, &mut value)?;
+            object.set(&property, object::value(object.id(), &property, &value)?)?;
             Ok(json!({}))
         }
         _ => {
@@ -142,7 +143,7 @@ fn canonical(id: &str) -> String {
 
 /// A property of an object as JSON.
 pub(crate) fn value_of(object: &Object, name: &str) -> Answer {
-    Ok(match object.backend.get(name)? {
+    Ok(match object.get(name)? {
         Value::Bool(value) => value.into(),
         Value::Number(value) => value.into(),
         Value::List(values) => values.into(),
@@ -157,6 +158,27 @@ fn is_link(name: &str) -> bool {
     properties()
         .find(|property| property.name() == name)
         .is_some_and(|property| property.value_type() == PropertyType::Link)
+}
+
+/// Puts the id in the place of a path, where a property is a link. What is no text is left for the
+/// property to refuse.
+pub(crate) fn resolve_link(
+    monitor: &Monitor,
+    name: &str,
+    value: &mut Json,
+) -> Result<(), QmpError> {
+    let path = match value.as_str() {
+        Some(path) if !path.is_empty() && is_link(name) => path,
+        _ => return Ok(()),
+    };
+    match find(monitor, path)? {
+        Node::Object(object) => *value = object.id().into(),
+        Node::Root | Node::Objects => {
+            let message = format!("{name}: '{path}' is a container");
+            return Err(QmpError::generic(message));
+        }
+    }
+    Ok(())
 }
 
 /// A type of the object model.
@@ -196,6 +218,12 @@ fn types(monitor: &Monitor) -> Vec<Type> {
         of("object", None, true, &[]),
         of("user-creatable", Some("interface"), true, &["interface"]),
     ];
+    types.push(of(
+        THREAD_CONTEXT,
+        Some("object"),
+        false,
+        &["user-creatable", "object"],
+    ));
     types.extend(monitor.set.kinds().into_iter().map(backend));
     types
 }
@@ -251,11 +279,11 @@ pub(crate) fn list_properties(monitor: &mut Monitor, arguments: TypeName) -> Ans
             "'{typename}': no such type; qom-list-types lists them"
         )));
     };
-    let is_memory = found.name == "memory-backend" || found.implements.contains(&"memory-backend");
+    let can_be_made = found.implements.contains(&"user-creatable");
     let mut entries = vec![json!({ "name": "type", "type": "string" })];
     entries.extend(
         properties()
-            .filter(|property| is_memory && is_of(property, &typename))
+            .filter(|property| can_be_made && property.is_of(&typename))
             .map(|property| {
                 json!({
                     "name": property.name(),
@@ -267,18 +295,13 @@ pub(crate) fn list_properties(monitor: &mut Monitor, arguments: TypeName) -> Ans
     Ok(entries.into())
 }
 
-/// Whether a kind has it; of the abstract parent, whether all have it.
-fn is_of(property: &Property, kind: &str) -> bool {
-    property.kinds().is_none_or(|kinds| kinds.contains(&kind))
-}
-
 /// The type in QEMU's words, where it has one: a list goes by the type of its elements, a choice by
 /// the name of its enumeration.
 fn type_name(property: &Property) -> String {
     match (property.value_type(), property.name()) {
         (PropertyType::Bool, _) => "bool".into(),
         (PropertyType::Path, _) => "string".into(),
-        (PropertyType::Link, _) => "link<thread-context>".into(),
+        (PropertyType::Link, _) => format!("link<{THREAD_CONTEXT}>"),
         (PropertyType::Enum, "policy") => "HostMemPolicy".into(),
         (PropertyType::Enum, "rom") => "OnOffAuto".into(),
         (PropertyType::Enum, name) => camel_case(name),

@@ -23,7 +23,7 @@ pub(crate) struct Wish {
 }
 
 pub(crate) fn rebind(monitor: &mut Monitor, wish: Wish) -> Answer {
-    let backend = &monitor.object(&wish.id)?.backend;
+    let backend = &monitor.memory(&wish.id)?.backend;
     let mut rebind = Rebind::new(wish.policy).host_nodes(wish.host_nodes);
     if let Some(node) = wish.home_node {
         rebind = rebind.home_node(node);
