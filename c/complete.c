@@ -165,6 +165,42 @@ static void choose_alignment(const struct hostmem_backend *backend, const struct
 		request->skew = (size_t)(backend->backing.offset % request->alignment);
 }
 
+struct map_call {
+	const struct hm_mapping *mapping;
+	const struct hm_map_request *request;
+};
+
+static int call_map_fill(void *data)
+{
+	const struct map_call *call = data;
+
+	return hm_map_fill(call->mapping, call->request);
+}
+
+/*
+ * The kernel reserves huge pages from all nodes together, but for a thread that is bound it looks
+ * at its nodes: a shortage there fails here, and not when the memory is touched. It does not count
+ * what it could still add to a pool.
+ */
+static bool maps_by_policy(const struct hostmem_backend *backend, const struct hm_values *values)
+{
+	struct hm_huge_pool pool;
+
+	return backend->page_size > backend->host->page_size && values->reserve &&
+	       hm_policy_is_strict(values) && !hm_topology_get_pool(backend->page_size, &pool) &&
+	       !pool.overcommit;
+}
+
+static int fill_mapping(const struct hostmem_backend *backend, const struct hm_values *values,
+			const struct hm_map_request *request)
+{
+	struct map_call call = { .mapping = &backend->mapping, .request = request };
+
+	if (maps_by_policy(backend, values))
+		return hm_policy_run(backend, values, call_map_fill, &call);
+	return call_map_fill(&call);
+}
+
 static int map_memory(struct hostmem_backend *backend, const struct hm_values *values,
 		      struct hostmem_error *err)
 {
@@ -181,7 +217,11 @@ static int map_memory(struct hostmem_backend *backend, const struct hm_values *v
 	choose_alignment(backend, values, &request);
 	result = hm_map_reserve(&backend->mapping, &request);
 	if (!result)
-		result = hm_map_fill(&backend->mapping, &request);
+		result = fill_mapping(backend, values, &request);
+	/* The pools may have become short since they were looked at; then this says it better. */
+	if (result == -ENOMEM && backend->page_size > backend->host->page_size &&
+	    hm_check_huge_pages(backend, backend->page_size, values, err))
+		return -1;
 	return result ? fail_map(backend, values, result, err) : 0;
 }
 

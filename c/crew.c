@@ -22,12 +22,19 @@ struct hm_post {
 /* Named last, so that what has the name is settled. */
 static void settle(const struct hm_post *post)
 {
+	struct hm_place *place = post->place;
+	bool takes_nodes = !hm_set_is_empty(place->nodes.bits, HM_ARRAY_LEN(place->nodes.bits));
 	int result = 0;
 
-	if (post->place->cpus_len)
-		result = hm_os_set_affinity(0, &post->place->cpus);
+	if (place->cpus_len)
+		result = hm_os_set_affinity(0, &place->cpus);
 	if (result < 0)
-		atomic_store(&post->place->error, -result);
+		atomic_store(&place->error, -result);
+	result = 0;
+	if (place->policy != HM_POLICY_DEFAULT)
+		result = hm_numa_set_thread(place->policy, takes_nodes ? &place->nodes : NULL);
+	if (result)
+		atomic_store(&place->policy_error, -result);
 	hm_thread_name(post->id);
 }
 

@@ -696,6 +696,10 @@ struct hostmem_prealloc_result {
 	/* errno where the workers could not be pinned to the CPUs of the bound nodes, else 0. They
 	 * populated all the same. */
 	int32_t affinity_error;
+	/* errno where the workers could not have the memory policy, which only shared memory of a
+	 * file on disk needs: the kernel ignores that of the mapping. Else 0. They populated all
+	 * the same, and so does whoever touches that memory later, by a policy of its own. */
+	int32_t policy_error;
 	/* Bytes that are now present. */
 	uint64_t bytes;
 	/* Wall-clock time, thread creation included. */

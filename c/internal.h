@@ -185,6 +185,8 @@ bool hm_numa_is_built(void);
 /* nodes may be NULL. */
 int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_nodes *nodes,
 		 unsigned int flags);
+/* Of the calling thread, which has to be one of ours. */
+int hm_numa_set_thread(enum hm_policy policy, const struct hm_nodes *nodes);
 
 /* ---- host.c ---- */
 
@@ -657,6 +659,14 @@ int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values 
 /* Puts what hm_policy_set() returned into words. */
 int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values *values,
 		   const char *call, int result, struct hostmem_error *err);
+/*
+ * Calls run(data) on a thread of ours that has the policy, and returns what that does; on the
+ * caller's own, without, where there cannot be one.
+ */
+int hm_policy_run(const struct hostmem_backend *backend, const struct hm_values *values,
+		  int (*run)(void *data), void *data);
+/* What the kernel is asked for: preferred is preferred-many wherever that exists. */
+enum hm_policy hm_policy_in_kernel(const struct hostmem_backend *backend, uint64_t policy);
 /* Whether the memory may only be on the host nodes. */
 bool hm_policy_is_strict(const struct hm_values *values);
 /* Whether the policy is about nodes. */
@@ -670,6 +680,11 @@ void hm_policy_format(const struct hostmem_backend *backend, const struct hm_val
 /* Bytes on other nodes than a policy names; 0 where it names none. */
 uint64_t hm_judge_outside(const struct hm_values *values,
 			  const struct hostmem_placement *placement);
+/*
+ * Whether memory is where the threads that touch it are told to take it from, whatever the
+ * mapping's policy: shared memory of a file that is not in memory alone.
+ */
+bool hm_judge_follows_threads(const struct hostmem_backend *backend);
 /* Fills in whether what was counted satisfies the policy. */
 void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_values *values,
 			struct hostmem_placement *placement);
@@ -847,15 +862,18 @@ bool hm_background_is_own_thread(const struct hostmem_backend *backend);
 
 /* ---- crew.c ---- */
 
-/* Where threads run. */
+/* Where threads run, and where what they touch comes from. */
 struct hm_place {
 	/* What creates them; NULL: whoever adds them. */
 	struct hostmem_thread_context *context;
 	/* What they are pinned to; anywhere when cpus_len is 0. */
 	struct hm_cpus cpus;
 	size_t cpus_len;
-	/* errno of a thread that could not go there, else 0. */
-	_Atomic int error;
+	/* Their memory policy; HM_POLICY_DEFAULT: none is set. */
+	enum hm_policy policy;
+	struct hm_nodes nodes;
+	/* errno of a thread that could not go there, or not have the policy, else 0. */
+	_Atomic int error, policy_error;
 };
 
 struct hm_crew {

@@ -30,8 +30,7 @@ uint64_t hm_judge_outside(const struct hm_values *values, const struct hostmem_p
 	return outside;
 }
 
-/* Shared memory of a file that is not in memory alone: the kernel ignores the mapping's policy. */
-static bool follows_threads(const struct hostmem_backend *backend)
+bool hm_judge_follows_threads(const struct hostmem_backend *backend)
 {
 	struct hm_file file;
 
@@ -138,7 +137,7 @@ void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_v
 		return;
 	}
 	placement->outside = hm_judge_outside(values, placement);
-	if (!follows_threads(backend)) {
+	if (!hm_judge_follows_threads(backend)) {
 		judge_nodes(backend, values, placement);
 		return;
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The only file that knows libnuma. Of it only mbind() is used, a bare system call: the rest parses
- * sysfs in a load-time constructor, prints, or exits. Owns the policies: their names, the
- * kernels that have them and the kernel's numbers for them.
+ * The only file that knows libnuma. Of it only mbind() and set_mempolicy() are used, bare system
+ * calls: the rest parses sysfs in a load-time constructor, prints, or exits. Owns the policies:
+ * their names, the kernels that have them and the kernel's numbers for them.
  */
 #include <errno.h>
 
@@ -71,21 +71,35 @@ bool hm_numa_is_built(void)
 	return true;
 }
 
-int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_nodes *nodes,
-		 unsigned int flags)
+/* The kernel ignores the last bit of the count it is told, so a node n needs n + 2. */
+static unsigned long count_bits(const struct hm_nodes *nodes)
 {
-	_Static_assert(sizeof(unsigned long) == sizeof(uint64_t), "node masks are of longs");
 	unsigned long count = 0;
 
-	/* The kernel ignores the last bit of the stated count, so a node n needs n + 2. */
 	for (unsigned long node = 0; nodes && node < HOSTMEM_NODES_MAX; node++) {
 		if (hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node))
 			count = node + 2;
 	}
-	if (mbind(address, size, modes[policy], count ? (const unsigned long *)nodes->bits : NULL,
-		  count, flags))
+	return count;
+}
+
+static const unsigned long *mask_of(const struct hm_nodes *nodes)
+{
+	_Static_assert(sizeof(unsigned long) == sizeof(uint64_t), "node masks are of longs");
+	return count_bits(nodes) ? (const unsigned long *)nodes->bits : NULL;
+}
+
+int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_nodes *nodes,
+		 unsigned int flags)
+{
+	if (mbind(address, size, modes[policy], mask_of(nodes), count_bits(nodes), flags))
 		return -errno;
 	return 0;
+}
+
+int hm_numa_set_thread(enum hm_policy policy, const struct hm_nodes *nodes)
+{
+	return set_mempolicy(modes[policy], mask_of(nodes), count_bits(nodes)) ? -errno : 0;
 }
 
 #else
@@ -99,6 +113,12 @@ int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct
 		 unsigned int flags)
 {
 	(void)address, (void)size, (void)policy, (void)nodes, (void)flags;
+	return -ENOSYS;
+}
+
+int hm_numa_set_thread(enum hm_policy policy, const struct hm_nodes *nodes)
+{
+	(void)policy, (void)nodes;
 	return -ENOSYS;
 }
 

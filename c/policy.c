@@ -24,8 +24,7 @@ bool hm_policy_is_strict(const struct hm_values *values)
 	return values->policy == HM_POLICY_BIND;
 }
 
-/* What the kernel is asked for: preferred is preferred-many wherever that exists. */
-static enum hm_policy kernel_policy(const struct hostmem_backend *backend, uint64_t policy)
+enum hm_policy hm_policy_in_kernel(const struct hostmem_backend *backend, uint64_t policy)
 {
 	if (policy == HM_POLICY_PREFERRED && !backend->host->policy_error[HM_POLICY_PREFERRED_MANY])
 		return HM_POLICY_PREFERRED_MANY;
@@ -45,7 +44,7 @@ void hm_policy_format(const struct hostmem_backend *backend, const struct hm_val
 		[HM_POLICY_WEIGHTED_INTERLEAVE] = "weighted interleave",
 		[HM_POLICY_LOCAL] = "local",
 	};
-	const char *word = words[kernel_policy(backend, values->policy)];
+	const char *word = words[hm_policy_in_kernel(backend, values->policy)];
 	char nodes[128] = "";
 
 	if (hm_policy_takes_nodes(values->policy))
@@ -115,7 +114,7 @@ static int check_combination(const struct hostmem_backend *backend, const struct
 static int check_kernel(const struct hostmem_backend *backend, const struct hm_values *values,
 			struct hostmem_error *err)
 {
-	enum hm_policy policy = kernel_policy(backend, values->policy);
+	enum hm_policy policy = hm_policy_in_kernel(backend, values->policy);
 	const char *name = hm_numa_policy_names[values->policy];
 	size_t count = hm_set_count(values->host_nodes.bits, HM_ARRAY_LEN(values->host_nodes.bits));
 	int os_error = backend->host->policy_error[policy];
@@ -218,7 +217,7 @@ int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values 
 
 	*call = "mbind";
 	result = hm_numa_bind(mapping->address, mapping->size,
-			      kernel_policy(backend, values->policy),
+			      hm_policy_in_kernel(backend, values->policy),
 			      hm_policy_takes_nodes(values->policy) ? nodes : NULL, flags);
 	if (result || values->home_node == HM_NODE_NONE)
 		return result;
@@ -237,4 +236,41 @@ int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values
 		return 0;
 	result = hm_policy_set(backend, values, HM_NUMA_STRICT | HM_NUMA_MOVE, &call);
 	return result ? hm_policy_fail(backend, values, call, result, err) : 0;
+}
+
+struct call {
+	enum hm_policy policy;
+	const struct hm_nodes *nodes;
+	int (*run)(void *data);
+	void *data;
+	/* Whether it was called, and what it returned. */
+	bool called;
+	int result;
+};
+
+static void *call_under_policy(void *data)
+{
+	struct call *call = data;
+
+	if (hm_numa_set_thread(call->policy, call->nodes))
+		return NULL;
+	call->result = call->run(call->data);
+	call->called = true;
+	return NULL;
+}
+
+int hm_policy_run(const struct hostmem_backend *backend, const struct hm_values *values,
+		  int (*run)(void *data), void *data)
+{
+	struct call call = {
+		.policy = hm_policy_in_kernel(backend, values->policy),
+		.nodes = hm_policy_takes_nodes(values->policy) ? &values->host_nodes : NULL,
+		.run = run,
+		.data = data,
+	};
+	pthread_t thread;
+
+	if (!hm_thread_create(&thread, call_under_policy, &call))
+		pthread_join(thread, NULL);
+	return call.called ? call.result : run(data);
 }

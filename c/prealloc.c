@@ -152,7 +152,8 @@ static void report_end(const struct run *run)
 /* The caller works where nothing has to be set on the thread: nothing ever is on one not ours. */
 static bool takes_caller(const struct pool *pool)
 {
-	return !pool->place.cpus_len && !pool->place.context;
+	return !pool->place.cpus_len && !pool->place.context &&
+	       pool->place.policy == HM_POLICY_DEFAULT;
 }
 
 static void add_workers(struct run *run, struct pool *pool)
@@ -163,9 +164,13 @@ static void add_workers(struct run *run, struct pool *pool)
 				    work_on_chunk, pool);
 	/* Nobody else is there to do it. */
 	if (!pool->workers && !takes_caller(pool)) {
-		atomic_store(&pool->place.error, EAGAIN);
+		if (pool->place.cpus_len || pool->place.context)
+			atomic_store(&pool->place.error, EAGAIN);
+		if (pool->place.policy != HM_POLICY_DEFAULT)
+			atomic_store(&pool->place.policy_error, EAGAIN);
 		pool->place.cpus_len = 0;
 		pool->place.context = NULL;
+		pool->place.policy = HM_POLICY_DEFAULT;
 	}
 }
 
@@ -201,16 +206,24 @@ static bool begin_again(struct run *run)
 
 /* ---- Which threads fill what ---- */
 
-/* A thread-context knows better where threads belong than the nodes of the memory do. */
+/*
+ * A thread-context knows better where threads belong than the nodes of the memory do. Where memory
+ * follows the threads, they have its policy.
+ */
 static void choose_place(const struct hm_fill *fill, const struct hm_values *values,
 			 struct hm_place *place)
 {
+	const struct hostmem_backend *backend = fill->backend;
 	const struct hm_nodes *nodes = &values->host_nodes;
 
 	memset(place, 0, sizeof(*place));
 	place->context = fill->context;
 	if (!place->context && !hm_set_is_empty(nodes->bits, HM_ARRAY_LEN(nodes->bits)))
 		place->cpus_len = hm_topology_get_cpus(nodes, &place->cpus);
+	if (values->policy != HM_POLICY_DEFAULT && hm_judge_follows_threads(backend)) {
+		place->policy = hm_policy_in_kernel(backend, values->policy);
+		place->nodes = *nodes;
+	}
 }
 
 static struct pool *find_pool(struct run *run, const struct hm_place *place)
@@ -411,6 +424,7 @@ static void tell_results(const struct run *run)
 		*run->requests[i].result = (struct hostmem_prealloc_result){
 			.threads = pool->workers + takes_caller(pool),
 			.affinity_error = atomic_load(&pool->place.error),
+			.policy_error = atomic_load(&pool->place.policy_error),
 			.bytes = fill->range.length -
 				 hm_gaps_count(&fill->backend->gaps, &fill->range),
 			.nanoseconds = hm_os_nanoseconds() - run->start,

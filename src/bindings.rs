@@ -819,23 +819,26 @@ unsafe extern "C" {
 pub struct hostmem_prealloc_result {
     pub threads: u32,
     pub affinity_error: i32,
+    pub policy_error: i32,
     pub bytes: u64,
     pub nanoseconds: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of hostmem_prealloc_result"]
-        [::core::mem::size_of::<hostmem_prealloc_result>() - 24usize];
+        [::core::mem::size_of::<hostmem_prealloc_result>() - 32usize];
     ["Alignment of hostmem_prealloc_result"]
         [::core::mem::align_of::<hostmem_prealloc_result>() - 8usize];
     ["Offset of field: hostmem_prealloc_result::threads"]
         [::core::mem::offset_of!(hostmem_prealloc_result, threads) - 0usize];
     ["Offset of field: hostmem_prealloc_result::affinity_error"]
         [::core::mem::offset_of!(hostmem_prealloc_result, affinity_error) - 4usize];
+    ["Offset of field: hostmem_prealloc_result::policy_error"]
+        [::core::mem::offset_of!(hostmem_prealloc_result, policy_error) - 8usize];
     ["Offset of field: hostmem_prealloc_result::bytes"]
-        [::core::mem::offset_of!(hostmem_prealloc_result, bytes) - 8usize];
+        [::core::mem::offset_of!(hostmem_prealloc_result, bytes) - 16usize];
     ["Offset of field: hostmem_prealloc_result::nanoseconds"]
-        [::core::mem::offset_of!(hostmem_prealloc_result, nanoseconds) - 16usize];
+        [::core::mem::offset_of!(hostmem_prealloc_result, nanoseconds) - 24usize];
 };
 unsafe extern "C" {
     pub fn hostmem_backend_get_prealloc_result(

@@ -812,6 +812,7 @@ impl<'a> BackendView<'a> {
         let mut result = sys::hostmem_prealloc_result {
             threads: 0,
             affinity_error: 0,
+            policy_error: 0,
             bytes: 0,
             nanoseconds: 0,
         };

@@ -36,6 +36,10 @@ pub struct PreallocResult {
     /// The errno where the workers could not be pinned to the CPUs of the bound nodes. They
     /// populated all the same.
     pub affinity_error: Option<i32>,
+    /// The errno where the workers could not have the memory policy, which only shared memory of a
+    /// file on disk needs: the kernel ignores that of the mapping. They populated all the same, and so
+    /// does whoever touches that memory later, by a policy of its own.
+    pub policy_error: Option<i32>,
     /// Bytes that are now present.
     pub bytes: u64,
     /// Wall-clock time, thread creation included.
@@ -48,6 +52,7 @@ impl PreallocResult {
         let sys::hostmem_prealloc_result {
             threads,
             affinity_error,
+            policy_error,
             bytes,
             nanoseconds,
         } = *raw;
@@ -57,6 +62,7 @@ impl PreallocResult {
         Some(Self {
             threads,
             affinity_error: (affinity_error != 0).then_some(affinity_error),
+            policy_error: (policy_error != 0).then_some(policy_error),
             bytes,
             duration: Duration::from_nanos(nanoseconds),
         })

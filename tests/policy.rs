@@ -52,14 +52,20 @@ fn without_libnuma_nodes_and_policies_are_unsupported() {
 #[cfg(feature = "numa")]
 mod with_libnuma {
     use super::*;
+    use std::collections::BTreeSet;
     use std::fs;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
 
     use common::host::become_nobody;
     use common::host::is_root;
+    use common::host::HugePages;
+    use common::host::HUGE;
     use common::kernel;
     use hostmem::Origin;
     use hostmem::Policy;
     use hostmem::Rebind;
+    use hostmem::Satisfied;
 
     /// The first node this process may use; None where the kernel has no NUMA.
     fn usable_node() -> Option<u32> {
@@ -457,6 +463,143 @@ mod with_libnuma {
         }
         backend.cancel_prealloc().unwrap();
         backend.rebind(&bound).unwrap();
+    }
+
+    /// The policies of the library's own threads for `m0`, seen while the body runs.
+    fn policies_of_workers<T>(body: impl FnOnce() -> T) -> (T, BTreeSet<String>) {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut seen = BTreeSet::new();
+                while !done.load(Ordering::Relaxed) {
+                    for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
+                        let read = |name| fs::read_to_string(task.path().join(name));
+                        let (Ok(comm), Ok(maps)) = (read("comm"), read("numa_maps")) else {
+                            continue;
+                        };
+                        // Memory without a policy is listed with that of the thread.
+                        let policy = maps.split_whitespace().nth(1);
+                        if comm == "hm-m0\n" {
+                            seen.extend(policy.map(str::to_owned));
+                        }
+                    }
+                }
+                seen
+            });
+            let result = body();
+            done.store(true, Ordering::Relaxed);
+            (result, watch.join().unwrap())
+        })
+    }
+
+    /// The kernel ignores the policy of such a mapping, but not that of who fills it.
+    #[test]
+    fn workers_have_the_policy_of_shared_files_on_disk() {
+        const TEST: &str = "with_libnuma::workers_have_the_policy_of_shared_files_on_disk";
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        common::in_child(TEST, || {
+            let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+            let path = directory.path().display();
+            let own = || fs::read_to_string("/proc/thread-self/numa_maps").unwrap();
+            let own_policy = || own().split_whitespace().nth(1).unwrap().to_owned();
+            let before = own_policy();
+            for (kind, options, expected) in [
+                (
+                    "file",
+                    "share=on,policy=interleave",
+                    Some(format!("interleave:{node}")),
+                ),
+                ("file", "share=on,policy=bind", Some(format!("bind:{node}"))),
+                ("file", "share=on,policy=local", Some("local".to_owned())),
+                ("file", "share=on,policy=default", None),
+                // Memory of these is where the mapping says.
+                ("file", "share=off,policy=bind", None),
+                ("memfd", "share=on,policy=bind", None),
+            ] {
+                let mut all = format!("size=96M,prealloc=on,prealloc-threads=2,{options}");
+                if !options.contains("local") && !options.contains("default") {
+                    all += &format!(",host-nodes={node}");
+                }
+                if kind == "file" {
+                    all += &format!(",mem-path={path}");
+                }
+                let builder = common::access::new(kind, &all);
+                let (backend, policies) = policies_of_workers(|| builder.complete().unwrap());
+                let result = backend.prealloc_result().unwrap();
+                assert_eq!(result.policy_error, None, "{all}");
+                match expected {
+                    Some(policy) => assert!(policies.contains(&policy), "{all}: {policies:?}"),
+                    None => assert!(policies.iter().all(|policy| *policy == before), "{all}"),
+                }
+                // Nothing is ever set on a thread that is not ours.
+                assert_eq!(own_policy(), before, "{all}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_policy_that_workers_cannot_have_is_reported() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let options = format!(
+            "size=16M,share=on,prealloc=on,policy=bind,host-nodes={node},mem-path={}",
+            directory.path().display()
+        );
+        let no_threads = [
+            Refusal::new(libc::SYS_clone3, libc::EAGAIN),
+            Refusal::new(libc::SYS_clone, libc::EAGAIN),
+        ];
+        let no_policy = [Refusal::new(libc::SYS_set_mempolicy, libc::EPERM)];
+        for (refusals, errno) in [(&no_threads[..], libc::EAGAIN), (&no_policy, libc::EPERM)] {
+            let builder = common::access::new("file", &options);
+            let backend = refusing(refusals, || builder.complete().unwrap());
+            let result = backend.prealloc_result().unwrap();
+            assert_eq!(result.policy_error, Some(errno));
+            assert_eq!(backend.placement().unwrap().resident, 16 << 20);
+        }
+    }
+
+    /// Whether the mapping thread can have the policy or not.
+    #[test]
+    fn bound_huge_pages_are_mapped_as_any() {
+        let Some(node) = usable_node() else {
+            return common::skip("this kernel has no NUMA");
+        };
+        let Some(_pool) = HugePages::have(4) else {
+            return;
+        };
+        let options = format!(
+            "size={},hugetlb=on,hugetlbsize=2M,prealloc=on,policy=bind,host-nodes={node}",
+            4 * HUGE
+        );
+        let refusals = [
+            vec![],
+            vec![Refusal::new(libc::SYS_set_mempolicy, libc::EPERM)],
+            vec![
+                Refusal::new(libc::SYS_clone3, libc::EAGAIN),
+                Refusal::new(libc::SYS_clone, libc::EAGAIN),
+            ],
+        ];
+        for refusals in refusals {
+            for share in ["on", "off"] {
+                let builder = common::access::new("memfd", &format!("{options},share={share}"));
+                let backend = refusing(&refusals, || builder.complete().unwrap());
+                let seen = backend.placement().unwrap();
+                assert_eq!((seen.huge, seen.nodes[&node]), (4 * HUGE, 4 * HUGE));
+                assert_eq!(seen.satisfied, Satisfied::Yes);
+            }
+        }
+        // One more than there is: a single clear error, with what there is.
+        let options = options.replace(&format!("size={}", 4 * HUGE), &format!("size={}", 5 * HUGE));
+        let failed = common::access::new("memfd", &options)
+            .complete()
+            .unwrap_err();
+        assert_eq!(failed.error.kind(), ErrorKind::NoMemory);
+        assert!(failed.to_string().contains("5 huge pages"), "{failed}");
     }
 
     /// libnuma looks around when it is loaded; what it did not see then is nothing to us.

@@ -8,6 +8,7 @@ use hostmem::Memory;
 use hostmem::Origin;
 use hostmem::Placement;
 use hostmem::PreallocResult;
+use hostmem::Satisfied;
 use hostmem::Value;
 use indicatif::BinaryBytes;
 use serde_json::json;
@@ -155,6 +156,16 @@ fn warnings(
         warnings.push(format!(
             "the kernel's policy, {}, is not the one that was set",
             placement.policy
+        ));
+    }
+    if placement.satisfied == Satisfied::Unknown && placement.weights.is_empty() {
+        // What was preallocated is where the policy says; what is not there yet need not be.
+        warnings.push(placement.reason.clone());
+    }
+    if let Some(error) = prealloc.and_then(|prealloc| prealloc.policy_error) {
+        let error = std::io::Error::from_raw_os_error(error);
+        warnings.push(format!(
+            "the threads that preallocated could not have the policy: {error}"
         ));
     }
     if let Some(error) = prealloc.and_then(|prealloc| prealloc.affinity_error) {
