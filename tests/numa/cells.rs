@@ -4,6 +4,7 @@
 use std::fs;
 
 use hostmem::ErrorKind;
+use hostmem::Satisfied;
 
 use super::common::access;
 use super::common::host::Setting;
@@ -193,10 +194,10 @@ pub const BACKINGS: [Backing; 9] = [
 ];
 
 /// What is to be where. The kernel ignores the policy of a mapping of a shared file on disk: there
-/// the thread that touches a page decides.
+/// the threads that fill it have the policy, but a thread has no home node.
 fn shares(policy: &Policy, backing: &Backing) -> &'static [(u32, u64)] {
-    match backing.name {
-        "ext4_shared" => &[(0, 1)],
+    match (backing.name, policy.name) {
+        ("ext4_shared", "bind_home") => &[(3, 1)],
         _ => policy.shares,
     }
 }
@@ -254,6 +255,15 @@ fn check(policy: &Policy, backing: &Backing) -> String {
     let wanted = shares.iter();
     let wanted = wanted.map(|&(node, weight)| (node, backing.size / total * weight));
     assert_eq!(seen.nodes, wanted.collect(), "{seen:?}");
+
+    let satisfied = match (policy.name, backing.name) {
+        ("default" | "local", _) => Satisfied::NotApplicable,
+        // What is filled later need not be there.
+        (_, "ext4_shared") => Satisfied::Unknown,
+        _ => Satisfied::Yes,
+    };
+    assert_eq!(seen.satisfied, satisfied, "{seen:?}");
+    assert_eq!((seen.outside, seen.policy_changed), (0, false), "{seen:?}");
 
     let spread = shares.len() > 1;
     let huge = match backing.huge {

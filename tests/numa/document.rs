@@ -72,8 +72,24 @@ refused there, since the kernel would keep the first in silence.
 - Huge shared memory by `MADV_COLLAPSE` (`thp=always` where the host's setting gives small pages) needs Linux 6.1 \
 and is not used with interleaving: the kernel would put all of it on one node. It is in small pages then.
 - The kernel ignores the policy of a shared mapping of a file on disk: each page is where the thread that first \
-touched it would have its own.
+touched it would have its own. So the threads that preallocate have the policy, though a thread has no home node. \
+What is touched first by others, or read again from the disk later, is where their own policy says.
 - A private mapping of a file follows the policy with the pages that it copied.
+
+## Memory in use
+
+What `rebind` does, as `tests/numa/rebind.rs` counts it on all three kernels, for memory that is being written:
+
+- Memory of every kind above moves, and what was huge stays huge. Pages that are on one of the new nodes stay where \
+they are: memory of one node that becomes interleaved over that and another is not shared out again, and its \
+placement says so.
+- Pages that another mapping or process has touched too, as a vhost-user peer does, stay, although the kernel answers \
+that all is well. The result says how much, and why. With `move_all`, which needs `CAP_SYS_NICE`, they move.
+- Pages that are pinned, for a device say, make it fail with `EIO`; the old policy is back, and what had moved too.
+- With `bind`, nodes that have less available than would have to move are an error before anything moves.
+- Pages that move go to the nearest of the nodes; a home node is for pages that come later.
+- Linux 6.12 may give huge pages that nobody has written yet up instead of moving them where the new nodes are short. \
+They are absent then, until they are populated again.
 ";
 
 type Results = Vec<(&'static str, BTreeMap<String, String>)>;

@@ -92,8 +92,15 @@ fn nodes_outside_the_cpuset() {
 
 /// A process that goes into the cpuset.
 pub fn confined() {
+    let outside = "size=1M,thp=never,prealloc=on,policy=bind,host-nodes=1,,3";
+    let outside = access::new("ram", outside).complete().unwrap();
+    assert!(!outside.placement().unwrap().policy_changed);
     let procs = "/sys/fs/cgroup/confined/cgroup.procs";
     fs::write(procs, process::id().to_string()).unwrap();
+    // Of memory that was bound before, the kernel cuts the policy.
+    let seen = outside.placement().unwrap();
+    assert!(seen.policy_changed, "{seen:?}");
+    assert_eq!(outside.get("host-nodes").unwrap(), [1, 3].into());
     for policy in policies() {
         for (nodes, bad) in [("3", "3"), ("0-1,,3-4", "3-4"), ("1,,3", "3")] {
             let why = format!(

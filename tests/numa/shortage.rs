@@ -3,6 +3,7 @@
 
 use std::env;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use hostmem::ErrorKind;
+use hostmem::Satisfied;
 
 use super::common::access;
 use super::common::host::Setting;
@@ -27,6 +29,10 @@ pub fn tests() -> Vec<Test> {
         Test::new(
             "shortage::huge_pages_that_overcommit_supplies",
             huge_pages_that_overcommit_supplies,
+        ),
+        Test::new(
+            "shortage::huge_pages_that_nobody_looked_for",
+            huge_pages_that_nobody_looked_for,
         ),
         Test::new("shortage::preferred_memory_spills", preferred_memory_spills),
         Test::new("shortage::small_pages_of_a_node", small_pages_of_a_node),
@@ -91,6 +97,26 @@ fn huge_pages_that_overcommit_supplies() {
     );
 }
 
+/// Of a descriptor's pool nobody asks beforehand: mapping it on a thread that is bound fails.
+fn huge_pages_that_nobody_looked_for() {
+    let _pool = set_pool(3, 4);
+    for (pages, fits) in [(4, true), (5, false)] {
+        let file = access::memfd("short", libc::MFD_HUGETLB, pages * 2 * MIB);
+        for share in ["on", "off"] {
+            let fd = file.as_raw_fd();
+            let size = pages * 2 * MIB;
+            let options = format!("fd={fd},size={size},share={share},policy=bind,host-nodes=3");
+            let builder = access::new("fd", &options);
+            if fits {
+                builder.complete().unwrap();
+                continue;
+            }
+            let words = ["5 huge pages of 2048 KiB are wanted", "node 3 has 4"];
+            access::assert_refused(builder, ErrorKind::NoMemory, &words);
+        }
+    }
+}
+
 fn free_on(node: u32) -> u64 {
     let text = fs::read_to_string(node_file(node, "meminfo")).unwrap();
     let line = text.lines().find_map(|line| line.split_once("MemFree:"));
@@ -98,7 +124,7 @@ fn free_on(node: u32) -> u64 {
     kib.parse::<u64>().unwrap() * 1024
 }
 
-fn more_than_is_free_on(node: u32) -> u64 {
+pub fn more_than_is_free_on(node: u32) -> u64 {
     (free_on(node) + 32 * MIB) / (2 * MIB) * (2 * MIB)
 }
 
@@ -112,6 +138,10 @@ fn preferred_memory_spills() {
         seen.nodes[&3] < size && seen.nodes[&3] > size / 2,
         "{seen:?}"
     );
+    assert_eq!(seen.satisfied, Satisfied::Spilled);
+    assert_eq!(seen.outside, size - seen.nodes[&3]);
+    let reason = format!("{} bytes are outside host-nodes=3", seen.outside);
+    assert_eq!(seen.reason, reason);
 }
 
 /// Starts a process that takes memory and then does nothing, and waits until it has it.
