@@ -2,6 +2,8 @@
 //! `hostmem alloc`: make backends, say where their memory is.
 
 use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::mpsc;
 
 use hostmem::Backend;
@@ -13,6 +15,7 @@ use hostmem::Objects;
 use hostmem::PreallocMode;
 use serde_json::json;
 
+use crate::bars;
 use crate::object;
 use crate::progress::Bars;
 use crate::report::Report;
@@ -54,11 +57,19 @@ pub(crate) struct Arguments {
     /// Keep the memory after the report, until SIGINT, SIGTERM or SIGHUP
     #[arg(long)]
     hold: bool,
+    /// Write a picture of where the memory is
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     let backends = make(arguments)?;
     let reports = backends.iter().map(report).collect::<Result<Vec<_>>>()?;
+    if let Some(path) = &arguments.svg {
+        let charts: Vec<_> = reports.iter().map(Report::chart).collect();
+        fs::write(path, bars::svg(&charts))
+            .map_err(|error| format!("--svg {}: {error}", path.display()))?;
+    }
     let text = if arguments.json {
         let objects: Vec<_> = reports.iter().map(Report::to_json).collect();
         format!("{:#}\n", json!({ "objects": objects }))

@@ -2,6 +2,7 @@
 //! `hostmem`: try a memory configuration before anything is booted on it.
 
 mod alloc;
+mod bars;
 mod generate;
 mod json;
 mod object;

@@ -64,20 +64,20 @@ fn write_nodes(text: &mut String, topology: &Topology) {
     }
     let _ = write!(
         text,
-        "{:>4}  {:<12}{:>12}{:>12}  ",
+        "{:>4}  {:<12}{:>12}{:>12} ",
         "node", "CPUs", "free", "of memory"
     );
     for other in &topology.nodes {
-        let _ = write!(text, "{:>4}", format!("to {}", other.id));
+        let _ = write!(text, "{:>6}", format!("to {}", other.id));
     }
     text.push('\n');
     for node in &topology.nodes {
         let free = BinaryBytes(node.memory_free).to_string();
         let total = BinaryBytes(node.memory_total).to_string();
         let cpus = list(&node.cpus);
-        let _ = write!(text, "{:>4}  {cpus:<12}{free:>12}{total:>12}  ", node.id);
+        let _ = write!(text, "{:>4}  {cpus:<12}{free:>12}{total:>12} ", node.id);
         for distance in node.distances.values() {
-            let _ = write!(text, "{distance:>4}");
+            let _ = write!(text, "{distance:>6}");
         }
         text.push_str(match (node.allowed, node.memory_total) {
             (true, _) => "\n",

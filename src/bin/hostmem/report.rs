@@ -8,13 +8,17 @@ use hostmem::Memory;
 use hostmem::Origin;
 use hostmem::Placement;
 use hostmem::PreallocResult;
-use hostmem::Satisfied;
 use hostmem::Value;
 use indicatif::BinaryBytes;
 use serde_json::json;
 use serde_json::Value as Json;
 
+use crate::bars;
+use crate::bars::Chart;
 use crate::Result;
+
+/// Columns of a bar.
+const BAR: usize = 32;
 
 /// What is said of one backend.
 pub(crate) struct Report {
@@ -88,14 +92,18 @@ impl Report {
     pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{} ({})\n", self.id, self.kind);
         let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "  {name:<10}{value}");
+            let _ = writeln!(text, "  {name:<16}{value}");
         };
         line("size", BinaryBytes(self.size).to_string());
         line("page size", BinaryBytes(self.page_size).to_string());
         line("policy", self.placement.policy.clone());
         line("resident", self.share(self.placement.resident));
-        for (node, &bytes) in &self.placement.nodes {
-            line(&format!("  node {node}"), self.share(bytes));
+        for row in bars::rows(&self.placement, &self.host_nodes) {
+            let bar = bars::text(row.bytes, self.size, BAR);
+            line(
+                &format!("  {}", row.name),
+                format!("{:<20}{bar}", self.share(row.bytes)),
+            );
         }
         line("huge", self.share(self.placement.huge));
         line("satisfied", self.satisfied());
@@ -109,6 +117,16 @@ impl Report {
             line("warning", warning.clone());
         }
         text
+    }
+
+    /// Where the memory is, for a picture.
+    pub(crate) fn chart(&self) -> Chart {
+        Chart {
+            title: format!("{} ({}, {})", self.id, self.kind, bars::bytes(self.size)),
+            about: format!("{}; satisfied: {}", self.placement.policy, self.satisfied()),
+            size: self.size,
+            rows: bars::rows(&self.placement, &self.host_nodes),
+        }
     }
 
     /// Whether the memory is where its policy wants it, and why.
@@ -157,10 +175,6 @@ fn warnings(
             "the kernel's policy, {}, is not the one that was set",
             placement.policy
         ));
-    }
-    if placement.satisfied == Satisfied::Unknown && placement.weights.is_empty() {
-        // What was preallocated is where the policy says; what is not there yet need not be.
-        warnings.push(placement.reason.clone());
     }
     if let Some(error) = prealloc.and_then(|prealloc| prealloc.policy_error) {
         let error = std::io::Error::from_raw_os_error(error);
