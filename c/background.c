@@ -76,35 +76,48 @@ static bool wait_until_ready(struct hostmem_backend *backend)
 	return ready;
 }
 
-static void *run(void *data)
+/* Locking follows the fill, unless it was switched meanwhile. */
+static int lock_filled(struct hostmem_backend *backend,
+		       const struct hostmem_prealloc_result *result, struct hostmem_error *err)
 {
-	struct hostmem_backend *backend = data;
-	struct hostmem_prealloc_result result = { 0 };
-	struct hostmem_error err = { 0 };
+	struct hm_values values;
+	int failed = 0;
+
+	pthread_mutex_lock(&backend->change);
+	hm_backend_snapshot(backend, &values);
+	/* What was discarded meanwhile is not to come back by being locked. */
+	if (values.lock)
+		failed = hm_advise_lock(backend, true, result->bytes == backend->mapping.size, err);
+	pthread_mutex_unlock(&backend->change);
+	return failed;
+}
+
+static int fill(struct hostmem_backend *backend, struct hostmem_prealloc_result *result,
+		struct hostmem_error *err)
+{
 	struct hm_values values;
 	const struct hm_prealloc_request all = {
 		.backend = backend,
 		.values = &values,
 		.range.length = backend->mapping.size,
-		.result = &result,
+		.result = result,
 	};
+
+	hm_backend_snapshot(backend, &values);
+	return hm_prealloc_run(&all, 1, err) ? -1 : lock_filled(backend, result, err);
+}
+
+static void *run(void *data)
+{
+	struct hostmem_backend *backend = data;
+	struct hostmem_prealloc_result result = { 0 };
+	struct hostmem_error err = { 0 };
 	int failed;
 
 	hm_thread_name(backend->id);
 	if (!wait_until_ready(backend))
 		return NULL;
-	hm_backend_snapshot(backend, &values);
-	failed = hm_prealloc_run(&all, 1, &err);
-	if (!failed) {
-		/* It may have been switched meanwhile. */
-		pthread_mutex_lock(&backend->change);
-		hm_backend_snapshot(backend, &values);
-		/* What was discarded meanwhile is not to come back by being locked. */
-		if (values.lock)
-			failed = hm_advise_lock(backend, true,
-						result.bytes == backend->mapping.size, &err);
-		pthread_mutex_unlock(&backend->change);
-	}
+	failed = fill(backend, &result, &err);
 	finish(backend, failed, &result, &err);
 	tell(backend, failed ? &err : NULL);
 	/* Whoever else frees the backend waits for this thread to end first. */
