@@ -52,6 +52,7 @@
 //! * `vm-memory-018`, `vm-memory-017`: pieces of memory as regions of the crate `vm-memory`, in that
 //!   version (the latter for those who pin 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
 //! * `kvm`: pieces of memory in memory slots of KVM: `kvm`.
+//! * `vhost`: pieces of memory as the memory table of a vhost-user device: `vhost`.
 //! * `cli`: what the command line program needs.
 
 #![deny(unsafe_code)]
@@ -80,6 +81,8 @@ mod sys;
 mod thread_context;
 mod topology;
 mod value;
+#[cfg(feature = "vhost")]
+pub mod vhost;
 #[cfg(any(feature = "vm-memory-017", feature = "vm-memory-018"))]
 pub mod vm_memory;
 

@@ -62,7 +62,7 @@ fn in_memory_of_another(kvm: &Kvm, objects: &Objects) -> Result<String> {
     let another = another.size(2 * guest::HALF).complete()?;
     let claim = another.claim("another")?;
     let fd = claim.memory().fd().expect("a memfd has a descriptor");
-    in_plain_memory(kvm, objects.builder("memory-backend-fd", "fd")?.fd(&fd))
+    in_plain_memory(kvm, objects.builder("memory-backend-fd", "fd")?.fd(fd))
 }
 
 /// It belongs to the one VM, which is why that is made first.
