@@ -19,6 +19,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use common::bindable_node;
+use common::host::mount;
 use common::page_size;
 use common::qmp::connect;
 use common::qmp::result;
@@ -492,6 +493,12 @@ fn is_about(event: &Json, id: &str) -> bool {
     event["event"] == "X_PREALLOC_PROGRESS" && event["data"]["id"] == id
 }
 
+/// The event that a fill in the background has ended.
+#[track_caller]
+fn wait_for_end(client: &mut Client<ChildStdin>, id: &str) -> Json {
+    client.wait_event(|event| is_about(event, id) && event["data"]["status"] != "active")
+}
+
 #[test]
 fn a_fill_in_the_background_is_told_of() {
     let (_server, mut client) = start();
@@ -499,11 +506,13 @@ fn a_fill_in_the_background_is_told_of() {
     client.must("object-add", filling("a", size, "background"));
     let status = client.must("x-prealloc-status", id("a"));
     assert_eq!(status["total"], size, "{status}");
-    let last = client.wait_event(|event| is_about(event, "a") && event["data"]["done"] == size);
-    assert_eq!(
-        last["data"],
-        json!({ "id": "a", "done": size, "total": size })
-    );
+    let last = wait_for_end(&mut client, "a");
+    let data = json!({ "id": "a", "status": "completed", "done": size, "total": size });
+    assert_eq!(last["data"], data);
+    for event in client.events.iter().filter(|event| is_about(event, "a")) {
+        assert_eq!(event["data"]["status"], "active", "{event}");
+        assert_eq!(event["data"]["total"], size, "{event}");
+    }
     let seconds = last["timestamp"]["seconds"].as_u64().unwrap();
     let now = std::time::SystemTime::UNIX_EPOCH
         .elapsed()
@@ -513,7 +522,7 @@ fn a_fill_in_the_background_is_told_of() {
     assert!(last["timestamp"]["microseconds"].as_u64().unwrap() < 1_000_000);
 
     let expected = json!({ "status": "completed", "done": size, "total": size });
-    assert_eq!(client.wait_for_status("a", "completed"), expected);
+    assert_eq!(client.must("x-prealloc-status", id("a")), expected);
     assert_eq!(client.must("x-placement", id("a"))["resident"], size);
     let property = json!({ "path": "/objects/a", "property": "prealloc" });
     assert_eq!(client.must("qom-get", property), json!(true));
@@ -527,6 +536,8 @@ fn a_fill_in_the_background_is_cancelled() {
     let status = client.must("x-prealloc-cancel", id("a"));
     assert_eq!(status["status"], "cancelled", "{status}");
     assert!(status["done"].as_u64().unwrap() < size, "{status}");
+    let last = wait_for_end(&mut client, "a");
+    assert_eq!(last["data"]["status"], "cancelled", "{last}");
     assert_eq!(client.must("x-prealloc-status", id("a")), status);
     assert_eq!(client.must("x-prealloc-cancel", id("a")), status);
     let property = json!({ "path": "/objects/a", "property": "prealloc" });
@@ -538,6 +549,35 @@ fn a_fill_in_the_background_is_cancelled() {
     assert_eq!(client.must("x-prealloc-cancel", id("b")), none);
     client.fails("DeviceNotFound", "x-prealloc-status", id("c"));
     client.fails("DeviceNotFound", "x-prealloc-cancel", id("c"));
+}
+
+/// On a thread of its own, which alone sees the file system.
+#[test]
+fn a_fill_in_the_background_fails() {
+    thread::scope(|scope| scope.spawn(fail_in_the_background).join().unwrap());
+}
+
+fn fail_in_the_background() {
+    let directory = tempfile::tempdir().unwrap();
+    if !mount("tmpfs", directory.path(), "size=16M,huge=never") {
+        return;
+    }
+    let (_server, mut client) = start();
+    let file = json!({
+        "qom-type": "memory-backend-file", "mem-path": directory.path(), "share": true,
+    });
+    client.must(
+        "object-add",
+        with(filling("a", 64 << 20, "background"), file),
+    );
+    let last = wait_for_end(&mut client, "a");
+    assert_eq!(last["data"]["status"], "failed", "{last}");
+    let message = last["data"]["error"].as_str().unwrap();
+    assert!(message.starts_with("a: "), "{message}");
+    let status = client.must("x-prealloc-status", id("a"));
+    assert_eq!(status["error"], message);
+    assert!(status["done"].as_u64().unwrap() <= 16 << 20, "{status}");
+    client.must("object-del", id("a"));
 }
 
 #[test]

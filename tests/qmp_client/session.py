@@ -48,10 +48,10 @@ async def fill(client):
         async for event in events:
             print(f"event {event['event']} {event['data']}")
             assert event["data"]["id"] == "ram0"
-            if event["data"]["done"] == event["data"]["total"] == size:
+            if event["data"]["status"] != "active":
                 break
-    while (await execute(client, "x-prealloc-status", id="ram0"))["status"] == "active":
-        await asyncio.sleep(0.01)
+    status = await execute(client, "x-prealloc-status", id="ram0")
+    assert status == {"status": "completed", "done": size, "total": size}
     placement = await client.execute("x-placement", {"id": "ram0"})
     print(f"x-placement: resident {placement['resident']}, nodes {placement['nodes']}")
     assert placement["resident"] == size

@@ -2,7 +2,6 @@
 //! Making objects, deleting them, listing those that are memory.
 
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
 
 use hostmem::Builder;
 use hostmem::ObjectBuilder;
@@ -37,8 +36,7 @@ pub(crate) fn add(monitor: &mut Monitor, mut members: Map<String, Json>) -> Answ
 }
 
 fn make_memory(monitor: &Monitor, builder: Builder) -> Result<Object, QmpError> {
-    let events = prealloc::progress_events(Arc::clone(&monitor.events), builder.id());
-    let made = builder.on_progress(events).complete();
+    let made = prealloc::tell(builder, &monitor.events).complete();
     Ok(Object::Memory(Memory {
         claim: None,
         backend: made.map_err(hostmem::Error::from)?,
