@@ -16,6 +16,7 @@ const SOURCES: &[&str] = &[
     "c/fill.c",
     "c/gaps.c",
     "c/host.c",
+    "c/inhibit.c",
     "c/judge.c",
     "c/kind_fd.c",
     "c/kind_file.c",

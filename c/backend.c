@@ -286,6 +286,11 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
 			       backend->id,
 			       backend->populating ? "being preallocated" : "completing");
+	if (backend->inhibitors)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be deleted: '%s' has pinned its pages; allow discard "
+			       "first",
+			       backend->id, backend->inhibitors->name);
 	if (backend->state == HOSTMEM_STATE_DELETED)
 		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: is deleted already", backend->id);
 	return 0;

@@ -128,6 +128,8 @@ int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, ui
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, "discard", err);
 	if (!result)
+		result = hm_inhibit_check(backend, "discard", err);
+	if (!result)
 		result = discard_checked(backend, &range, err);
 	pthread_mutex_unlock(&backend->change);
 	return result;

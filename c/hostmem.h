@@ -722,11 +722,24 @@ void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
  * changed. What hugetlb memory gives back is no longer reserved: populate it before a guest touches
  * it. Locked memory (mlock(2)) is given back too. A preallocation that is running leaves the range
  * out from here on; the call waits for the chunks that are being filled, a few milliseconds.
- * Errors: STATE (not ready or mapped), VALUE (range; read-only memory), UNSUPPORTED (the file
- * system cannot make holes), NO_MEMORY (to remember the range while a preallocation runs), IO.
+ * Errors: STATE (not ready or mapped), BUSY (inhibited; says by whom), VALUE (range; read-only
+ * memory), UNSUPPORTED (the file system cannot make holes), NO_MEMORY (to remember the range while
+ * a preallocation runs), IO.
  */
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			    struct hostmem_error *err);
+/*
+ * Inhibits discard, and deleting, from when this returns until hostmem_backend_allow_discard() with
+ * the same name (1 to HOSTMEM_ID_MAX bytes, shown to others): for a device that has pinned the
+ * pages (VFIO), which would go on using what was given back. Any number may inhibit it, one name
+ * more than once; each is ended by itself. Errors: STATE (not ready or mapped), VALUE (name empty
+ * or too long), NO_MEMORY.
+ */
+int hostmem_backend_inhibit_discard(struct hostmem_backend *backend, const char *name,
+				    struct hostmem_error *err);
+/* Ends what hostmem_backend_inhibit_discard() began. Errors: STATE (nothing of that name did). */
+int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *name,
+				  struct hostmem_error *err);
 /*
  * Preallocates the range, contents untouched, with the properties and the progress callback of the
  * backend. Errors: STATE (not ready or mapped), VALUE (range), BUSY (a preallocation is running),

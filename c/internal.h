@@ -7,7 +7,8 @@
  *     options.c                                  objects from option strings
  *     create.c                                   new objects
  *     props.c                                    setting and reading properties
- *     backend.c  live.c  discard.c  piece.c      an object's life; changes while it lives
+ *     backend.c  live.c  discard.c  inhibit.c  piece.c
+ *                                                an object's life; changes while it lives
  *     complete.c                                 the steps from configuration to memory
  *     check.c                                    is this configuration possible
  *     kind_*.c                                   make the backing
@@ -459,6 +460,12 @@ struct hm_entry {
 	struct hm_entry *next;
 };
 
+/* One who has pinned memory, so that it is not discarded. */
+struct hm_inhibitor {
+	struct hm_inhibitor *next;
+	char name[HOSTMEM_ID_MAX + 1];
+};
+
 struct hostmem_backend {
 	char id[HOSTMEM_ID_MAX + 1];
 	struct hm_entry entry;
@@ -482,6 +489,8 @@ struct hostmem_backend {
 	/* The last owner went away on the thread that fills: that frees. */
 	bool orphaned;
 	char owner[HOSTMEM_ID_MAX + 1];
+	/* Who has pinned the memory. */
+	struct hm_inhibitor *inhibitors;
 	struct hm_values values;
 	uint8_t origins[HM_PROPERTY_COUNT];
 	hostmem_progress_callback progress;
@@ -629,6 +638,12 @@ uint32_t hm_thread_context_create(struct hostmem_thread_context *context, pthrea
 				  uint32_t count, void *(*work)(void *), void *data);
 /* Gives up a link that one of hm_objects_*link() gave. NULL is allowed. */
 void hm_thread_context_unlink(struct hostmem_thread_context *context);
+
+/* ---- inhibit.c ---- */
+
+/* BUSY, with the name, while somebody has pinned the memory. */
+int hm_inhibit_check(const struct hostmem_backend *backend, const char *what,
+		     struct hostmem_error *err);
 
 /* ---- advise.c ---- */
 

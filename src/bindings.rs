@@ -798,6 +798,16 @@ unsafe extern "C" {
         total: *mut u64,
     );
 }
+pub type hostmem_prealloc_callback = ::core::option::Option<
+    unsafe extern "C" fn(data: *mut ::core::ffi::c_void, error: *const hostmem_error),
+>;
+unsafe extern "C" {
+    pub fn hostmem_backend_set_prealloc_done(
+        backend: *mut hostmem_backend,
+        callback: hostmem_prealloc_callback,
+        data: *mut ::core::ffi::c_void,
+    );
+}
 unsafe extern "C" {
     pub fn hostmem_backend_wait_prealloc(
         backend: *mut hostmem_backend,
@@ -851,6 +861,20 @@ unsafe extern "C" {
         backend: *mut hostmem_backend,
         offset: u64,
         length: u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_inhibit_discard(
+        backend: *mut hostmem_backend,
+        name: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_allow_discard(
+        backend: *mut hostmem_backend,
+        name: *const ::core::ffi::c_char,
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }

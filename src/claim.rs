@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::handle::ClaimHandle;
 use crate::piece::Held;
+use crate::DiscardInhibited;
 use crate::Piece;
 use crate::PieceRange;
 use crate::Result;
@@ -104,6 +105,19 @@ impl Claim {
     #[doc(alias = "hostmem_backend_discard")]
     pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
         self.held.handle().backend().discard(offset, length)
+    }
+
+    /// Inhibits [`discard`](Claim::discard) until the guard is dropped: for a device that has pinned
+    /// the pages (VFIO), which would go on using what was given back. The name (1 to 128 bytes) is
+    /// shown to whoever discards. A discard that has begun is over when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (name empty or too long),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory).
+    #[doc(alias = "hostmem_backend_inhibit_discard")]
+    pub fn inhibit_discard(&self, name: &str) -> Result<DiscardInhibited> {
+        DiscardInhibited::new(&self.held, name)
     }
 
     /// Preallocates a range of the memory, contents untouched, with the properties and the progress

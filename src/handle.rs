@@ -82,7 +82,7 @@ fn read_text(
 }
 
 /// Text for C, which ends at the first NUL.
-fn to_c(text: impl AsRef<[u8]>) -> Result<CString> {
+pub(crate) fn to_c(text: impl AsRef<[u8]>) -> Result<CString> {
     let text = text.as_ref();
     CString::new(text).map_err(|_| {
         let text = String::from_utf8_lossy(text);
@@ -1040,6 +1040,22 @@ impl BackendHandle {
         // as they may at any time for whoever holds a pointer to it (`Memory`).
         check(|err| unsafe {
             sys::hostmem_backend_discard(self.raw.as_ptr(), offset, length, err)
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn inhibit_discard(&self, name: &CStr) -> Result<()> {
+        // SAFETY: the backend is alive; the text outlives the call.
+        check(|err| unsafe {
+            sys::hostmem_backend_inhibit_discard(self.raw.as_ptr(), name.as_ptr(), err)
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn allow_discard(&self, name: &CStr) -> Result<()> {
+        // SAFETY: the backend is alive; the text outlives the call.
+        check(|err| unsafe {
+            sys::hostmem_backend_allow_discard(self.raw.as_ptr(), name.as_ptr(), err)
         })?;
         Ok(())
     }

@@ -68,6 +68,7 @@ mod claim;
 mod error;
 mod handle;
 mod host;
+mod inhibit;
 mod kind;
 #[cfg(feature = "kvm")]
 pub mod kvm;
@@ -101,6 +102,7 @@ pub use crate::host::Feature;
 pub use crate::host::Host;
 pub use crate::host::HostInfo;
 pub use crate::host::Methods;
+pub use crate::inhibit::DiscardInhibited;
 pub use crate::kind::Backing;
 pub use crate::kind::BackingFd;
 pub use crate::kind::Kind;
@@ -148,6 +150,7 @@ const _: () = {
     is_send_and_sync::<Claim>();
     is_send_and_sync::<Memory<'_>>();
     is_send_and_sync::<Piece>();
+    is_send_and_sync::<DiscardInhibited>();
     is_send_and_sync::<ThreadContextBuilder>();
     is_send_and_sync::<ThreadContext>();
     is_send_and_sync::<Error>();

@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 
 use crate::handle::ClaimHandle;
 use crate::sys;
+use crate::DiscardInhibited;
 use crate::Memory;
 use crate::Result;
 
@@ -61,6 +62,16 @@ impl Piece {
     #[doc(alias = "hostmem_backend_get_id")]
     pub fn id(&self) -> &str {
         self.part.held.handle.backend().view().id()
+    }
+
+    /// As [`Claim::inhibit_discard`](crate::Claim::inhibit_discard), of the whole memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of that.
+    #[doc(alias = "hostmem_backend_inhibit_discard")]
+    pub fn inhibit_discard(&self, name: &str) -> Result<DiscardInhibited> {
+        DiscardInhibited::new(&self.part.held, name)
     }
 
     /// Its memory, for as long as the piece is borrowed.
