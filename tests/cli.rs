@@ -477,6 +477,61 @@ fn props_of_an_unknown_kind_name_the_known_ones() {
 
 // ---- The program ----
 
+/// The share of a bar that is drawn, of the line of a name.
+fn bar_of(text: &str, name: &str) -> f64 {
+    let line = text.lines().find(|line| line.trim().starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("{text}: lacks {name}"));
+    let bar: Vec<_> = line.chars().filter(|c| "█·".contains(*c)).collect();
+    assert!(!bar.is_empty(), "{line}");
+    bar.iter().filter(|&&c| c == '█').count() as f64 / bar.len() as f64
+}
+
+#[test]
+fn alloc_draws_where_the_memory_is() {
+    if !has_prealloc() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a & b.svg");
+    let svg = file.to_str().unwrap();
+    let text = succeeds(&[
+        "alloc",
+        "--svg",
+        svg,
+        "memory-backend-ram,id=full,size=4M,prealloc=on",
+        "memory-backend-ram,id=empty,size=4M",
+    ]);
+    let (full, empty) = text.split_at(text.find("empty").unwrap());
+    if std::path::Path::new("/proc/self/numa_maps").exists() {
+        assert_eq!(bar_of(full, "node "), 1.0);
+    }
+    assert!(!full.contains("absent"), "{full}");
+    assert_eq!(bar_of(empty, "absent"), 1.0);
+    let picture = std::fs::read_to_string(&file).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    for words in [
+        "full (memory-backend-ram, 4 MiB)",
+        "empty (",
+        "absent",
+        "class=\"nowhere\"",
+    ] {
+        assert!(picture.contains(words), "{picture}: lacks {words}");
+    }
+    // What cannot be written is one message.
+    let nowhere = directory.path().join("none/at/all.svg");
+    let nowhere = nowhere.to_str().unwrap();
+    let message = fails(&[
+        "alloc",
+        "--svg",
+        nowhere,
+        "memory-backend-ram,id=m0,size=64K",
+    ]);
+    assert!(
+        message.contains(&format!("--svg {nowhere}: No such file")),
+        "{message}"
+    );
+}
+
 #[test]
 fn probe_says_what_the_host_offers() {
     let host = hostmem::Host::probe().unwrap();
