@@ -29,8 +29,8 @@ test-numa: setup-test ## the part of it that boots machines of several nodes (do
 bench: setup-build ## measure
 	cargo bench $(FEATURES) --bench prealloc
 
-bench-peers: setup-test ## compare with a running QEMU and with bare system calls
-	cargo bench $(FEATURES) --bench peers
+bench-peers: setup-test ## compare with QEMU, vm-memory and bare calls; WRITE=docs keeps the result
+	cargo bench $(FEATURES) --bench peers -- $(if $(WRITE),--write $(WRITE))
 
 lint: setup-lint ## compiler warnings, format, clippy and documentation; all of them errors
 	scripts/lint-c

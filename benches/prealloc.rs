@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use bare::Pages;
+use bare::Kind;
 use criterion::BenchmarkId;
 use criterion::Criterion;
 use criterion::SamplingMode;
@@ -32,11 +32,25 @@ const ROUNDS: usize = 21;
 /// Pairs before them, which bring the memory back from the hypervisor and the CPUs to speed.
 const WARM_UP_ROUNDS: usize = 2;
 
+/// What the memory is made of.
+#[derive(Clone, Copy)]
+enum Pages {
+    Small,
+    Huge,
+}
+
 impl Pages {
     fn name(self) -> &'static str {
         match self {
             Pages::Small => "small",
             Pages::Huge => "huge",
+        }
+    }
+
+    fn bare(self) -> Kind<'static> {
+        match self {
+            Pages::Small => Kind::Small,
+            Pages::Huge => Kind::Huge,
         }
     }
 
@@ -109,8 +123,8 @@ fn case_groups() -> Vec<Vec<Case>> {
 /// From nothing to populated memory and back to nothing, with the bare system calls.
 fn time_bare(case: Case) -> Duration {
     let start = Instant::now();
-    let memory = bare::Memory::new(case.size, case.pages);
-    bare::populate(&memory, case.threads);
+    let memory = [bare::Memory::new(case.size, case.pages.bare()).unwrap()];
+    bare::populate(&memory, case.threads).unwrap();
     drop(black_box(memory));
     start.elapsed()
 }

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is measured, beside what, and what is to be reached.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::Value as Json;
+
+use crate::bare;
+
+pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
+
+/// Where the files on tmpfs and on disk are made.
+pub const TMPFS: &str = "/dev/shm";
+pub const DISK: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// What the host has to be like while a case is measured.
+#[derive(Clone, Copy)]
+pub enum Needs {
+    Nothing,
+    /// shmem_enabled of transparent huge pages.
+    Shmem(&'static str),
+    /// A pool of huge pages of the case's size.
+    Pool,
+}
+
+/// One of those that are compared.
+#[derive(Clone, Copy)]
+pub enum Side {
+    /// `Builder::complete`.
+    Complete,
+    /// The same with another number of threads.
+    CompleteWith(u32),
+    /// `Builder::complete_all`.
+    CompleteAll,
+    /// `Builder::complete` of one backend after the other.
+    OneAfterAnother,
+    /// `Builder::complete` with a progress callback.
+    CompleteReporting,
+    /// `Builder::complete` in the background, until it returns.
+    Begin,
+    /// `Builder::complete` in the background, until the memory is there.
+    Background,
+    /// The same while another thread asks for the progress each millisecond.
+    BackgroundPolled,
+    /// `object-add` of a running QEMU.
+    Qemu,
+    /// vm-memory's mapping, with MAP_POPULATE.
+    VmMemoryMapped,
+    /// vm-memory's mapping, populated by one thread.
+    VmMemoryPopulated,
+    /// vm-memory's mapping, advised to be of huge pages and populated by one thread.
+    VmMemoryHuge,
+    /// The bare system calls.
+    Bare(bare::Kind<'static>),
+    /// The bare system calls in fixed slices, each thread pinned to a CPU of its own.
+    SlicesOnOne,
+    /// The bare system calls in fixed slices, each thread pinned to both CPUs.
+    SlicesOnBoth,
+}
+
+impl Side {
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Complete => "hostmem, waiting",
+            Side::CompleteWith(_) => "hostmem, more threads",
+            Side::CompleteAll => "hostmem, all together",
+            Side::OneAfterAnother => "hostmem, one after another",
+            Side::CompleteReporting => "hostmem, with a callback",
+            Side::Begin => "hostmem, begun",
+            Side::Background => "hostmem, in the background",
+            Side::BackgroundPolled => "hostmem, polled each ms",
+            Side::Qemu => "QEMU",
+            Side::VmMemoryMapped => "vm-memory, MAP_POPULATE",
+            Side::VmMemoryPopulated => "vm-memory, populate",
+            Side::VmMemoryHuge => "vm-memory, huge pages advised, populate",
+            Side::Bare(_) => "bare calls",
+            Side::SlicesOnOne => "fixed slices, a CPU each",
+            Side::SlicesOnBoth => "fixed slices, on both CPUs",
+        }
+    }
+}
+
+/// What a comparison shall show.
+#[derive(Clone, Copy)]
+pub enum Target {
+    /// How many times as fast hostmem shall be; none where that is only told.
+    Faster(Option<f64>),
+    /// How many times as long hostmem may take.
+    Within(f64),
+    /// How long hostmem may take, whatever the other takes.
+    Below(Duration),
+}
+
+pub struct Case {
+    pub name: &'static str,
+    pub kind: &'static str,
+    /// Of each backend.
+    pub size: u64,
+    pub backends: u64,
+    /// None: each side's default.
+    pub threads: Option<u32>,
+    /// Said to both, beside size and prealloc.
+    pub properties: Json,
+    /// Said to hostmem alone, because QEMU does not have it.
+    pub ours: Json,
+    pub needs: Needs,
+    /// hostmem populates in the plain way only.
+    pub plain: bool,
+    /// Another process keeps a CPU busy.
+    pub hogged: bool,
+    /// Its rounds are this many times as many, to tell small differences.
+    pub more_rounds: usize,
+    /// What hostmem does.
+    pub hostmem: Side,
+    pub others: Vec<(Side, Target)>,
+}
+
+impl Case {
+    fn new(name: &'static str, kind: &'static str, size: u64) -> Self {
+        Self {
+            name,
+            kind,
+            size,
+            backends: 1,
+            threads: Some(1),
+            properties: json!({}),
+            ours: json!({}),
+            needs: Needs::Nothing,
+            plain: false,
+            hogged: false,
+            more_rounds: 1,
+            hostmem: Side::Complete,
+            others: Vec::new(),
+        }
+    }
+
+    fn threads(self, threads: Option<u32>) -> Self {
+        Self { threads, ..self }
+    }
+
+    fn properties(self, properties: Json) -> Self {
+        Self { properties, ..self }
+    }
+
+    fn ours(self, ours: Json) -> Self {
+        Self { ours, ..self }
+    }
+
+    fn needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    fn backends(self, backends: u64) -> Self {
+        Self {
+            backends,
+            hostmem: Side::CompleteAll,
+            ..self
+        }
+    }
+
+    fn hostmem(self, hostmem: Side) -> Self {
+        Self { hostmem, ..self }
+    }
+
+    fn more_rounds(self, more_rounds: usize) -> Self {
+        Self {
+            more_rounds,
+            ..self
+        }
+    }
+
+    fn beside(mut self, side: Side, target: Target) -> Self {
+        self.others.push((side, target));
+        self
+    }
+
+    fn faster(self, side: Side, times: f64) -> Self {
+        self.beside(side, Target::Faster(Some(times)))
+    }
+
+    fn told(self, side: Side) -> Self {
+        self.beside(side, Target::Faster(None))
+    }
+
+    /// What the bare system calls for the same memory are, of which 5 % may be missed.
+    fn floor(self, kind: bare::Kind<'static>) -> Self {
+        self.beside(Side::Bare(kind), Target::Within(1.05))
+    }
+
+    /// Of all backends together.
+    pub fn total(&self) -> u64 {
+        self.size * self.backends
+    }
+
+    /// Whether anything of it is done by two threads.
+    pub fn needs_second_cpu(&self) -> bool {
+        let more = |(side, _): &(Side, Target)| matches!(side, Side::CompleteWith(_));
+        self.threads != Some(1) || self.others.iter().any(more)
+    }
+
+    pub fn kind_name(&self) -> String {
+        format!("memory-backend-{}", self.kind)
+    }
+
+    /// With the size, which may have been cut.
+    pub fn title(&self) -> String {
+        let size = match self.size {
+            size if size % GIB == 0 => format!("{} GiB", size / GIB),
+            size => format!("{} MiB", size / MIB),
+        };
+        let size = match self.backends {
+            1 => size,
+            backends => format!("{backends} times {size}"),
+        };
+        let threads = match self.threads {
+            None => "default threads".into(),
+            Some(1) => "1 thread".into(),
+            Some(threads) => format!("{threads} threads"),
+        };
+        format!("{}, {size}, {threads}", self.name)
+    }
+}
+
+/// Beside a running QEMU, and beside the bare system calls for the same memory.
+fn against_qemu() -> Vec<Case> {
+    use bare::Kind;
+
+    let ram = || Case::new("ram", "ram", 2 * GIB).floor(Kind::Huge);
+    let memfd = |name, needs, kind| {
+        Case::new(name, "memfd", GIB)
+            .needs(Needs::Shmem(needs))
+            .floor(kind)
+    };
+    let small = || memfd("memfd", "never", Kind::Memfd).faster(Side::Qemu, 1.6);
+    let advised =
+        || memfd("memfd, shmem_enabled=advise", "advise", Kind::MemfdHuge).faster(Side::Qemu, 7.0);
+    let collapsed =
+        || memfd("memfd, thp=always", "never", Kind::MemfdCollapsed).ours(json!({"thp": "always"}));
+    let pool = || {
+        Case::new("memfd, hugetlb=on", "memfd", GIB)
+            .needs(Needs::Pool)
+            .properties(json!({"hugetlb": true}))
+            .floor(Kind::Pool)
+    };
+    let file = |name, directory, kind| {
+        Case::new(name, "file", 512 * MIB)
+            .needs(Needs::Shmem("never"))
+            .properties(json!({"mem-path": directory, "share": true}))
+            .floor(kind)
+            .faster(Side::Qemu, 1.4)
+    };
+    let tmpfs = || file("file on tmpfs", TMPFS, Kind::FileInMemory(Path::new(TMPFS)));
+    let disk = || file("file on disk", DISK, Kind::FileOnDisk(Path::new(DISK)));
+    let two = Some(2);
+    vec![
+        ram().faster(Side::Qemu, 2.2),
+        ram().threads(None).faster(Side::Qemu, 2.2),
+        ram().threads(two).faster(Side::Qemu, 1.3),
+        small(),
+        small().threads(two),
+        advised(),
+        advised().threads(two),
+        collapsed().faster(Side::Qemu, 8.0),
+        collapsed().threads(two).faster(Side::Qemu, 4.5),
+        pool().faster(Side::Qemu, 2.1),
+        pool().threads(two).told(Side::Qemu),
+        tmpfs(),
+        tmpfs().threads(two),
+        disk(),
+        disk().threads(two),
+    ]
+}
+
+fn against_vm_memory() -> Vec<Case> {
+    let ram = || {
+        Case::new("ram beside vm-memory", "ram", GIB)
+            .told(Side::VmMemoryMapped)
+            .told(Side::VmMemoryPopulated)
+            .told(Side::VmMemoryHuge)
+    };
+    let small = Case::new("ram of small pages", "ram", 512 * MIB)
+        .ours(json!({"thp": "never"}))
+        .floor(bare::Kind::Small);
+    vec![ram(), ram().threads(None), small.told(Side::VmMemoryMapped)]
+}
+
+/// What the pool of threads, its queue and its ways to wait are for.
+fn threads_and_waiting() -> Vec<Case> {
+    use bare::Kind;
+
+    let small = || json!({"thp": "never"});
+    let hogged = Case {
+        hogged: true,
+        ..Case::new("ram, another process on CPU 1", "ram", 2 * GIB)
+            .threads(Some(2))
+            .ours(json!({"policy": "bind", "host-nodes": [0]}))
+            .faster(Side::SlicesOnOne, 1.3)
+            .told(Side::SlicesOnBoth)
+    };
+    let four = |name, size, ours| {
+        Case::new(name, "ram", size)
+            .ours(ours)
+            .threads(None)
+            .backends(4)
+            .faster(Side::OneAfterAnother, 1.0)
+    };
+    let background = |name, kind, size| Case {
+        plain: true,
+        ..Case::new(name, kind, size)
+            .threads(None)
+            .needs(Needs::Shmem("never"))
+            .hostmem(Side::Background)
+            .beside(Side::Complete, Target::Within(1.05))
+    };
+    vec![
+        hogged,
+        four("ram together", 512 * MIB, json!({})),
+        four("ram of small pages together", 128 * MIB, small()),
+        Case::new("ram together", "ram", 2 * MIB)
+            .backends(64)
+            .more_rounds(10)
+            .beside(Side::Bare(Kind::Huge), Target::Within(1.5)),
+        Case::new("ram together", "ram", 2 * MIB)
+            .threads(None)
+            .backends(64)
+            .more_rounds(10)
+            .beside(Side::Bare(Kind::Huge), Target::Within(1.5)),
+        Case::new("ram, to begin in the background", "ram", 8 * GIB)
+            .threads(None)
+            .hostmem(Side::Begin)
+            .beside(Side::Complete, Target::Below(Duration::from_millis(1))),
+        background("ram in the background, plain", "ram", GIB),
+        background("memfd in the background, plain", "memfd", 512 * MIB),
+        Case::new("ram with a progress callback", "ram", 512 * MIB)
+            .more_rounds(4)
+            .hostmem(Side::CompleteReporting)
+            .beside(Side::Complete, Target::Within(1.01)),
+        Case::new("ram, progress polled each ms", "ram", 512 * MIB)
+            .more_rounds(4)
+            .hostmem(Side::BackgroundPolled)
+            .beside(Side::Background, Target::Within(1.01)),
+    ]
+}
+
+pub fn comparisons() -> Vec<Case> {
+    let mut cases = against_qemu();
+    cases.extend(against_vm_memory());
+    cases.extend(threads_and_waiting());
+    cases
+}
+
+/// The numbers of threads of the scaling table. More than this machine has CPUs shall do no harm.
+pub const THREADS: [u32; 4] = [1, 2, 4, 8];
+
+/// hostmem alone, with one thread and beside that with more.
+pub fn scaling() -> Vec<Case> {
+    let cases = [
+        Case::new("small pages (ram, thp=never)", "ram", 512 * MIB).ours(json!({"thp": "never"})),
+        Case::new("transparent huge pages (ram)", "ram", 2 * GIB),
+        Case::new("hugetlb (memfd, hugetlb=on)", "memfd", GIB)
+            .needs(Needs::Pool)
+            .properties(json!({"hugetlb": true})),
+        Case::new("shared memory (memfd)", "memfd", 512 * MIB).needs(Needs::Shmem("never")),
+        Case::new("shared memory, shmem_enabled=advise", "memfd", GIB)
+            .needs(Needs::Shmem("advise")),
+    ];
+    let more = |case: Case| {
+        THREADS[1..].iter().fold(case, |case, &threads| {
+            case.told(Side::CompleteWith(threads))
+        })
+    };
+    cases.into_iter().map(more).collect()
+}

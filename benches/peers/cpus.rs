@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the CPUs are good for in the very rounds that something is measured in, and a process that
+//! takes one away.
+
+use std::env;
+use std::hint::black_box;
+use std::io;
+use std::mem;
+use std::process::Child;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+/// What the program is called with to be the process that keeps CPU 1 busy.
+pub const HOG: &str = "--hog";
+const HOGGED_CPU: usize = 1;
+
+/// Nothing but arithmetic, each step of which needs the one before.
+fn count(steps: u64) {
+    let mut number = 1_u64;
+    for _ in 0..steps {
+        number = black_box(number.wrapping_mul(6364136223846793005).wrapping_add(1));
+    }
+}
+
+pub fn time_loop(threads: usize) -> Duration {
+    const STEPS: u64 = 10_000_000;
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| count(STEPS));
+        }
+        count(STEPS);
+    });
+    start.elapsed()
+}
+
+/// Another process that keeps CPU 1 busy, but for the times when it is told to stand still.
+pub struct Hog {
+    process: Child,
+}
+
+impl Hog {
+    pub fn start() -> io::Result<Self> {
+        let process = Command::new(env::current_exe()?).arg(HOG).spawn()?;
+        let hog = Self { process };
+        hog.signal(libc::SIGSTOP);
+        Ok(hog)
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let id = libc::pid_t::try_from(self.process.id()).unwrap();
+        // SAFETY: takes numbers; the process is ours and not waited for yet.
+        unsafe { libc::kill(id, signal) };
+    }
+
+    /// Has it run while the function does.
+    pub fn beside<T>(&self, function: impl FnOnce() -> T) -> T {
+        self.signal(libc::SIGCONT);
+        // Until the scheduler has seen it.
+        thread::sleep(Duration::from_millis(20));
+        let result = function();
+        self.signal(libc::SIGSTOP);
+        result
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Until it is killed, or whoever started it has ended.
+pub fn be_hog() -> ! {
+    // SAFETY: all zeros are an empty set, which the first call adds to and the second reads; the
+    // third takes numbers.
+    unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(HOGGED_CPU, &mut set);
+        libc::sched_setaffinity(0, mem::size_of_val(&set), &set);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+    }
+    loop {
+        count(1_000_000);
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How long hostmem takes for memory beside a running QEMU, vm-memory, and the bare system calls:
+//! see docs/benchmarks.md.
+
+#[path = "../bare/mod.rs"]
+mod bare;
+mod cases;
+mod cpus;
+/// What the tests change the host with.
+#[allow(dead_code)]
+#[path = "../../tests/common/host.rs"]
+mod host;
+mod interrupt;
+mod machine;
+mod measure;
+mod notes;
+mod ours;
+mod peers;
+mod qemu;
+mod svg;
+mod table;
+
+use std::env;
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use measure::World;
+
+/// Of each case, of which the fastest counts.
+const ROUNDS: usize = 9;
+const QUICK_ROUNDS: usize = 2;
+
+/// Why something of the host cannot be changed.
+fn skip(why: &str) {
+    notes::add(format!("skipped: {why}"));
+}
+
+struct Options {
+    /// Cargo says so when it measures; trying the benchmarks out measures nothing.
+    measures: bool,
+    rounds: usize,
+    /// Where benchmarks-peers.md and .svg go.
+    write: Option<PathBuf>,
+    /// Parts of the titles of the cases to measure.
+    wanted: Vec<String>,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self {
+            measures: false,
+            rounds: ROUNDS,
+            write: None,
+            wanted: Vec::new(),
+        };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--bench" => options.measures = true,
+                "--quick" => options.rounds = QUICK_ROUNDS,
+                "--write" => {
+                    options.write =
+                        Some(arguments.next().ok_or("--write needs a directory")?.into())
+                }
+                flag if flag.starts_with('-') => return Err(format!("{flag} is unknown")),
+                _ => options.wanted.push(argument),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Under what it was measured.
+fn conditions(world: &World, load_before: &str, rounds: usize) -> String {
+    let version = world.qemu.as_ref().map(|qemu| qemu.version.as_str());
+    format!(
+        "hostmem {}, QEMU {}, vm-memory 0.18: Linux {}, {} CPUs, load average {load_before} before \
+         and {} after, transparent huge pages {} and shared {}, the least of {rounds} rounds or \
+         more.\n",
+        env!("CARGO_PKG_VERSION"),
+        version.unwrap_or("(none)"),
+        machine::kernel(),
+        machine::cpus(),
+        machine::load_average(),
+        machine::thp_setting("enabled"),
+        machine::thp_setting("shmem_enabled"),
+    )
+}
+
+fn run(options: &Options) -> io::Result<()> {
+    interrupt::catch();
+    let load = machine::load_average();
+    let mut world = World::new().map_err(io::Error::from)?;
+    machine::warm_up(&world.objects);
+    let (wanted, rounds) = (&options.wanted, options.rounds);
+    let compared = measure::measure_all(&mut world, cases::comparisons(), wanted, rounds);
+    let scaled = measure::measure_all(&mut world, cases::scaling(), wanted, rounds);
+    let rows = table::rows(&compared);
+
+    let mut report = format!(
+        "# Prealloc beside others\n\nMade by `make bench-peers WRITE=docs`; \
+         [benchmarks.md](benchmarks.md) says what is compared and how to read it.\n\n{}",
+        conditions(&world, &load, rounds)
+    );
+    let _ = write!(report, "\n## Times as fast\n\n{}", table::speed(&rows));
+    let _ = write!(report, "\n## Times as long\n\n{}", table::cost(&rows));
+    let _ = write!(report, "\n## More threads\n\n{}", table::scaling(&scaled));
+    let notes = notes::all();
+    if !notes.is_empty() {
+        let _ = write!(report, "\n## Notes\n\n");
+    }
+    for note in notes {
+        let _ = writeln!(report, "- {note}");
+    }
+    println!("{report}");
+    let Some(directory) = &options.write else {
+        return Ok(());
+    };
+    let picture = "\n![the comparisons as bars](benchmarks-peers.svg)\n";
+    fs::write(directory.join("benchmarks-peers.md"), report + picture)?;
+    fs::write(directory.join("benchmarks-peers.svg"), svg::draw(&rows))
+}
+
+fn main() -> ExitCode {
+    if env::args()
+        .nth(1)
+        .is_some_and(|argument| argument == cpus::HOG)
+    {
+        cpus::be_hog();
+    }
+    let options = match Options::parse(env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}; usage: [--quick] [--write DIRECTORY] [part of a case's title]...");
+            return ExitCode::from(2);
+        }
+    };
+    if !options.measures {
+        return ExitCode::SUCCESS;
+    }
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

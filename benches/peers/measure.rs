@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Measuring the sides of a case in turns.
+
+use std::time::Duration;
+
+use hostmem::Defaults;
+use hostmem::Host;
+use hostmem::Methods;
+use hostmem::Objects;
+
+use crate::cases::Case;
+use crate::cases::Side;
+use crate::cpus;
+use crate::cpus::Hog;
+use crate::interrupt;
+use crate::machine;
+use crate::notes;
+use crate::ours;
+use crate::peers;
+use crate::qemu::Qemu;
+
+/// Whom the sides are measured with.
+pub struct World {
+    pub objects: Objects,
+    /// Of a host record that allows the plain way to populate only.
+    plain_objects: Objects,
+    pub qemu: Option<Qemu>,
+}
+
+impl World {
+    pub fn new() -> hostmem::Result<Self> {
+        let mut host = Host::probe()?;
+        let objects = Objects::new(&host, &Defaults::qemu())?;
+        host.narrow_methods(Methods::NONE);
+        Ok(Self {
+            objects,
+            plain_objects: Objects::new(&host, &Defaults::qemu())?,
+            qemu: start_qemu(),
+        })
+    }
+
+    /// One that has failed may still have the object.
+    fn restart_qemu(&mut self) {
+        if self.qemu.take().is_some() {
+            self.qemu = start_qemu();
+        }
+    }
+
+    fn time(&mut self, side: Side, case: &Case) -> Result<Duration, String> {
+        let objects = match case.plain {
+            true => &self.plain_objects,
+            false => &self.objects,
+        };
+        match side {
+            Side::Complete => ours::complete(objects, case),
+            Side::CompleteWith(threads) => ours::complete_with(objects, case, threads),
+            Side::CompleteAll => ours::complete_all(objects, case),
+            Side::OneAfterAnother => ours::complete_one_after_another(objects, case),
+            Side::CompleteReporting => ours::complete_reporting(objects, case),
+            Side::Begin => ours::begin(objects, case),
+            Side::Background => ours::background(objects, case),
+            Side::BackgroundPolled => ours::background_polled(objects, case),
+            Side::Qemu => self.qemu.as_mut().unwrap().time(case),
+            Side::VmMemoryMapped => peers::vm_memory(case, libc::MAP_POPULATE, &[]),
+            Side::VmMemoryPopulated => peers::vm_memory(case, 0, &[libc::MADV_POPULATE_WRITE]),
+            Side::VmMemoryHuge => {
+                peers::vm_memory(case, 0, &[libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE])
+            }
+            Side::Bare(kind) => peers::bare(case, kind),
+            Side::SlicesOnOne => peers::slices(case, [&[0], &[1]]),
+            Side::SlicesOnBoth => peers::slices(case, [&[0, 1], &[0, 1]]),
+        }
+    }
+}
+
+fn start_qemu() -> Option<Qemu> {
+    Qemu::start()
+        .inspect_err(|why| notes::add(format!("no QEMU to compare with: {why}")))
+        .ok()
+}
+
+/// The least time of each side of a case.
+pub struct Measured {
+    pub case: Case,
+    pub hostmem: Duration,
+    /// As the case has them; none where there is no such side here.
+    pub others: Vec<Option<Duration>>,
+    /// How many times the work of one thread two threads do in a plain loop, where it matters.
+    pub second_cpu: Option<f64>,
+}
+
+/// The least of several rounds, of which one before the others is not counted.
+#[derive(Clone, Copy, Default)]
+struct Least(Option<Duration>);
+
+impl Least {
+    fn add(&mut self, round: usize, time: Duration) {
+        if round > 0 {
+            self.0 = Some(self.0.map_or(time, |before| before.min(time)));
+        }
+    }
+}
+
+fn time_beside(
+    hog: Option<&Hog>,
+    time: impl FnOnce() -> Result<Duration, String>,
+) -> Result<Duration, String> {
+    match hog {
+        Some(hog) => hog.beside(time),
+        None => time(),
+    }
+}
+
+/// In turns, each going first in its turn, so that what disturbs a machine for a while disturbs
+/// all.
+fn measure(world: &mut World, case: Case, rounds: usize) -> Result<Measured, String> {
+    let hog = match case.hogged {
+        true => Some(Hog::start().map_err(|error| error.to_string())?),
+        false => None,
+    };
+    let mut sides = vec![case.hostmem];
+    sides.extend(case.others.iter().map(|(side, _)| *side));
+    let mut least = vec![Least::default(); sides.len()];
+    let mut loops = [Least::default(); 2];
+    for round in 0..=rounds * case.more_rounds {
+        for turn in 0..sides.len() {
+            interrupt::end_if_asked();
+            let index = (round + turn) % sides.len();
+            if world.qemu.is_none() && matches!(sides[index], Side::Qemu) {
+                continue;
+            }
+            let time = time_beside(hog.as_ref(), || world.time(sides[index], &case))?;
+            least[index].add(round, time);
+        }
+        if case.needs_second_cpu() && round <= rounds {
+            loops[0].add(round, cpus::time_loop(1));
+            loops[1].add(round, cpus::time_loop(2));
+        }
+    }
+    let times: Vec<_> = least.iter().map(|least| least.0).collect();
+    let [one, two] = loops.map(|least| least.0);
+    Ok(Measured {
+        case,
+        hostmem: times[0].unwrap(),
+        others: times[1..].to_vec(),
+        second_cpu: one
+            .zip(two)
+            .map(|(one, two)| 2.0 * one.as_secs_f64() / two.as_secs_f64()),
+    })
+}
+
+/// Those of the cases whose titles have all of the wanted parts. What cannot be measured here is
+/// noted.
+pub fn measure_all(
+    world: &mut World,
+    cases: Vec<Case>,
+    wanted: &[String],
+    rounds: usize,
+) -> Vec<Measured> {
+    let mut measured = Vec::new();
+    for mut case in cases {
+        if !wanted.iter().all(|part| case.title().contains(part)) {
+            continue;
+        }
+        machine::fit_size(&mut case);
+        let title = case.title();
+        eprintln!("{title}");
+        let Some(_prepared) = machine::prepare(&case) else {
+            notes::add(format!("{title}: skipped, for the reason above"));
+            continue;
+        };
+        match measure(world, case, rounds) {
+            Ok(result) => measured.push(result),
+            Err(why) => {
+                notes::add(format!("{title}: skipped: {why}"));
+                world.restart_qemu();
+            }
+        }
+    }
+    measured
+}
