@@ -328,7 +328,7 @@ static void look_at_huge(const struct version *version, const char *directory, c
 			 struct hm_cgroup_limit *least)
 {
 	for (size_t i = 0; i < HM_ARRAY_LEN(huge_kinds); i++) {
-		char limit[64], usage[64];
+		char limit[63], usage[63];
 		uint64_t available;
 
 		snprintf(limit, sizeof(limit), "hugetlb.%s.%s%s", size, huge_kinds[i],
@@ -340,8 +340,7 @@ static void look_at_huge(const struct version *version, const char *directory, c
 			continue;
 		least->available = available;
 		least->limit = read_number(directory, limit);
-		snprintf(least->file, sizeof(least->file), "%.*s/%s",
-			 (int)(sizeof(least->file) - sizeof(limit)), directory, limit);
+		snprintf(least->file, sizeof(least->file), "%s/%s", directory, limit);
 	}
 }
 

@@ -287,8 +287,8 @@ uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup, uint64_t swap);
 
 /* A limit, in bytes. */
 struct hm_cgroup_limit {
-	/* The file that has it. */
-	char file[PATH_MAX];
+	/* The file that has it, behind its directory. */
+	char file[PATH_MAX + 64];
 	uint64_t limit, available;
 };
 
