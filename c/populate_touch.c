@@ -23,12 +23,22 @@ struct touch {
 	sigjmp_buf jump;
 };
 
+/* How often a program may put a handler of its own over ours before we come to the last one. */
+#define MOST_LAYERS 8
+
 /* A signal has one handler in a process, so this is the one place with state of the process. */
 static struct {
 	pthread_mutex_t lock;
 	/* How many need the handler; the first installs it, the last restores the program's. */
 	unsigned int users;
-	struct sigaction program;
+	/*
+	 * Which of our handlers is in use. One that the program has put its own over stays behind
+	 * that for good, since it may be called by it: in use again it would call the program's,
+	 * and that us, without end.
+	 */
+	unsigned int layer;
+	/* What the program had before each. */
+	struct sigaction program[MOST_LAYERS];
 	_Atomic bool taken[MOST_RANGES];
 	struct touch touches[MOST_RANGES];
 } guard = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -53,10 +63,8 @@ static bool is_fault(const siginfo_t *info)
 }
 
 /* The default is the end, at once where somebody sent it, else when the fault happens again. */
-static void end_by_default(int number, const siginfo_t *info)
+static void end_by_default(int number, const siginfo_t *info, struct sigaction program)
 {
-	struct sigaction program = guard.program;
-
 	program.sa_handler = SIG_DFL;
 	program.sa_flags &= ~SA_SIGINFO;
 	sigaction(number, &program, NULL);
@@ -65,52 +73,78 @@ static void end_by_default(int number, const siginfo_t *info)
 }
 
 /* As if our handler was not there. */
-static void forward(int number, siginfo_t *info, void *context)
+static void forward(const struct sigaction *program, int number, siginfo_t *info, void *context)
 {
-	const struct sigaction *program = &guard.program;
-
 	if (program->sa_flags & SA_SIGINFO)
 		program->sa_sigaction(number, info, context);
 	else if (program->sa_handler == SIG_IGN && !is_fault(info))
 		return;
 	else if (program->sa_handler == SIG_DFL || program->sa_handler == SIG_IGN)
-		end_by_default(number, info);
+		end_by_default(number, info, *program);
 	else
 		program->sa_handler(number);
 }
 
-static void handle(int number, siginfo_t *info, void *context)
+static void handle(unsigned int layer, int number, siginfo_t *info, void *context)
 {
 	struct touch *touch = is_fault(info) ? find_touch((uintptr_t)info->si_addr) : NULL;
 
 	if (touch)
 		siglongjmp(touch->jump, 1);
-	forward(number, info, context);
+	forward(&guard.program[layer], number, info, context);
 }
+
+/* A handler knows its layer by nothing but its own address. */
+#define DEFINE_HANDLER(layer)                                                                      \
+	static void handle_##layer(int number, siginfo_t *info, void *context)                     \
+	{                                                                                          \
+		handle(layer, number, info, context);                                              \
+	}
+DEFINE_HANDLER(0)
+DEFINE_HANDLER(1)
+DEFINE_HANDLER(2)
+DEFINE_HANDLER(3)
+DEFINE_HANDLER(4)
+DEFINE_HANDLER(5)
+DEFINE_HANDLER(6)
+DEFINE_HANDLER(7)
+
+static void (*const handlers[MOST_LAYERS])(int, siginfo_t *, void *) = {
+	handle_0, handle_1, handle_2, handle_3, handle_4, handle_5, handle_6, handle_7,
+};
 
 static void acquire_handler(void)
 {
-	struct sigaction ours = { .sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction ours = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 	pthread_mutex_lock(&guard.lock);
 	if (!guard.users++) {
+		ours.sa_sigaction = handlers[guard.layer];
 		sigemptyset(&ours.sa_mask);
-		/* Known before it can be forwarded to. */
-		sigaction(SIGBUS, NULL, &guard.program);
-		sigaction(SIGBUS, &ours, NULL);
+		/* Known before it can be forwarded to, and again in case it was changed since. */
+		sigaction(SIGBUS, NULL, &guard.program[guard.layer]);
+		sigaction(SIGBUS, &ours, &guard.program[guard.layer]);
 	}
 	pthread_mutex_unlock(&guard.lock);
 }
 
-/* A handler that the program has installed meanwhile stays. */
-static void release_handler(void)
+/* Whether our handler was the process's to the end; one that the program has put over it stays. */
+static bool restore_program(void)
 {
 	struct sigaction now;
 
+	if (sigaction(SIGBUS, NULL, &now) || !(now.sa_flags & SA_SIGINFO) ||
+	    now.sa_sigaction != handlers[guard.layer])
+		return false;
+	sigaction(SIGBUS, &guard.program[guard.layer], NULL);
+	return true;
+}
+
+static void release_handler(void)
+{
 	pthread_mutex_lock(&guard.lock);
-	if (!--guard.users && !sigaction(SIGBUS, NULL, &now) && now.sa_flags & SA_SIGINFO &&
-	    now.sa_sigaction == handle)
-		sigaction(SIGBUS, &guard.program, NULL);
+	if (!--guard.users && !restore_program() && guard.layer < MOST_LAYERS - 1)
+		guard.layer++;
 	pthread_mutex_unlock(&guard.lock);
 }
 

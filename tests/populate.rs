@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use common::access;
+use common::host::HugePages;
+use common::host::HUGE;
 use common::in_child;
 use common::refusing;
 use common::skip;
@@ -275,6 +277,29 @@ extern "C" fn own_handler(_: libc::c_int) {
     }
 }
 
+/// A SIGBUS of the program's own, which its handler mends.
+fn take_own_signal() {
+    let file = access::memfd("own", 0, 4096);
+    // SAFETY: a new mapping of a file that then loses its page.
+    let page = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    file.set_len(0).unwrap();
+    JUMP_OVER.store(page as usize, Ordering::SeqCst);
+    // SAFETY: SIGBUS, in whose handler the page is replaced; then the write succeeds.
+    unsafe { page.cast::<u8>().write_volatile(1) };
+    // SAFETY: mapped above, used no more.
+    unsafe { libc::munmap(page, 4096) };
+}
+
 fn current_handler() -> usize {
     // SAFETY: zeros are a value of it; it is only read into.
     unsafe {
@@ -325,32 +350,306 @@ fn a_signal_that_is_not_ours_reaches_the_program() {
                 });
             }
             for round in 1..=50 {
-                let file = access::memfd("own", 0, 4096);
-                // SAFETY: a new mapping of a file that then loses its page.
-                let page = unsafe {
-                    let protection = libc::PROT_READ | libc::PROT_WRITE;
-                    let fd = file.as_raw_fd();
-                    libc::mmap(
-                        std::ptr::null_mut(),
-                        4096,
-                        protection,
-                        libc::MAP_SHARED,
-                        fd,
-                        0,
-                    )
-                };
-                assert_ne!(page, libc::MAP_FAILED);
-                file.set_len(0).unwrap();
-                JUMP_OVER.store(page as usize, Ordering::SeqCst);
-                // SAFETY: SIGBUS, in whose handler the page is replaced; then the write succeeds.
-                unsafe { page.cast::<u8>().write_volatile(1) };
+                take_own_signal();
                 assert_eq!(FORWARDED.load(Ordering::SeqCst), round);
-                // SAFETY: mapped above, used no more.
-                unsafe { libc::munmap(page, 4096) };
                 thread::sleep(std::time::Duration::from_millis(2));
             }
             done.store(true, Ordering::Relaxed);
         });
         assert_eq!(current_handler(), program);
     });
+}
+
+/// What each of the program's later handlers has found in its place, and goes on to.
+static BEFORE: [AtomicUsize; 12] = [const { AtomicUsize::new(0) }; 12];
+static CHAINED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn chaining<const N: usize>(
+    number: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+    CHAINED.fetch_add(1, Ordering::SeqCst);
+    // SAFETY: a handler that was the process's; one that takes only the number leaves the rest.
+    let before: Handler = unsafe { std::mem::transmute(BEFORE[N].load(Ordering::SeqCst)) };
+    before(number, info, context);
+}
+
+/// Puts a handler in the place of one that is not `program`'s; what that was.
+fn install_over_ours(handler: usize, program: usize) -> usize {
+    while current_handler() == program {
+        thread::yield_now();
+    }
+    // SAFETY: zeros are a value of it; the handler only does what a handler may.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut before: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_SIGINFO;
+        assert_eq!(libc::sigaction(libc::SIGBUS, &action, &mut before), 0);
+        before.sa_sigaction
+    }
+}
+
+/// It may go on to ours, which must not come back to it.
+#[test]
+fn a_handler_installed_meanwhile_stays_and_may_call_ours() {
+    in_child(
+        "a_handler_installed_meanwhile_stays_and_may_call_ours",
+        || {
+            // SAFETY: the handler only does what a handler may.
+            unsafe { libc::signal(libc::SIGBUS, own_handler as *const () as usize) };
+            let host = without_populate();
+            let options = "memory-backend-ram,id=m0,size=64M,thp=never,prealloc=on";
+            let handlers = [
+                chaining::<0> as *const () as usize,
+                chaining::<1> as *const () as usize,
+                chaining::<2> as *const () as usize,
+            ];
+            let mut signals = 0;
+            for (n, &handler) in handlers.iter().enumerate() {
+                let program = current_handler();
+                thread::scope(|scope| {
+                    let fill = scope.spawn(|| complete(&host, options).unwrap());
+                    let before = install_over_ours(handler, program);
+                    BEFORE[n].store(before, Ordering::SeqCst);
+                    fill.join().unwrap();
+                });
+                assert_eq!(current_handler(), handler);
+                for _ in 0..3 {
+                    // Ours still catches what is its own, and is gone afterwards.
+                    assert_eq!(fill_shrunk(&host).raw_os_error(), Some(libc::EFAULT));
+                    assert_eq!(current_handler(), handler);
+                    take_own_signal();
+                    signals += 1;
+                    assert_eq!(FORWARDED.load(Ordering::SeqCst), signals);
+                }
+            }
+            // One for each handler that was there.
+            assert_eq!(CHAINED.load(Ordering::SeqCst), 3 * (1 + 2 + 3));
+        },
+    );
+}
+
+#[test]
+fn touching_fills_several_at_once() {
+    in_child("touching_fills_several_at_once", || {
+        let before = current_handler();
+        let set = Objects::new(&without_populate(), &Defaults::qemu()).unwrap();
+        let parse = |i: usize, rest: &str| {
+            let options = format!("memory-backend-{rest},id=m{i},size={SIZE},prealloc=on");
+            set.parse(options).unwrap()
+        };
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let file = marked_file(&directory);
+        let all = [
+            "ram,thp=never".to_owned(),
+            "ram,share=on,prealloc-threads=4".to_owned(),
+            "memfd,share=off".to_owned(),
+            "shm".to_owned(),
+            format!("file,share=on,mem-path={file}"),
+            format!("file,share=on,readonly=on,mem-path={file}"),
+            "ram,thp=never,prealloc-mode=background".to_owned(),
+            "memfd,prealloc-mode=background".to_owned(),
+        ];
+        for _ in 0..5 {
+            let builders = all.iter().enumerate().map(|(i, rest)| parse(i, rest));
+            let backends = hostmem::Builder::complete_all(builders.collect()).unwrap();
+            for (backend, what) in backends.iter().zip(&all) {
+                assert!(backend.wait_prealloc(None).unwrap());
+                assert_whole(backend, what);
+            }
+        }
+        assert_eq!(current_handler(), before);
+    });
+}
+
+// ---- What is there already ----
+
+const PAGE: usize = 4096;
+/// Not a whole number of huge pages or chunks either.
+const PARTLY: u64 = 6 * MIB + 12 * 1024;
+
+/// What the page of that number has in it: every `step`th something, from its first byte to its
+/// last.
+fn page_contents(number: usize, step: usize) -> [u8; PAGE] {
+    match number % step {
+        0 => std::array::from_fn(|at| (number + at * 7) as u8 | 1),
+        _ => [0; PAGE],
+    }
+}
+
+fn write_some(claim: &hostmem::Claim, step: usize) {
+    for number in (0..claim.memory().len() as usize / PAGE).step_by(step) {
+        let contents = page_contents(number, step);
+        // SAFETY: a page inside the memory, which nobody else uses.
+        unsafe {
+            let to = claim.memory().as_ptr().add(number * PAGE);
+            std::ptr::copy_nonoverlapping(contents.as_ptr(), to, PAGE);
+        }
+    }
+}
+
+fn write_some_to(file: &File, size: u64, step: usize) {
+    file.set_len(0).unwrap();
+    file.set_len(size).unwrap();
+    for number in (0..size as usize / PAGE).step_by(step) {
+        let at = (number * PAGE) as u64;
+        file.write_all_at(&page_contents(number, step), at).unwrap();
+    }
+}
+
+fn assert_kept(backend: &Backend, step: usize, what: &str) {
+    assert_eq!(backend.placement().unwrap().absent, 0, "{what}");
+    let claim = backend.claim("test").unwrap();
+    for number in 0..claim.memory().len() as usize / PAGE {
+        let mut found = [0; PAGE];
+        // SAFETY: a page inside the memory, which nobody else uses.
+        unsafe {
+            let from = claim.memory().as_ptr().add(number * PAGE);
+            std::ptr::copy_nonoverlapping(from, found.as_mut_ptr(), PAGE);
+        }
+        let expected = page_contents(number, step);
+        assert!(found == expected, "{what}: page {number}");
+    }
+}
+
+/// Hosts with each method alone, with none, with all, and one that can only touch.
+fn hosts() -> Vec<(String, Host)> {
+    let mut hosts: Vec<_> = [
+        Methods::NONE,
+        Methods::LAST_PAGE_FIRST,
+        Methods::ZEROPAGE,
+        Methods::COLLAPSE,
+        Methods::FALLOCATE,
+        Methods::ALL,
+    ]
+    .map(|methods| (format!("{methods:?}"), narrowed(methods)))
+    .into();
+    hosts.push(("touching".to_owned(), without_populate()));
+    hosts
+}
+
+const STEPS: [usize; 3] = [3, 21, 147];
+
+/// Written while it is ready, then filled.
+#[test]
+fn what_was_written_before_a_fill_is_kept() {
+    if common::page_size() as usize != PAGE {
+        return skip("pages of another size than 4 KiB");
+    }
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().join("file");
+    let file = File::create(&path).unwrap();
+    let file_kind = format!("memory-backend-file,mem-path={}", path.display());
+    for (name, host) in hosts() {
+        for thp in ["auto", "always", "never"] {
+            for kind in [
+                "memory-backend-ram",
+                "memory-backend-ram,share=on",
+                "memory-backend-memfd",
+                "memory-backend-memfd,share=off",
+                "memory-backend-shm",
+                &format!("{file_kind},share=on"),
+                &format!("{file_kind},share=off"),
+            ] {
+                for step in STEPS {
+                    file.set_len(0).unwrap();
+                    file.set_len(PARTLY).unwrap();
+                    let options = format!("{kind},id=m0,size={PARTLY},thp={thp}");
+                    let what = format!("{name}: {options}: {step}");
+                    let backend = complete(&host, &options).expect(&what);
+                    write_some(&backend.claim("test").unwrap(), step);
+                    backend.populate(0, PARTLY).expect(&what);
+                    assert_kept(&backend, step, &what);
+                }
+            }
+        }
+    }
+}
+
+/// Written by others, before the memory was made of it.
+#[test]
+fn what_a_file_has_is_kept() {
+    if common::page_size() as usize != PAGE {
+        return skip("pages of another size than 4 KiB");
+    }
+    let on_disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let in_memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    for directory in [&on_disk, &in_memory] {
+        let path = directory.path().join("file");
+        let file = File::create(&path).unwrap();
+        let readable = File::open(&path).unwrap();
+        for (name, host) in hosts() {
+            for rest in [
+                format!("file,mem-path={},share=on", path.display()),
+                format!("file,mem-path={},share=off", path.display()),
+                format!("file,mem-path={},share=on,readonly=on", path.display()),
+                format!("file,mem-path={},share=off,readonly=on", path.display()),
+                format!("fd,fd={},readonly=on", readable.as_raw_fd()),
+            ] {
+                // Of files in memory alone pages may be huge.
+                let thps = match directory.path() == on_disk.path() {
+                    true => &["auto"][..],
+                    false => &["auto", "always", "never"],
+                };
+                for (thp, step) in thps.iter().flat_map(|thp| STEPS.map(|step| (thp, step))) {
+                    write_some_to(&file, PARTLY, step);
+                    let options = format!("memory-backend-{rest},id=m0,size={PARTLY},thp={thp}");
+                    let what = format!("{name}: {options}: {step}");
+                    let backend = complete(&host, &format!("{options},prealloc=on")).expect(&what);
+                    assert_kept(&backend, step, &what);
+                }
+            }
+        }
+    }
+}
+
+/// Reading brings pages in, but no blocks into the file.
+#[test]
+fn what_is_read_only_is_only_read() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = marked_file(&directory);
+    let file = File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    let before = file.metadata().unwrap().blocks();
+    for (name, host) in hosts() {
+        for rest in [
+            format!("file,mem-path={path},share=on,readonly=on"),
+            format!("file,mem-path={path},share=off,readonly=on"),
+            format!("fd,fd={},readonly=on", file.as_raw_fd()),
+        ] {
+            let what = format!("memory-backend-{rest},id=m0,size={SIZE}");
+            let backend = complete(&host, &format!("{what},prealloc=on")).expect(&what);
+            assert_eq!(backend.placement().unwrap().absent, 0, "{name}: {what}");
+        }
+    }
+    file.sync_all().unwrap();
+    assert_eq!(file.metadata().unwrap().blocks(), before);
+}
+
+#[test]
+fn what_huge_pages_have_is_kept() {
+    const PAGES: u64 = 7;
+    let Some(_pool) = HugePages::have(2 * PAGES) else {
+        return;
+    };
+    for (name, host) in hosts() {
+        for share in ["on", "off"] {
+            // Each third huge page, and each second and third base page of a huge page.
+            for step in [3 * 512, 1024, 3] {
+                let size = PAGES * HUGE;
+                let options = format!(
+                    "memory-backend-memfd,id=m0,hugetlb=on,hugetlbsize=2M,size={size},share={share}"
+                );
+                let what = format!("{name}: {options}: {step}");
+                let backend = complete(&host, &options).expect(&what);
+                write_some(&backend.claim("test").unwrap(), step);
+                backend.populate(0, size).expect(&what);
+                assert_kept(&backend, step, &what);
+            }
+        }
+    }
 }

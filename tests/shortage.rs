@@ -41,17 +41,18 @@ enum Way {
     Background,
     /// Once it is ready, as a whole.
     Live,
-    /// Without MADV_POPULATE, as before 5.14.
+    /// Without MADV_POPULATE, as before 5.14, from here on.
     Touch,
-    /// Both.
+    TouchBackground,
     TouchLive,
 }
 
-const WAYS: [Way; 5] = [
+const WAYS: [Way; 6] = [
     Way::Wait,
     Way::Background,
     Way::Live,
     Way::Touch,
+    Way::TouchBackground,
     Way::TouchLive,
 ];
 
@@ -80,12 +81,13 @@ impl Sets {
             Way::Background => (&self.asked, "prealloc=on,prealloc-mode=background"),
             Way::Live => (&self.asked, "reserve=off"),
             Way::Touch => (&self.touched, "prealloc=on"),
+            Way::TouchBackground => (&self.touched, "prealloc=on,prealloc-mode=background"),
             Way::TouchLive => (&self.touched, "reserve=off"),
         };
         let options = format!("{options},id=m0,size={size},prealloc-threads=1,{prealloc}");
         let backend = set.parse(&options)?.complete()?;
         match way {
-            Way::Background => assert!(backend.wait_prealloc(None)?),
+            Way::Background | Way::TouchBackground => assert!(backend.wait_prealloc(None)?),
             Way::Live | Way::TouchLive => backend.populate(0, size)?,
             Way::Wait | Way::Touch => {}
         }
@@ -279,7 +281,7 @@ fn a_pool_of_huge_pages() {
                 words: words.iter().map(|&word| word.to_owned()).collect(),
             }));
         };
-        let reserving = [Way::Wait, Way::Background, Way::Touch];
+        let reserving = [Way::Wait, Way::Background, Way::Touch, Way::TouchBackground];
         // Where the kernel is asked, a chunk has four of them and fails as a whole.
         let unreserved = [(Way::Live, 0), (Way::TouchLive, PAGES * HUGE)];
         let wanted = "size: 4 huge pages of 2048 KiB are wanted";
@@ -581,10 +583,8 @@ fn limits_are_found_wherever_they_are_mounted() {
         bind(&root, &seen);
         let hidden = std::ffi::CString::new(root.to_str().unwrap()).unwrap();
         // SAFETY: reads the text.
-        assert_eq!(
-            unsafe { libc::umount2(hidden.as_ptr(), libc::MNT_DETACH) },
-            0
-        );
+        let unmounted = unsafe { libc::umount2(hidden.as_ptr(), libc::MNT_DETACH) };
+        assert_eq!(unmounted, 0);
         let sets = Sets::new();
         // Not the other's limit, which is less.
         sets.fill(SMALL[0], 32 * MIB, Way::Wait).unwrap();
