@@ -98,6 +98,7 @@ impl Claim {
     ///
     /// # Errors
     ///
+    /// [`Busy`](crate::ErrorKind::Busy) ([inhibited](Claim::inhibit_discard); says by whom),
     /// [`Value`](crate::ErrorKind::Value) (range; read-only memory),
     /// [`Unsupported`](crate::ErrorKind::Unsupported) (the file system cannot make holes),
     /// [`NoMemory`](crate::ErrorKind::NoMemory) (to remember the range while a preallocation runs),

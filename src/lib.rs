@@ -62,6 +62,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The adoption guide's code compiles, and runs where it can.
+#[cfg(all(doctest, feature = "kvm", feature = "vhost", feature = "vm-memory-018"))]
+#[doc = include_str!("../docs/adopting.md")]
+struct Adopting;
+
 mod backend;
 mod builder;
 mod claim;
