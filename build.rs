@@ -37,6 +37,7 @@ const SOURCES: &[&str] = &[
     "c/prealloc.c",
     "c/props.c",
     "c/rebind.c",
+    "c/snapshot.c",
     "c/table.c",
     "c/text.c",
     "c/thread.c",

@@ -18,6 +18,7 @@
  *     watch.c  fill.c  gaps.c                    memory left; chunks of one; what leaves them
  *     crew.c  thread_context.c                   threads together; what creates them
  *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
+ *     snapshot.c                                 what there is, as it is handed out
  *     topology.c  cgroup.c  host.c  objects.c    what there is
  *     table.c  value.c                           properties; their values
  *     thread.c                                   one thread
@@ -237,6 +238,10 @@ void hm_topology_get_node_cpus(const struct hm_nodes *nodes, struct hm_cpus *cpu
 void hm_topology_get_online_cpus(struct hm_cpus *cpus);
 /* How many CPUs this process may use, at least 1. */
 uint32_t hm_topology_count_cpus(void);
+/* The CPUs of a node, none where it has none. */
+void hm_topology_get_own_cpus(uint64_t node, struct hm_cpus *cpus);
+/* Bytes of a node, 0 where the kernel does not tell. */
+void hm_topology_get_node_memory(uint64_t node, uint64_t *total, uint64_t *free);
 /*
  * Bytes of small-page memory that can be had without the OOM killer: free and file pages and
  * reclaimable slab, and swap. nodes: on these; NULL: anywhere. UINT64_MAX when the kernel does not
@@ -244,6 +249,10 @@ uint32_t hm_topology_count_cpus(void);
  */
 uint64_t hm_topology_get_available(const struct hm_nodes *nodes);
 uint64_t hm_topology_get_free_swap(void);
+
+/* The sizes of huge pages that the architectures of Linux have lie between these. */
+#define HM_HUGE_SIZE_MIN (UINT64_C(1) << 16)
+#define HM_HUGE_SIZE_MAX (UINT64_C(1) << 34)
 
 /* A pool of huge pages, in pages. */
 struct hm_huge_pool {

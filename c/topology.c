@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * What nodes, CPUs and memory there are now, from sysfs and proc, which need no permission and no
- * system call that a VMM's filter forbids. Remembers nothing: cpusets and memory change; what
- * others ask for is a snapshot.
+ * system call that a VMM's filter forbids. Remembers nothing: cpusets and memory change.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,7 +59,7 @@ void hm_topology_read(struct hm_topology *topology)
 		parse_list(allowed, topology->allowed.bits, HM_ARRAY_LEN(topology->allowed.bits));
 }
 
-static void read_node_cpus(uint64_t node, struct hm_cpus *cpus)
+void hm_topology_get_own_cpus(uint64_t node, struct hm_cpus *cpus)
 {
 	char path[80];
 
@@ -103,11 +102,11 @@ static void add_node_cpus(const struct hm_topology *topology, uint64_t node, str
 	struct hm_cpus own;
 	uint64_t nearest;
 
-	read_node_cpus(node, &own);
+	hm_topology_get_own_cpus(node, &own);
 	if (hm_set_is_empty(own.bits, HM_ARRAY_LEN(own.bits))) {
 		nearest = nearest_node_with_cpus(topology, node);
 		if (nearest != HM_NODE_NONE)
-			read_node_cpus(nearest, &own);
+			hm_topology_get_own_cpus(nearest, &own);
 	}
 	for (size_t i = 0; i < HM_ARRAY_LEN(own.bits); i++)
 		cpus->bits[i] |= own.bits[i];
@@ -239,6 +238,21 @@ uint64_t hm_topology_get_available(const struct hm_nodes *nodes)
 	return !nodes || covers_all(nodes) ? get_available_anywhere() : get_available_on(nodes);
 }
 
+void hm_topology_get_node_memory(uint64_t node, uint64_t *total, uint64_t *free)
+{
+	char path[80], name[48], text[8192];
+
+	*total = 0;
+	*free = 0;
+	snprintf(path, sizeof(path), NODE_DIR "node%ju/meminfo", (uintmax_t)node);
+	if (hm_os_read_file(path, text, sizeof(text)) < 0)
+		return;
+	snprintf(name, sizeof(name), "Node %ju MemTotal:", (uintmax_t)node);
+	add_meminfo(text, name, total);
+	snprintf(name, sizeof(name), "Node %ju MemFree:", (uintmax_t)node);
+	add_meminfo(text, name, free);
+}
+
 uint8_t hm_topology_get_weight(uint64_t node)
 {
 	char path[80], text[16];
@@ -254,9 +268,6 @@ uint8_t hm_topology_get_weight(uint64_t node)
 /* ---- Huge pages ---- */
 
 #define POOL_DIR "/sys/kernel/mm/hugepages/"
-/* What the architectures of Linux have. */
-#define SMALLEST_HUGE_SIZE (UINT64_C(1) << 16)
-#define LARGEST_HUGE_SIZE  (UINT64_C(1) << 34)
 
 /* A number in a file; false when there is none. */
 static bool read_number(const char *directory, const char *name, uint64_t *number)
@@ -315,7 +326,7 @@ void hm_topology_list_huge_sizes(char *text, size_t size)
 	size_t length = 0;
 
 	hm_text_copy("none", text, size);
-	for (uint64_t page = SMALLEST_HUGE_SIZE; page <= LARGEST_HUGE_SIZE; page <<= 1) {
+	for (uint64_t page = HM_HUGE_SIZE_MIN; page <= HM_HUGE_SIZE_MAX; page <<= 1) {
 		if (length >= size || hm_topology_get_pool(page, &pool))
 			continue;
 		length += (size_t)snprintf(text + length, size - length, "%s%ju%c",
@@ -377,169 +388,4 @@ bool hm_topology_is_shmem_huge(dev_t device)
 	if (!*options)
 		return !strstr(setting, "[never]");
 	return strstr(options, "huge=") && !strstr(options, "huge=never");
-}
-
-/* ---- The snapshot for others ---- */
-
-/* The sizes from 64 KiB to 16 GiB, of which a host has a few. */
-#define MOST_HUGE_SIZES 20
-
-struct node_record {
-	struct hostmem_node node;
-	struct hm_cpus cpus;
-	struct hostmem_huge_pages pages[MOST_HUGE_SIZES];
-};
-
-struct hostmem_topology {
-	size_t nodes_len, sizes_len;
-	struct node_record *nodes;
-	/* A row for each node. */
-	uint32_t *distances;
-	struct hm_cpus cpus;
-	struct hostmem_huge_pages pages[MOST_HUGE_SIZES];
-};
-
-static void read_huge_pages(struct hostmem_topology *topology)
-{
-	struct hm_huge_pool pool;
-
-	for (uint64_t size = SMALLEST_HUGE_SIZE; size <= LARGEST_HUGE_SIZE; size <<= 1) {
-		if (topology->sizes_len == MOST_HUGE_SIZES || hm_topology_get_pool(size, &pool))
-			continue;
-		topology->pages[topology->sizes_len++] = (struct hostmem_huge_pages){
-			.page_size = size,
-			.total = pool.total,
-			.free = pool.free,
-			.reserved = pool.reserved,
-			.overcommit = pool.overcommit,
-		};
-	}
-}
-
-static void read_node_memory(struct hostmem_node *node)
-{
-	char path[80], name[48], text[8192];
-
-	snprintf(path, sizeof(path), NODE_DIR "node%u/meminfo", node->id);
-	if (hm_os_read_file(path, text, sizeof(text)) < 0)
-		return;
-	snprintf(name, sizeof(name), "Node %u MemTotal:", node->id);
-	add_meminfo(text, name, &node->memory_total);
-	snprintf(name, sizeof(name), "Node %u MemFree:", node->id);
-	add_meminfo(text, name, &node->memory_free);
-}
-
-static void read_node(const struct hostmem_topology *topology, const struct hm_topology *now,
-		      uint64_t id, struct node_record *record)
-{
-	struct hm_huge_pool pool;
-
-	record->node.id = (uint32_t)id;
-	record->node.allowed = hm_set_has(now->allowed.bits, HM_ARRAY_LEN(now->allowed.bits), id);
-	read_node_memory(&record->node);
-	read_node_cpus(id, &record->cpus);
-	for (size_t i = 0; i < topology->sizes_len; i++) {
-		hm_topology_get_node_pool(id, topology->pages[i].page_size, &pool);
-		record->pages[i].page_size = topology->pages[i].page_size;
-		record->pages[i].total = pool.total;
-		record->pages[i].free = pool.free;
-	}
-}
-
-/* The file has one number for each online node, in order. */
-static void read_distances(const struct hostmem_topology *topology, size_t from)
-{
-	char path[80], text[8192], *next = text;
-
-	snprintf(path, sizeof(path), NODE_DIR "node%u/distance", topology->nodes[from].node.id);
-	if (hm_os_read_file(path, text, sizeof(text)) < 0)
-		return;
-	for (size_t to = 0; to < topology->nodes_len; to++)
-		topology->distances[from * topology->nodes_len + to] =
-			(uint32_t)strtoul(next, &next, 10);
-}
-
-static void read_nodes(struct hostmem_topology *topology, const struct hm_topology *now)
-{
-	size_t index = 0;
-
-	for (uint64_t id = 0; id < HOSTMEM_NODES_MAX; id++) {
-		if (hm_set_has(now->online.bits, HM_ARRAY_LEN(now->online.bits), id))
-			read_node(topology, now, id, &topology->nodes[index++]);
-	}
-	for (size_t from = 0; from < topology->nodes_len; from++)
-		read_distances(topology, from);
-}
-
-int hostmem_topology_read(struct hostmem_topology **topology, struct hostmem_error *err)
-{
-	struct hostmem_topology *read = calloc(1, sizeof(*read));
-	struct hm_topology now;
-
-	if (!read)
-		return hm_fail_alloc(err);
-	hm_topology_read(&now);
-	read->nodes_len = hm_set_count(now.online.bits, HM_ARRAY_LEN(now.online.bits));
-	read->nodes = calloc(read->nodes_len + 1, sizeof(*read->nodes));
-	read->distances = calloc(read->nodes_len * read->nodes_len + 1, sizeof(*read->distances));
-	if (!read->nodes || !read->distances) {
-		hostmem_topology_free(read);
-		return hm_fail_alloc(err);
-	}
-	hm_os_get_affinity(0, &read->cpus);
-	read_huge_pages(read);
-	read_nodes(read, &now);
-	*topology = read;
-	return 0;
-}
-
-void hostmem_topology_free(struct hostmem_topology *topology)
-{
-	if (!topology)
-		return;
-	free(topology->distances);
-	free(topology->nodes);
-	free(topology);
-}
-
-const struct hostmem_node *hostmem_topology_get_node(const struct hostmem_topology *topology,
-						     size_t index)
-{
-	return index < topology->nodes_len ? &topology->nodes[index].node : NULL;
-}
-
-uint32_t hostmem_topology_get_distance(const struct hostmem_topology *topology, size_t from,
-				       size_t to)
-{
-	size_t len = topology->nodes_len;
-
-	return from < len && to < len ? topology->distances[from * len + to] : 0;
-}
-
-size_t hostmem_topology_get_cpus(const struct hostmem_topology *topology, size_t index,
-				 uint32_t *cpus, size_t cpus_size)
-{
-	const struct hm_cpus *set = &topology->cpus;
-	size_t count = 0;
-
-	if (index != SIZE_MAX && index >= topology->nodes_len)
-		return 0;
-	if (index != SIZE_MAX)
-		set = &topology->nodes[index].cpus;
-	for (uint32_t cpu = 0; cpu < HOSTMEM_CPUS_MAX; cpu++) {
-		if (!hm_set_has(set->bits, HM_ARRAY_LEN(set->bits), cpu))
-			continue;
-		if (count < cpus_size)
-			cpus[count] = cpu;
-		count++;
-	}
-	return count;
-}
-
-const struct hostmem_huge_pages *
-hostmem_topology_get_huge_pages(const struct hostmem_topology *topology, size_t node, size_t index)
-{
-	if (index >= topology->sizes_len || (node != SIZE_MAX && node >= topology->nodes_len))
-		return NULL;
-	return node == SIZE_MAX ? &topology->pages[index] : &topology->nodes[node].pages[index];
 }

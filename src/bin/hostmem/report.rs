@@ -7,6 +7,7 @@ use hostmem::Backend;
 use hostmem::Memory;
 use hostmem::Origin;
 use hostmem::Placement;
+use hostmem::Policy;
 use hostmem::PreallocResult;
 use hostmem::Value;
 use indicatif::BinaryBytes;
@@ -72,6 +73,9 @@ impl Report {
             "kernel-policy": self.placement.policy,
             "resident": self.placement.resident,
             "nodes": nodes,
+            "weights": self.placement.weights.iter()
+                .map(|(node, weight)| (node.to_string(), json!(weight)))
+                .collect::<serde_json::Map<_, _>>(),
             "huge": self.placement.huge,
             "swapped": self.placement.swapped,
             "unmapped": self.placement.unmapped,
@@ -97,6 +101,9 @@ impl Report {
         line("size", BinaryBytes(self.size).to_string());
         line("page size", BinaryBytes(self.page_size).to_string());
         line("policy", self.placement.policy.clone());
+        if self.policy == Policy::WeightedInterleave.as_str() {
+            line("weights", self.weights());
+        }
         line("resident", self.share(self.placement.resident));
         for row in bars::rows(&self.placement, &self.host_nodes) {
             let bar = bars::text(row.bytes, self.size, BAR);
@@ -127,6 +134,13 @@ impl Report {
             size: self.size,
             rows: bars::rows(&self.placement, &self.host_nodes),
         }
+    }
+
+    /// How many pages in turn each node gets: `node 0: 3, node 1: 1`.
+    fn weights(&self) -> String {
+        let weights = self.placement.weights.iter();
+        let weights = weights.map(|(node, weight)| format!("node {node}: {weight}"));
+        weights.collect::<Vec<_>>().join(", ")
     }
 
     /// Whether the memory is where its policy wants it, and why.
