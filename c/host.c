@@ -128,6 +128,9 @@ static void probe_home_node(struct hostmem_host *host, void *scratch)
 
 	/* Memory without a policy is ENOENT; a kernel that lacks the call says ENOSYS. */
 	host->home_node_error = result == -ENOSYS || result == -EPERM ? -result : 0;
+	/* It goes with policies alone, of which there are none without libnuma. */
+	if (!hm_numa_is_built())
+		host->home_node_error = ENOSYS;
 }
 
 static void probe_scratch(struct hostmem_host *host, void *scratch)
