@@ -82,7 +82,7 @@ static void tell_cause(const struct hostmem_backend *backend, const struct hm_va
 {
 	static const char *const causes[] = {
 		[HOSTMEM_STAY_SHARED] = "others use them too, which MOVE_ALL would override",
-		[HOSTMEM_STAY_PINNED] = "they are pinned, as for a device",
+		[HOSTMEM_STAY_PINNED] = "they are pinned, as for a device, or busy at the moment",
 		[HOSTMEM_STAY_FULL] = "the host nodes are full",
 	};
 	enum hostmem_stay cause = find_cause(backend, new, after);
