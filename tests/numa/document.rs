@@ -86,6 +86,8 @@ placement says so.
 - Pages that another mapping or process has touched too, as a vhost-user peer does, stay, although the kernel answers \
 that all is well. The result says how much, and why. With `move_all`, which needs `CAP_SYS_NICE`, they move.
 - Pages that are pinned, for a device say, make it fail with `EIO`; the old policy is back, and what had moved too.
+- Pages of a pool that threads write at that very moment may count as pinned (seen on 6.12): nothing is lost, and \
+it can be tried again.
 - With `bind`, nodes that have less available than would have to move are an error before anything moves.
 - Pages that move go to the nearest of the nodes; a home node is for pages that come later.
 - Linux 6.12 may give huge pages that nobody has written yet up instead of moving them where the new nodes are short. \

@@ -13,8 +13,9 @@ use std::sync::Mutex;
 use serde_json::json;
 use serde_json::Value as Json;
 
-/// Arguments that make this program something else than a harness.
-pub const ALL: &str = "--all-in-here";
+/// First arguments that make this program something else than a harness. After these two come the
+/// names of the tests to run.
+pub const ALL: &str = "--all-of-these";
 const FROM: &str = "--from-test=";
 const CHILD: &str = "--child=";
 
@@ -42,6 +43,7 @@ impl Test {
 pub fn tests() -> Vec<Test> {
     let mut tests = super::cells::tests();
     tests.extend(super::refusals::tests());
+    tests.extend(super::report::tests());
     tests.extend(super::workers::tests());
     tests.extend(super::rebind::tests());
     tests.extend(super::shortage::tests());
@@ -51,6 +53,7 @@ pub fn tests() -> Vec<Test> {
 /// What the tests start as processes of their own, by name.
 const CHILDREN: &[(&str, fn())] = &[
     ("confined", super::refusals::confined),
+    ("peer", super::rebind::peer),
     ("taker", super::shortage::taker),
 ];
 
@@ -113,13 +116,22 @@ pub fn start_child(name: &str, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
+/// The tests that the arguments name.
+fn wanted_tests() -> Vec<Test> {
+    let names: Vec<_> = env::args().skip(2).collect();
+    let mut tests = tests();
+    tests.retain(|test| names.contains(&test.name));
+    tests
+}
+
 /// Runs the tests in a process of their own; after one that was its end, in another one.
 fn run_all() {
-    let tests = tests();
+    let tests = wanted_tests();
     let mut next = 0;
     while next < tests.len() {
         let mut child = Command::new(env::current_exe().unwrap());
-        let status = child.arg(format!("{FROM}{next}")).status().unwrap();
+        child.arg(format!("{FROM}{next}")).args(env::args().skip(2));
+        let status = child.status().unwrap();
         if status.success() {
             return;
         }
@@ -138,7 +150,7 @@ fn run_from(first: usize) {
             *first = info.to_string();
         }
     }));
-    for (index, test) in tests().into_iter().enumerate().skip(first) {
+    for (index, test) in wanted_tests().into_iter().enumerate().skip(first) {
         fs::write(RUNNING, index.to_string()).unwrap();
         Line::Begin(test.name.clone()).print();
         PANIC.lock().unwrap().clear();

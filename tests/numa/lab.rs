@@ -58,13 +58,14 @@ pub fn find_missing() -> Option<String> {
     None
 }
 
-/// A machine that boots, with what it says on its standard output.
-pub fn command(kernel: &str, scratch: &Path) -> Command {
+/// A machine that boots and runs some tests, with what it says on its standard output.
+pub fn command(kernel: &str, scratch: &Path, tests: &[String]) -> Command {
     let mut command = Command::new(script());
     command
         .arg(kernel_directory(kernel))
         .arg(scratch)
         .arg(env::current_exe().unwrap())
-        .arg(super::guest::ALL);
+        .arg(super::guest::ALL)
+        .args(tests);
     command
 }

@@ -37,6 +37,7 @@ struct State {
     /// What it said since the running test began, for when it fails.
     output: String,
     figures: Vec<String>,
+    boots: bool,
     last_heard: Option<Instant>,
     hangs: bool,
     status: Option<String>,
@@ -73,17 +74,23 @@ impl Machine {
         self.changed.notify_all();
     }
 
-    /// Runs machines, as many at once as the processors here are good for, on threads of their own.
-    pub fn boot(machines: Vec<Arc<Self>>) {
+    /// Runs tests on machines, as many at once as the processors here are good for, on threads of
+    /// their own.
+    pub fn boot(machines: Vec<(Arc<Self>, Vec<String>)>) {
+        for (machine, _) in &machines {
+            machine.change(|state| state.boots = true);
+        }
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let queue = Arc::new(Mutex::new(machines.into_iter()));
         for _ in 0..processors.div_ceil(PROCESSORS) {
             let queue = Arc::clone(&queue);
             thread::spawn(move || loop {
                 let machine = queue.lock().unwrap().next();
-                let Some(machine) = machine else { return };
+                let Some((machine, tests)) = machine else {
+                    return;
+                };
                 let began = Instant::now();
-                let verdict = machine.run();
+                let verdict = machine.run(&tests);
                 machine.change(|state| {
                     state.seconds = began.elapsed().as_secs_f64();
                     state.verdict = Some(verdict);
@@ -92,9 +99,9 @@ impl Machine {
         }
     }
 
-    fn run(self: &Arc<Self>) -> Result<(), String> {
+    fn run(self: &Arc<Self>, tests: &[String]) -> Result<(), String> {
         let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let mut child = lab::command(self.kernel, scratch.path())
+        let mut child = lab::command(self.kernel, scratch.path(), tests)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -236,10 +243,14 @@ impl Machine {
             .collect()
     }
 
-    /// One line on the whole, and the figures that tests gave.
+    /// Once it has ended: one line on the whole, and the figures that tests gave.
     pub fn summarise(&self) {
         let state = self.state.lock().unwrap();
-        if state.verdict.is_none() {
+        let state = self
+            .changed
+            .wait_while(state, |state| state.boots && state.verdict.is_none())
+            .unwrap();
+        if !state.boots {
             return;
         }
         let failed = state
@@ -253,8 +264,8 @@ impl Machine {
             state.results.len(),
             state.seconds
         );
-        for figure in &state.figures {
-            println!("    {figure}");
+        if !state.figures.is_empty() {
+            println!("    rebound: {}", state.figures.join("; "));
         }
     }
 }

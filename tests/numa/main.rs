@@ -13,6 +13,7 @@ mod lab;
 mod machine;
 mod rebind;
 mod refusals;
+mod report;
 mod shortage;
 mod workers;
 
@@ -37,16 +38,25 @@ fn main() -> ExitCode {
         })],
         None => trials(&machines),
     };
-    let is_wanted = |machine: &Machine| {
-        let prefix = format!("{}::", machine.name());
-        let mut its = trials
-            .iter()
-            .filter(|trial| trial.name() == document::NAME || trial.name().starts_with(&prefix));
-        its.any(|trial| !arguments.is_filtered_out(trial))
+    let is_wanted = |name: &str| {
+        let mut trials = trials.iter().filter(|trial| trial.name() == name);
+        trials.any(|trial| !arguments.is_filtered_out(trial))
+    };
+    let wanted_on = |machine: &Machine| {
+        let names = guest::tests().into_iter().map(|test| test.name);
+        let is_wanted = |test: &String| {
+            is_wanted(document::NAME) || is_wanted(&format!("{}::{test}", machine.name()))
+        };
+        names.filter(is_wanted).collect::<Vec<_>>()
     };
     if !arguments.list {
-        let wanted = machines.iter().filter(|machine| is_wanted(machine));
-        Machine::boot(wanted.cloned().collect());
+        let machines = machines
+            .iter()
+            .map(|machine| (Arc::clone(machine), wanted_on(machine)));
+        let to_boot = |(machine, tests): &(Arc<Machine>, Vec<String>)| {
+            !tests.is_empty() || is_wanted(&format!("{}::machine", machine.name()))
+        };
+        Machine::boot(machines.filter(to_boot).collect());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     for machine in &machines {

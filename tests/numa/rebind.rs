@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory in use that gets other nodes: what moves, what does not, and that nothing is lost.
 
+use std::env;
+use std::fs;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
+use std::process;
+use std::process::Child;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 use std::time::Instant;
 
 use hostmem::Backend;
@@ -27,12 +32,18 @@ use super::common::kernel;
 use super::guest;
 use super::guest::Test;
 use super::shortage::more_than_is_free_on;
+use super::shortage::wait_until_taken;
+use super::shortage::TAKEN;
 
 const MIB: u64 = 1 << 20;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = vec![
         Test::new("rebind::what_others_use_stays", what_others_use_stays),
+        Test::new(
+            "rebind::what_another_process_uses_stays",
+            what_another_process_uses_stays,
+        ),
         Test::new("rebind::what_is_pinned_fails_it", what_is_pinned_fails_it),
         Test::new("rebind::needs_room", needs_room),
         Test::new(
@@ -119,7 +130,7 @@ fn moves(backing: &Backing) -> String {
     assert!(has_marks(&claim));
     super::cells::clean();
     guest::show(format!(
-        "rebind {}: {} of {} MiB moved in {} ms",
+        "{}: {} of {} MiB moved in {} ms",
         backing.name,
         rebound.moved / MIB,
         backing.size / MIB,
@@ -152,6 +163,49 @@ fn what_others_use_stays() {
     assert_moved(rebound, size, 0, None);
     assert_eq!(backend.placement().unwrap().satisfied, Satisfied::Yes);
     assert!(has_marks(&peer));
+}
+
+/// Starts a process that uses a part of the memory.
+fn start_peer(claim: &Claim, bytes: u64) -> Child {
+    let _ = fs::remove_file(TAKEN);
+    let fd = claim.memory().fd().unwrap().as_raw_fd();
+    let path = format!("/proc/{}/fd/{fd}", process::id());
+    let peer = guest::start_child("peer", &[&path, &bytes.to_string()]);
+    wait_until_taken();
+    peer
+}
+
+pub fn peer() {
+    let path = env::args().nth(2).unwrap();
+    let size = env::args().nth(3).unwrap();
+    let options = format!("mem-path={path},size={size},share=on,prealloc=on");
+    let _backend = access::new("file", &options).complete().unwrap();
+    fs::write(TAKEN, "").unwrap();
+    thread::sleep(Duration::from_secs(600));
+}
+
+fn what_another_process_uses_stays() {
+    let size = 8 * MIB;
+    for (kind, options) in [
+        ("memfd", "thp=never"),
+        ("memfd", "hugetlb=on"),
+        ("shm", "thp=never"),
+    ] {
+        let options = format!("size={size},prealloc=on,policy=bind,host-nodes=0,{options}");
+        let backend = access::new(kind, &options).complete().unwrap();
+        let claim = backend.claim("vm0").unwrap();
+        write_marks(&claim);
+        let half = size / 2;
+        let mut peer = start_peer(&claim, half);
+        let rebound = backend.rebind(&bind(&[1])).unwrap();
+        assert_moved(rebound, half, half, Some(Stay::Shared));
+        let seen = backend.placement().unwrap();
+        assert_eq!(seen.nodes, [(0, half), (1, half)].into(), "{seen:?}");
+        peer.kill().unwrap();
+        peer.wait().unwrap();
+        assert_moved(backend.rebind(&bind(&[1])).unwrap(), half, 0, None);
+        assert!(has_marks(&claim));
+    }
 }
 
 /// Pages in a pipe, which the kernel holds as a device would.
@@ -299,17 +353,23 @@ fn to_no_nodes() {
 }
 
 /// Writers that go on while the memory moves. Each has pages of its own, in which each word is the
-/// number of times it was written.
+/// number of times it was written. A huge page of a pool that is written at that moment may be too
+/// busy to move: then all is as before.
 fn nothing_written_is_lost() {
     const WRITERS: u64 = 3;
-    for (kind, thp) in [("ram", "never"), ("ram", "always"), ("memfd", "never")] {
+    for (kind, options) in [
+        ("ram", "thp=never"),
+        ("ram", "thp=always"),
+        ("memfd", "thp=never"),
+        ("memfd", "hugetlb=on"),
+    ] {
         let size = 8 * MIB;
-        let options = format!("size={size},thp={thp},prealloc=on,policy=bind,host-nodes=0");
+        let options = format!("size={size},prealloc=on,policy=bind,host-nodes=0,{options}");
         let backend = access::new(kind, &options).complete().unwrap();
         let claim = backend.claim("vm0").unwrap();
         let (done, writes) = (AtomicBool::new(false), AtomicU64::new(0));
-        let moved = thread::scope(|scope| {
-            for writer in 0..WRITERS {
+        let rebounds = thread::scope(|scope| {
+            let writers = [0, 1, 2].map(|writer| {
                 let (claim, done, writes) = (&claim, &done, &writes);
                 scope.spawn(move || {
                     let pages = (writer..size / 4096).step_by(WRITERS as usize);
@@ -325,22 +385,40 @@ fn nothing_written_is_lost() {
                     for page in pages {
                         assert_eq!(word_of(claim, page).load(Ordering::Relaxed), round);
                     }
-                });
-            }
-            let moved = [1, 3, 0, 4, 1, 0].map(|node| {
-                let rebound = backend.rebind(&bind(&[node])).unwrap();
-                let seen = backend.placement().unwrap();
-                assert_eq!(seen.nodes, [(node, size)].into(), "{seen:?}");
-                rebound.moved
+                })
             });
-            // Each writer has been around meanwhile.
-            while writes.load(Ordering::Relaxed) < 2 * WRITERS {
+            let rebounds = [1, 3, 0, 4, 1, 0].map(|node| {
+                let before = backend.placement().unwrap().policy;
+                (
+                    backend.rebind(&bind(&[node])),
+                    before,
+                    backend.placement().unwrap(),
+                )
+            });
+            // Each writer has been around meanwhile, or has failed.
+            while writes.load(Ordering::Relaxed) < 2 * WRITERS
+                && !writers.iter().any(|writer| writer.is_finished())
+            {
                 thread::yield_now();
             }
             done.store(true, Ordering::Relaxed);
-            moved
+            rebounds
         });
-        assert_eq!(moved, [size; 6], "{kind} {thp}");
+        for (rebound, before, seen) in rebounds {
+            match rebound {
+                Err(error) if options.contains("hugetlb") => {
+                    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+                    assert!(error.to_string().contains("busy"), "{error}");
+                    assert_eq!((seen.policy, seen.policy_changed), (before, false));
+                    assert_eq!(seen.resident, size);
+                }
+                rebound => assert_moved(rebound.unwrap(), size, 0, None),
+            }
+        }
+        // Nobody writes any more.
+        backend.rebind(&bind(&[3])).unwrap();
+        let seen = backend.placement().unwrap();
+        assert_eq!(seen.nodes, [(3, size)].into(), "{seen:?}");
     }
 }
 

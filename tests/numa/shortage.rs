@@ -19,8 +19,8 @@ use super::guest;
 use super::guest::Test;
 
 const MIB: u64 = 1 << 20;
-/// Says that a taker has its memory.
-const TAKEN: &str = "/tmp/taken";
+/// A file that is there once a process has its memory.
+pub const TAKEN: &str = "/tmp/taken";
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 pub fn tests() -> Vec<Test> {
@@ -148,10 +148,14 @@ fn preferred_memory_spills() {
 fn start_taker(options: &str) -> Child {
     let _ = fs::remove_file(TAKEN);
     let child = guest::start_child("taker", &[options]);
+    wait_until_taken();
+    child
+}
+
+pub fn wait_until_taken() {
     while fs::metadata(TAKEN).is_err() {
         thread::sleep(Duration::from_millis(1));
     }
-    child
 }
 
 /// Such a process, which lives until it is killed.
