@@ -21,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use super::has_address_sanitizer;
 use super::skip;
 
 use serde_json::json;
@@ -260,6 +261,21 @@ impl Server {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         let number = line.split_whitespace().nth(1).unwrap();
         number.parse().unwrap()
+    }
+
+    /// What is mapped, in KiB. Nothing under a sanitizer that maps memory of its own.
+    pub fn mapped(&self) -> u64 {
+        match has_address_sanitizer() {
+            true => 0,
+            false => self.status("VmSize"),
+        }
+    }
+
+    /// Whether it never took as much memory, in MiB.
+    #[track_caller]
+    pub fn check_peak(&self, limit: u64) {
+        let peak = self.status("VmHWM");
+        assert!(has_address_sanitizer() || peak < limit << 10, "{peak} KiB");
     }
 
     pub fn descriptors(&self) -> usize {
