@@ -558,6 +558,19 @@ fn a_fill_in_the_background_is_cancelled() {
     client.fails("DeviceNotFound", "x-prealloc-cancel", id("c"));
 }
 
+#[test]
+fn what_is_discarded_is_not_filled() {
+    let (_server, mut client) = start();
+    let size: u64 = 512 << 20;
+    client.must("object-add", filling("a", size, "background"));
+    let last = json!({ "id": "a", "offset": size - (2 << 20), "length": 2 << 20 });
+    client.must("x-discard", last);
+    let end = wait_for_end(&mut client, "a");
+    assert_eq!(end["data"]["status"], "completed", "{end}");
+    let placement = client.must("x-placement", id("a"));
+    assert_eq!(placement["resident"], size - (2 << 20), "{placement}");
+}
+
 /// On a thread of its own, which alone sees the file system.
 #[test]
 fn a_fill_in_the_background_fails() {
