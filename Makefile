@@ -8,7 +8,7 @@ FEATURES := --all-features
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-numa bench bench-peers lint fmt doc setup-build setup-test setup-lint
+.PHONY: help run test test-numa test-package bench bench-peers lint fmt doc setup-build setup-test setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -25,6 +25,9 @@ test: setup-test ## everything that proves it: both builds, then the C under two
 
 test-numa: setup-test ## the part of it that boots machines of several nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa
+
+test-package: setup-test ## what is published: tests from its file, and a crate that depends on it
+	scripts/package
 
 bench: setup-build ## measure
 	cargo bench $(FEATURES) --bench prealloc

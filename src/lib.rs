@@ -56,6 +56,8 @@
 //! * `cli`: what the command line program needs.
 
 #![deny(unsafe_code)]
+// Says at each item which feature it needs; docs.rs alone has the toolchain for it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 /// The README's example compiles.
 #[cfg(doctest)]
