@@ -72,8 +72,9 @@ static void probe_policies(struct hostmem_host *host, void *scratch)
 	struct hm_nodes node;
 	bool found = find_allowed_node(&node);
 
-	for (int policy = 0; policy < HM_POLICY_COUNT; policy++) {
-		bool takes_nodes = policy != HM_POLICY_DEFAULT && policy != HM_POLICY_LOCAL;
+	/* The default asks nothing of the kernel. */
+	for (int policy = HM_POLICY_DEFAULT + 1; policy < HM_POLICY_COUNT; policy++) {
+		bool takes_nodes = policy != HM_POLICY_LOCAL;
 		int result = -ENOSYS;
 
 		if (found || !takes_nodes)
@@ -124,7 +125,8 @@ static void probe_features(struct hostmem_host *host, void *scratch)
 
 static void probe_home_node(struct hostmem_host *host, void *scratch)
 {
-	int result = hm_os_set_home_node(scratch, host->page_size, 0);
+	int result =
+		hm_numa_is_built() ? hm_os_set_home_node(scratch, host->page_size, 0) : -ENOSYS;
 
 	/* Memory without a policy is ENOENT; a kernel that lacks the call says ENOSYS. */
 	host->home_node_error = result == -ENOSYS || result == -EPERM ? -result : 0;
@@ -216,8 +218,6 @@ static void explain(int os_error, const char *since, char *reason, size_t size)
 {
 	if (!os_error)
 		*reason = '\0';
-	else if (os_error == ENOSYS && !hm_numa_is_built())
-		hm_text_copy("needs hostmem to be built with libnuma", reason, size);
 	else if (since && (os_error == EINVAL || os_error == ENOSYS))
 		snprintf(reason, size, "needs Linux %s", since);
 	else if (os_error == EPERM || os_error == EACCES)
@@ -227,21 +227,33 @@ static void explain(int os_error, const char *since, char *reason, size_t size)
 		hm_text_copy(strerror(os_error), reason, size);
 }
 
+static void describe(struct hostmem_feature *feature, int os_error, bool needs_numa,
+		     const char *since)
+{
+	feature->os_error = os_error;
+	if (needs_numa && !hm_numa_is_built() && os_error)
+		hm_text_copy("needs hostmem to be built with libnuma", feature->reason,
+			     sizeof(feature->reason));
+	else
+		explain(os_error, since, feature->reason, sizeof(feature->reason));
+}
+
 int hostmem_host_get_feature(const struct hostmem_host *host, size_t index,
 			     struct hostmem_feature *feature)
 {
 	size_t policy = index - HM_FEATURE_COUNT;
-	bool is_policy = index >= HM_FEATURE_COUNT;
 
-	if (is_policy && policy >= HM_POLICY_COUNT)
+	*feature = (struct hostmem_feature){ 0 };
+	if (index < HM_FEATURE_COUNT) {
+		hm_text_copy(rows[index].name, feature->name, sizeof(feature->name));
+		describe(feature, host->feature_error[index], index == HM_FEATURE_HOME_NODE,
+			 rows[index].since);
+		return 0;
+	}
+	if (policy >= HM_POLICY_COUNT)
 		return -1;
-	*feature = (struct hostmem_feature){
-		.os_error = is_policy ? host->policy_error[policy] : host->feature_error[index],
-	};
-	snprintf(feature->name, sizeof(feature->name), "%s%s", is_policy ? "policy=" : "",
-		 is_policy ? hm_numa_policy_names[policy] : rows[index].name);
-	explain(feature->os_error, is_policy ? hm_numa_policy_since[policy] : rows[index].since,
-		feature->reason, sizeof(feature->reason));
+	snprintf(feature->name, sizeof(feature->name), "policy=%s", hm_numa_policy_names[policy]);
+	describe(feature, host->policy_error[policy], true, hm_numa_policy_since[policy]);
 	return 0;
 }
 

@@ -311,6 +311,28 @@ fn features_say_why_not() {
     }
 }
 
+/// It asks nothing of anybody.
+#[test]
+fn the_default_policy_is_everywhere() {
+    let all = [libc::SYS_mbind, SYS_SET_MEMPOLICY_HOME_NODE];
+    let host = probe_refusing(&all.map(|call| Refusal::new(call, libc::EPERM)));
+    for feature in host.features() {
+        let built = cfg!(feature = "numa");
+        let words = if built {
+            "forbidden"
+        } else {
+            "built with libnuma"
+        };
+        let needs_it = feature.name == "home-node" || feature.name.starts_with("policy=");
+        if needs_it && feature.name != "policy=default" {
+            assert!(feature.reason.contains(words), "{feature:?}");
+        }
+        if feature.name == "policy=default" {
+            assert!(feature.is_available(), "{feature:?}");
+        }
+    }
+}
+
 #[test]
 fn the_info_is_what_the_kernel_says() {
     let read = |path: &str| {

@@ -68,6 +68,7 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("mmap", libc::SYS_mmap),
     ("mprotect", libc::SYS_mprotect),
     ("mremap", libc::SYS_mremap),
+    ("msync", libc::SYS_msync),
     ("munlock", libc::SYS_munlock),
     ("munmap", libc::SYS_munmap),
     ("newfstatat", libc::SYS_newfstatat),
