@@ -136,6 +136,7 @@ int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
 /* userfaultfd(2), for faults of user space only, which needs no privilege. */
 int hm_os_fault_open(void);
 int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size);
+int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
 /* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */
 int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
 /* Counts the bytes of a range that are in memory. */

@@ -286,6 +286,13 @@ int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size)
 	return or_errno(ioctl(fault_fd, UFFDIO_REGISTER, &range));
 }
 
+int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size)
+{
+	struct uffdio_range range = { .start = (uintptr_t)address, .len = size };
+
+	return or_errno(ioctl(fault_fd, UFFDIO_UNREGISTER, &range));
+}
+
 int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
 {
 	struct uffdio_zeropage zero = {

@@ -35,7 +35,7 @@ static bool is_interleaved(const struct hm_values *values)
 	       values->policy == HM_POLICY_WEIGHTED_INTERLEAVE;
 }
 
-/* All at once, since registering stops every thread that fills. Closing the descriptor ends it. */
+/* All at once, since registering stops every thread that fills. */
 static void begin_zero_pages(struct hm_populate *plan)
 {
 	plan->fault_fd = hm_os_fault_open();
@@ -117,8 +117,12 @@ void hm_populate_begin(struct hm_populate *plan, const struct hostmem_backend *b
 
 void hm_populate_end(struct hm_populate *plan)
 {
-	if (plan->fault_fd >= 0)
+	if (plan->fault_fd >= 0) {
+		/* Closing alone would not end it: a child forked meanwhile has the descriptor too.
+		 */
+		hm_os_fault_unregister(plan->fault_fd, plan->address, plan->size);
 		hm_os_close(plan->fault_fd);
+	}
 	plan->fault_fd = -1;
 	plan->way = HM_POPULATE_PLAIN;
 }

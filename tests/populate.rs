@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI32;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicUsize;
@@ -179,6 +180,40 @@ fn zero_pages_go_only_where_nothing_is() {
             assert_whole(&backend, &what);
         }
     }
+}
+
+/// A child that another part of the program forks meanwhile has the descriptors too, and keeps
+/// nothing of the filling alive: a touch would wait for somebody to serve it.
+#[test]
+fn a_child_that_was_forked_meanwhile_holds_nothing_up() {
+    let test = "a_child_that_was_forked_meanwhile_holds_nothing_up";
+    in_child(test, || {
+        static CHILD: AtomicI32 = AtomicI32::new(0);
+        let objects = Objects::new(&Host::probe().unwrap(), &Defaults::qemu()).unwrap();
+        let options = format!("memory-backend-memfd,id=m0,thp=never,prealloc=on,size={SIZE}");
+        let builder = objects.parse(options).unwrap().on_progress(|_, _| {
+            // SAFETY: the child only waits, and ends with its parent.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: likewise.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                loop {
+                    thread::park();
+                }
+            }
+            CHILD.store(child, Ordering::Relaxed);
+        });
+        let backend = builder.complete().unwrap();
+        let child = CHILD.load(Ordering::Relaxed);
+        assert!(child > 0);
+        let claim = backend.claim("vm0").unwrap();
+        claim.discard(0, MIB).unwrap();
+        // SAFETY: ends the process where the touch hangs.
+        unsafe { libc::alarm(5) };
+        assert_eq!(access::read(&claim, 0), 0);
+        // SAFETY: our own child.
+        assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+    });
 }
 
 fn shmem_is_small() -> bool {
