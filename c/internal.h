@@ -1063,7 +1063,7 @@ struct hostmem_thread_context *hm_objects_get_link(const struct hostmem_backend 
 /* Makes a link, NULL for none, the backend's, which gives up the one it had. */
 struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *backend,
 						    struct hostmem_thread_context *context);
-/* Each says whether nobody is left who knows it. */
+/* Each says whether nobody is left who knows it; its id is free again then. */
 bool hm_objects_unlink(struct hostmem_thread_context *context);
 bool hm_objects_drop_handle(struct hostmem_thread_context *context);
 /* Whether it is linked to, and by which backend. */

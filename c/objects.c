@@ -287,13 +287,22 @@ struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *back
 	return before;
 }
 
+/* Out of the set at once, so that nobody links to it any more. Called with the set's lock held. */
+static bool remove_if_unknown(struct hostmem_thread_context *context)
+{
+	if (context->links || context->has_handle)
+		return false;
+	remove_locked(context->objects, &context->entry);
+	return true;
+}
+
 bool hm_objects_unlink(struct hostmem_thread_context *context)
 {
 	bool last;
 
 	pthread_mutex_lock(&context->objects->lock);
 	context->links--;
-	last = !context->links && !context->has_handle;
+	last = remove_if_unknown(context);
 	pthread_mutex_unlock(&context->objects->lock);
 	return last;
 }
@@ -304,7 +313,7 @@ bool hm_objects_drop_handle(struct hostmem_thread_context *context)
 
 	pthread_mutex_lock(&context->objects->lock);
 	context->has_handle = false;
-	last = !context->links;
+	last = remove_if_unknown(context);
 	pthread_mutex_unlock(&context->objects->lock);
 	return last;
 }

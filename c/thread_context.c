@@ -403,8 +403,6 @@ static void destroy_last(struct hostmem_thread_context *context)
 {
 	struct hostmem_objects *objects = context->objects;
 
-	if (context->state != HOSTMEM_STATE_DELETED)
-		hm_objects_remove(objects, &context->entry);
 	hm_thread_context_destroy(context);
 	hm_objects_unref(objects);
 }

@@ -506,3 +506,25 @@ fn a_forked_child_can_drop_it() {
         });
     });
 }
+
+/// Whoever looks for it by its id finds it alive or not at all.
+#[test]
+fn linking_races_with_dropping() {
+    in_child("linking_races_with_dropping", || {
+        let set = objects();
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    drop(parse(&set, "").unwrap());
+                }
+                ended.store(true, Ordering::Relaxed);
+            });
+            let mut builder = set.parse("memory-backend-ram,id=m").unwrap();
+            while !ended.load(Ordering::Relaxed) {
+                let _ = builder.set("prealloc-context", "tc0");
+                builder.set("prealloc-context", "").unwrap();
+            }
+        });
+    });
+}
