@@ -173,6 +173,11 @@ static int pin(struct hostmem_thread_context *context, const struct hm_cpus *cpu
 	char bad[128];
 	int result;
 
+	if (!has_thread(context))
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+			       "%s: cpu-affinity: its thread is in the process that completed it, "
+			       "not in its forked children, or was deleted",
+			       context->id);
 	if (check_online(context, cpus, err))
 		return -1;
 	result = hm_os_get_affinity(thread, &before);

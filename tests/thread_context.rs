@@ -507,6 +507,23 @@ fn a_forked_child_can_drop_it() {
     });
 }
 
+/// By its number the child could move a thread of its parent, or whoever has that number by then.
+#[test]
+fn a_forked_child_does_not_move_its_thread() {
+    in_child("a_forked_child_does_not_move_its_thread", || {
+        let set = objects();
+        let context = begin(&set, "");
+        let before = affinity(&context);
+        in_forked_child(|| {
+            let error = context.set("cpu-affinity", vec![before[0]]).unwrap_err();
+            error.kind() == ErrorKind::State
+                && error.to_string().starts_with("tc0: cpu-affinity")
+                && error.to_string().contains("forked")
+        });
+        assert_eq!(affinity(&context), before);
+    });
+}
+
 /// Whoever looks for it by its id finds it alive or not at all.
 #[test]
 fn linking_races_with_dropping() {
