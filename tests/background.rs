@@ -424,6 +424,35 @@ fn a_forked_child_does_not_wait_for_what_it_does_not_have() {
     );
 }
 
+/// What others do to the memory meanwhile keeps the end of the fill and its lock apart.
+#[test]
+fn what_is_discarded_as_the_fill_ends_is_not_locked_in() {
+    if common::has_address_sanitizer() {
+        return;
+    }
+    for round in 0..50 {
+        let (tell, told) = mpsc::channel();
+        let backend = ram(&format!("size=1M,lock=on,{BACKGROUND}"))
+            .on_progress(move |_, _| tell.send(()).unwrap())
+            .complete()
+            .unwrap();
+        let claim = backend.claim("vm0").unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    backend.placement().unwrap();
+                }
+            });
+            told.recv().unwrap();
+            thread::sleep(Duration::from_micros(200));
+            claim.discard(0, page_size()).unwrap();
+        });
+        assert!(backend.wait_prealloc(None).unwrap());
+        let at = claim.memory().as_ptr();
+        assert_eq!(resident(&backend, at, page_size()), 0, "round {round}");
+    }
+}
+
 /// How it ended is told once, whichever way that was, and after it everything is as it says.
 #[test]
 fn the_end_is_told() {
