@@ -308,6 +308,8 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err)
 {
+	/* Who held `change` when this process was forked does not let go of it here. */
+	bool forked = hm_live_check_process(backend, "delete", NULL);
 	int result;
 
 	pthread_mutex_lock(&backend->lock);
@@ -319,11 +321,13 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
 		return -1;
 	/* Without `change`, which a callback of what is cancelled may be about to take. */
 	hm_background_end(backend);
-	pthread_mutex_lock(&backend->change);
+	if (!forked)
+		pthread_mutex_lock(&backend->change);
 	hm_complete_undo(backend, false);
 	hm_objects_remove(backend->objects, &backend->entry);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
-	pthread_mutex_unlock(&backend->change);
+	if (!forked)
+		pthread_mutex_unlock(&backend->change);
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 mod common;
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -420,6 +421,41 @@ fn a_forked_child_does_not_wait_for_what_it_does_not_have() {
                 true
             });
             assert!(both.unwrap().wait_prealloc(None).unwrap());
+        },
+    );
+}
+
+/// Whatever was changing the memory when it was forked goes on in its parent alone.
+#[test]
+fn a_forked_child_does_not_wait_for_who_was_changing_it() {
+    in_child(
+        "a_forked_child_does_not_wait_for_who_was_changing_it",
+        || {
+            let backend = ram("size=64M,thp=never,prealloc=on").complete().unwrap();
+            let backend = Arc::new(backend);
+            let changing = Arc::clone(&backend);
+            let ended = Arc::new(AtomicBool::new(false));
+            let end = Arc::clone(&ended);
+            let worker = thread::spawn(move || {
+                while !end.load(Ordering::Relaxed) {
+                    changing.placement().unwrap();
+                }
+                drop(changing);
+            });
+            for _ in 0..20 {
+                let raw = Arc::as_ptr(&backend);
+                common::in_forked_child(|| {
+                    // SAFETY: ends the child where it hangs.
+                    unsafe { libc::alarm(5) };
+                    // SAFETY: the child has the other thread's count, but not the thread.
+                    unsafe { Arc::decrement_strong_count(raw) };
+                    // SAFETY: its own count; nobody uses the backend after it.
+                    unsafe { Arc::decrement_strong_count(raw) };
+                    true
+                });
+            }
+            ended.store(true, Ordering::Relaxed);
+            worker.join().unwrap();
         },
     );
 }
