@@ -120,6 +120,7 @@ pub fn start_child(name: &str, arguments: &[&str]) -> Child {
 fn wanted_tests() -> Vec<Test> {
     let names: Vec<_> = env::args().skip(2).collect();
     let mut tests = tests();
+    tests.extend(super::mishaps::tests());
     tests.retain(|test| names.contains(&test.name));
     tests
 }

@@ -24,10 +24,7 @@ use super::lab;
 
 /// A machine that says nothing for as long hangs. Its slowest test takes a few seconds on a machine
 /// that has nothing else to do.
-const SILENCE: Duration = Duration::from_secs(120);
-
-/// What a machine keeps busy: one processor most of the time, two when its threads work.
-const PROCESSORS: usize = 2;
+pub const SILENCE: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
 struct State {
@@ -38,6 +35,7 @@ struct State {
     output: String,
     figures: Vec<String>,
     boots: bool,
+    speaks: bool,
     last_heard: Option<Instant>,
     hangs: bool,
     status: Option<String>,
@@ -48,14 +46,16 @@ struct State {
 
 pub struct Machine {
     kernel: &'static str,
+    silence: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Machine {
-    pub fn new(kernel: &'static str) -> Self {
+    pub fn new(kernel: &'static str, silence: Duration) -> Self {
         Self {
             kernel,
+            silence,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -74,15 +74,15 @@ impl Machine {
         self.changed.notify_all();
     }
 
-    /// Runs tests on machines, as many at once as the processors here are good for, on threads of
-    /// their own.
+    /// Runs tests on machines, one for each processor at once, on threads of their own: a machine
+    /// keeps one busy most of the time.
     pub fn boot(machines: Vec<(Arc<Self>, Vec<String>)>) {
         for (machine, _) in &machines {
             machine.change(|state| state.boots = true);
         }
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let queue = Arc::new(Mutex::new(machines.into_iter()));
-        for _ in 0..processors.div_ceil(PROCESSORS) {
+        for _ in 0..processors {
             let queue = Arc::clone(&queue);
             thread::spawn(move || loop {
                 let machine = queue.lock().unwrap().next();
@@ -99,7 +99,7 @@ impl Machine {
         }
     }
 
-    fn run(self: &Arc<Self>, tests: &[String]) -> Result<(), String> {
+    pub fn run(self: &Arc<Self>, tests: &[String]) -> Result<(), String> {
         let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mut child = lab::command(self.kernel, scratch.path(), tests)
             .stdin(Stdio::null())
@@ -131,7 +131,9 @@ impl Machine {
         while child.lock().unwrap().try_wait().unwrap().is_none() {
             thread::sleep(Duration::from_millis(100));
             let mut state = self.state.lock().unwrap();
-            if state.last_heard.unwrap().elapsed() > SILENCE {
+            // Booting takes longer than any test.
+            let limit = if state.speaks { self.silence } else { SILENCE };
+            if state.last_heard.unwrap().elapsed() > limit {
                 state.hangs = true;
                 drop(state);
                 let _ = child.lock().unwrap().kill();
@@ -142,6 +144,7 @@ impl Machine {
     fn hear(&self, text: &str) {
         self.change(|state| {
             state.last_heard = Some(Instant::now());
+            state.speaks = true;
             match Line::parse(text) {
                 Some(Line::Begin(name)) => {
                     state.running = name;
@@ -182,7 +185,7 @@ impl Machine {
             ));
         }
         if state.hangs {
-            let seconds = SILENCE.as_secs();
+            let seconds = self.silence.as_secs();
             return Err(format!(
                 "it hangs{at}: {seconds} s without a word; its console:\n{}",
                 tail(console)
@@ -231,6 +234,12 @@ impl Machine {
             Some(Err(why)) => Err(format!("on Linux {}: {why}", self.kernel).into()),
             None => Ok(Completion::ignored_with("the machine ended before it")),
         }
+    }
+
+    /// Why a test failed; None: it did not, or did not end.
+    pub fn failure(&self, test: &str) -> Option<String> {
+        let state = self.state.lock().unwrap();
+        state.results.get(test)?.clone().err()
     }
 
     /// What the tests had to say; None when one of them failed or did not run.

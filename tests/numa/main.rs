@@ -11,6 +11,7 @@ mod document;
 mod guest;
 mod lab;
 mod machine;
+mod mishaps;
 mod rebind;
 mod refusals;
 mod report;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         return guest::play(&role);
     }
     let arguments = Arguments::from_args();
-    let machines = lab::KERNELS.map(|kernel| Arc::new(Machine::new(kernel)));
+    let machines = lab::KERNELS.map(|kernel| Arc::new(Machine::new(kernel, machine::SILENCE)));
     let trials = match lab::find_missing() {
         Some(why) => vec![Trial::ignorable_test("lab", move || {
             Ok(Completion::ignored_with(why))
@@ -66,7 +67,8 @@ fn main() -> ExitCode {
 }
 
 fn trials(machines: &[Arc<Machine>]) -> Vec<Trial> {
-    let mut trials = Vec::new();
+    // First, for it has machines of its own that can run meanwhile.
+    let mut trials = vec![Trial::test(mishaps::NAME, mishaps::check)];
     for machine in machines {
         let ours = Arc::clone(machine);
         let name = format!("{}::machine", machine.name());
