@@ -634,7 +634,8 @@ int hostmem_thread_context_get_list(const struct hostmem_thread_context *context
 /* ---- Preallocation ---- */
 
 /* Told how far a preallocation is: bytes done of total. At most every 100 ms, and once at the end
- * of a successful one. */
+ * of a successful one. It begins again at 0 where the first way to populate left something to the
+ * plain one. On a thread of the library's there are 256 KiB of stack. */
 typedef void (*hostmem_progress_callback)(void *data, uint64_t done, uint64_t total);
 
 /*

@@ -66,7 +66,12 @@ static bool look_at_memory(struct run *run, const struct hm_fill *fill, uint64_t
 
 	if (!hm_watch_finds_shortage(&run->watch, &shortage))
 		return true;
-	stop_with(run, shortage.on_nodes ? shortage.fill : fill, ENOMEM, offset, &shortage);
+	/* Whoever looks may be filling another one. */
+	if (shortage.on_nodes && shortage.fill != fill) {
+		fill = shortage.fill;
+		offset = hm_fill_is_all_taken(fill) ? fill->range.length : atomic_load(&fill->next);
+	}
+	stop_with(run, fill, ENOMEM, offset, &shortage);
 	return false;
 }
 

@@ -238,7 +238,8 @@ impl Builder {
 
     /// Sets what is told how far a preallocation is, in bytes: done, of total. It is called on the
     /// thread that caused the preallocation, at most every 100 ms, and once at the end of a
-    /// successful one; a panic in it is caught and ends the calls.
+    /// successful one; a panic in it is caught and ends the calls. In the background that thread is
+    /// the library's, with 256 KiB of stack.
     ///
     /// It lives as long as the backend: one that owns the backend, or a claim on it, keeps both
     /// forever.
