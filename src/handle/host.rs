@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Owned host records.
+
+use std::ptr::NonNull;
+
+use super::call::make;
+use crate::error::Result;
+use crate::sys;
+
+/// Owns a host record.
+#[derive(Debug)]
+pub(crate) struct HostHandle(pub(super) NonNull<sys::hostmem_host>);
+
+// SAFETY: the record belongs to no thread: nothing in it refers to the one that made it.
+unsafe impl Send for HostHandle {}
+// SAFETY: what takes &self only reads the record; narrowing it takes &mut self.
+unsafe impl Sync for HostHandle {}
+
+impl HostHandle {
+    pub(crate) fn probe() -> Result<Self> {
+        // SAFETY: both pointers are of variables that outlive the call.
+        make(|host, err| unsafe { sys::hostmem_host_probe(host, err) }).map(Self)
+    }
+
+    pub(crate) fn methods(&self) -> u32 {
+        // SAFETY: the record is ours and alive.
+        unsafe { sys::hostmem_host_get_methods(self.0.as_ptr()) }
+    }
+
+    pub(crate) fn info(&self) -> sys::hostmem_host_info {
+        let mut info = sys::hostmem_host_info {
+            page_size: 0,
+            thp_size: 0,
+            memlock_limit: 0,
+            file_limit: 0,
+            overcommit: 0,
+            numa: false,
+            kernel: [0; 65],
+            thp: [0; 16],
+            thp_shmem: [0; 16],
+            merging: [0; 16],
+        };
+        // SAFETY: the record is ours and alive; the variable outlives the call.
+        unsafe { sys::hostmem_host_get_info(self.0.as_ptr(), &mut info) };
+        info
+    }
+
+    pub(crate) fn feature(&self, index: usize) -> Option<sys::hostmem_feature> {
+        let mut feature = sys::hostmem_feature {
+            name: [0; 32],
+            os_error: 0,
+            reason: [0; sys::HOSTMEM_REASON_SIZE as usize],
+        };
+        // SAFETY: the record is ours and alive; takes any index; the variable outlives the call.
+        let result = unsafe { sys::hostmem_host_get_feature(self.0.as_ptr(), index, &mut feature) };
+        (result == 0).then_some(feature)
+    }
+
+    pub(crate) fn narrow_methods(&mut self, methods: u32) {
+        // SAFETY: the record is ours and alive, and &mut self keeps readers out.
+        unsafe { sys::hostmem_host_narrow_methods(self.0.as_ptr(), methods) }
+    }
+}
+
+impl Drop for HostHandle {
+    fn drop(&mut self) {
+        // SAFETY: made by hostmem_host_probe(), freed once; objects keep their own copy.
+        unsafe { sys::hostmem_host_free(self.0.as_ptr()) }
+    }
+}

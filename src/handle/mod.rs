@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Owned handles of the C library's objects: the only hand-written unsafe code.
+//!
+//! What the arguments below rest on:
+//!
+//! - C copies what goes in, and writes an error only where the call fails.
+//! - Every C function may be called from any thread; only the `_free` ones need the object for
+//!   themselves, and they are called in `Drop` alone, so after the last borrow.
+//! - A pointer in a handle comes from the C function that made the object and is never replaced.
+
+#![allow(unsafe_code)]
+
+mod backend;
+mod call;
+mod claim;
+mod host;
+mod kind;
+mod objects;
+mod property;
+mod thread_context;
+mod topology;
+mod view;
+
+pub(crate) use backend::BackendHandle;
+pub(crate) use call::to_c;
+pub(crate) use claim::ClaimHandle;
+pub(crate) use host::HostHandle;
+pub(crate) use objects::kind_of_options;
+pub(crate) use objects::ObjectsHandle;
+pub(crate) use property::property;
+pub(crate) use thread_context::ThreadContextHandle;
+pub(crate) use topology::TopologyHandle;
+pub(crate) use view::BackendView;
