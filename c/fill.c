@@ -12,9 +12,8 @@
 
 /* Small enough that a slow CPU holds nobody back, large enough that taking it costs nothing. */
 #define CHUNK_SIZE (8 * MIB)
-/* Work below which one more thread costs more than it saves. */
-#define WORK_PER_THREAD_HUGE  (8 * MIB)
-#define WORK_PER_THREAD_SMALL (MIB / 2)
+/* How many times as long as the same bytes in huge pages. */
+#define SMALL_PAGES_TAKE 16
 
 /*
  * Bytes of the range that are still to come; all of it when the kernel does not tell. Of a private
@@ -103,13 +102,14 @@ bool hm_fill_begin_again(struct hm_fill *fill)
 	return true;
 }
 
-uint64_t hm_fill_count_threads(const struct hm_fill *fill)
+uint64_t hm_fill_count_work(const struct hm_fill *fill)
 {
-	uint64_t least = fill->plan.huge_size ? WORK_PER_THREAD_HUGE : WORK_PER_THREAD_SMALL;
-	uint64_t useful = fill->range.length / least;
-	uint64_t chunks = (fill->range.length - 1) / fill->chunk + 1;
+	return fill->plan.huge_size ? fill->range.length : fill->range.length * SMALL_PAGES_TAKE;
+}
 
-	return useful < chunks ? useful : chunks;
+uint64_t hm_fill_count_chunks(const struct hm_fill *fill)
+{
+	return (fill->range.length + fill->chunk - 1) / fill->chunk;
 }
 
 uint64_t hm_fill_count_to_come(const struct hm_fill *fill)

@@ -798,8 +798,9 @@ struct hm_fill {
 void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 		  const struct hm_values *values, const struct hm_range *range);
 void hm_fill_destroy(struct hm_fill *fill);
-/* How many threads it is worth, maybe none. */
-uint64_t hm_fill_count_threads(const struct hm_fill *fill);
+/* The bytes of huge pages that would take as long. */
+uint64_t hm_fill_count_work(const struct hm_fill *fill);
+uint64_t hm_fill_count_chunks(const struct hm_fill *fill);
 /* Bytes that it will still take from the memory for small pages. */
 uint64_t hm_fill_count_to_come(const struct hm_fill *fill);
 bool hm_fill_is_all_taken(const struct hm_fill *fill);

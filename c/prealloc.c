@@ -10,6 +10,9 @@
 
 #include "internal.h"
 
+/* In bytes of huge pages: with less to do one more thread costs more than it saves. */
+#define WORK_PER_THREAD UINT64_C(8388608)
+
 #define CALLBACK_INTERVAL_NS UINT64_C(100000000)
 
 /* What is filled by the same threads, since it has to be filled in the same place. */
@@ -254,15 +257,20 @@ static uint64_t count_allowed(const struct pool *pool, const struct hm_values *v
 static void set_thread_count(struct pool *pool)
 {
 	const struct run *run = pool->run;
-	uint64_t useful = 0, allowed = 0;
+	uint64_t work = 0, chunks = 0, allowed = 0;
 
 	for (const struct hm_fill *fill = pool->first; fill; fill = fill->next_in_pool) {
 		uint64_t count = count_allowed(pool, run->requests[fill - run->fills].values);
 
 		allowed = count > allowed ? count : allowed;
-		useful += hm_fill_count_threads(fill);
+		work += hm_fill_count_work(fill);
+		chunks += hm_fill_count_chunks(fill);
 	}
-	pool->threads = useful < allowed ? useful : allowed;
+	pool->threads = work / WORK_PER_THREAD;
+	if (pool->threads > chunks)
+		pool->threads = chunks;
+	if (pool->threads > allowed)
+		pool->threads = allowed;
 	if (!pool->threads)
 		pool->threads = 1;
 }

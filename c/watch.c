@@ -19,8 +19,13 @@
 
 void hm_watch_init(struct hm_watch *watch, const struct hm_fill *fills, size_t fills_len)
 {
+	bool needed = false;
+
 	*watch = (struct hm_watch){ .fills = fills, .fills_len = fills_len };
-	hm_cgroup_find(&watch->cgroup);
+	for (size_t i = 0; i < fills_len; i++)
+		needed |= fills[i].takes_memory;
+	if (needed)
+		hm_cgroup_find(&watch->cgroup);
 }
 
 /* nodes NULL: whatever they are. */

@@ -460,6 +460,22 @@ fn of_several_all_are_completed_or_none() {
     });
 }
 
+/// Each by itself is worth no second thread.
+#[test]
+fn small_ones_together_are_worth_more_threads() {
+    let set = objects();
+    for (count, threads) in [(1, 1), (3, 1), (4, 1), (7, 1), (8, 2), (16, 4)] {
+        let builders = (0..count).map(|i| {
+            let rest = "size=2M,thp=always,prealloc=on,prealloc-threads=4";
+            set.parse(format!("memory-backend-ram,id=m{i},{rest}"))
+                .unwrap()
+        });
+        for backend in Builder::complete_all(builders.collect()).unwrap() {
+            assert_eq!(self::threads(&backend), threads, "{count}");
+        }
+    }
+}
+
 #[test]
 fn none_are_completed_at_once() {
     assert!(Builder::complete_all(Vec::new()).unwrap().is_empty());
