@@ -458,6 +458,10 @@ fn small_cases(kinds: &[&str], ways: &[Way], size: u64, words: &str) -> Vec<Case
 
 #[test]
 fn a_limit_of_memory() {
+    // It takes the group's memory for itself.
+    if common::has_address_sanitizer() {
+        return;
+    }
     in_child("a_limit_of_memory", || {
         const LIMIT: u64 = 128 * MIB;
         let Some(group) = Group::enter("memory") else {
