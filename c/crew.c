@@ -19,7 +19,6 @@ struct hm_post {
 	pthread_t threads[];
 };
 
-/* Named last, so that what has the name is settled. */
 static void settle(const struct hm_post *post)
 {
 	struct hm_place *place = post->place;
@@ -35,7 +34,6 @@ static void settle(const struct hm_post *post)
 		result = hm_numa_set_thread(place->policy, takes_nodes ? &place->nodes : NULL);
 	if (result)
 		atomic_store(&place->policy_error, -result);
-	hm_thread_name(post->id);
 }
 
 static void *run(void *data)
@@ -47,6 +45,8 @@ static void *run(void *data)
 	/* A new thread's stack needs the lock that populating holds, so all begin together. */
 	pthread_mutex_lock(&crew->gate);
 	pthread_mutex_unlock(&crew->gate);
+	/* Late, so that what has the name is where it is to be. */
+	hm_thread_name(post->id);
 	while (post->work(post->data))
 		;
 	pthread_mutex_lock(&crew->lock);
@@ -71,20 +71,27 @@ void hm_crew_init(struct hm_crew *crew)
 }
 
 /* As many as can be had. */
-static void create(struct hm_post *post, uint32_t count)
+static void create(struct hm_post *post, uint32_t count, bool beside_caller)
 {
-	if (post->place->context) {
-		post->threads_len = hm_thread_context_create(post->place->context, post->threads,
-							     count, run, post);
-		return;
-	}
-	while (post->threads_len < count &&
-	       !hm_thread_create(&post->threads[post->threads_len], run, post))
-		post->threads_len++;
+	const struct hm_place *place = post->place;
+	struct hm_creation creation = {
+		.threads = post->threads,
+		.wanted = count,
+		.cpus = place->cpus_len ? &place->cpus : NULL,
+		.beside_caller = beside_caller,
+		.run = run,
+		.data = post,
+	};
+
+	if (place->context)
+		hm_thread_context_create(place->context, &creation);
+	else
+		hm_thread_create_all(&creation);
+	post->threads_len = creation.created;
 }
 
 uint32_t hm_crew_add(struct hm_crew *crew, struct hm_place *place, const char *id, uint32_t count,
-		     bool (*work)(void *data), void *data)
+		     bool beside_caller, bool (*work)(void *data), void *data)
 {
 	struct hm_post *post = malloc(sizeof(*post) + count * sizeof(post->threads[0]));
 
@@ -99,7 +106,7 @@ uint32_t hm_crew_add(struct hm_crew *crew, struct hm_place *place, const char *i
 		.data = data,
 	};
 	crew->posts = post;
-	create(post, count);
+	create(post, count, beside_caller);
 	crew->running += post->threads_len;
 	return post->threads_len;
 }

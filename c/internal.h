@@ -21,7 +21,7 @@
  *     snapshot.c                                 what there is, as it is handed out
  *     topology.c  cgroup.c  host.c  objects.c    what there is
  *     table.c  value.c                           properties; their values
- *     thread.c                                   one thread
+ *     thread.c                                   how threads begin
  *     numa.c  os.c  text.c  error.c              libnuma, system calls, words
  */
 #ifndef HOSTMEM_INTERNAL_H
@@ -539,14 +539,6 @@ struct hostmem_backend {
 	_Atomic uint64_t bytes_total;
 };
 
-/* Threads that a thread-context is asked to create. */
-struct hm_creation {
-	pthread_t *threads;
-	uint32_t wanted, created;
-	void *(*run)(void *data);
-	void *data;
-};
-
 struct hostmem_thread_context {
 	char id[HOSTMEM_ID_MAX + 1];
 	struct hm_entry entry;
@@ -643,9 +635,9 @@ size_t hm_thread_context_count_cpus(const struct hostmem_thread_context *context
 /* Whether it can create threads for the backend `user`. */
 int hm_thread_context_check_ready(const struct hostmem_thread_context *context, const char *user,
 				  struct hostmem_error *err);
-/* Creates up to `count` threads that run where its own does; returns how many there are. */
-uint32_t hm_thread_context_create(struct hostmem_thread_context *context, pthread_t *threads,
-				  uint32_t count, void *(*work)(void *), void *data);
+struct hm_creation;
+/* Creates threads that run where its own does. */
+void hm_thread_context_create(struct hostmem_thread_context *context, struct hm_creation *creation);
 /* Gives up a link that one of hm_objects_*link() gave. NULL is allowed. */
 void hm_thread_context_unlink(struct hostmem_thread_context *context);
 
@@ -914,10 +906,11 @@ struct hm_crew {
 void hm_crew_init(struct hm_crew *crew);
 /*
  * Creates up to `count` threads, named after an id, that wait for hm_crew_begin() and then call
- * work(data) until it is false. Returns how many there are. Place and id live as long as the crew.
+ * work(data) until it is false, as the caller does too where they are beside it. Returns how many
+ * there are. Place and id live as long as the crew.
  */
 uint32_t hm_crew_add(struct hm_crew *crew, struct hm_place *place, const char *id, uint32_t count,
-		     bool (*work)(void *data), void *data);
+		     bool beside_caller, bool (*work)(void *data), void *data);
 void hm_crew_begin(struct hm_crew *crew);
 /* Whether all have finished, when they have or the time is over. */
 bool hm_crew_wait(struct hm_crew *crew, uint64_t nanoseconds);
@@ -925,8 +918,22 @@ void hm_crew_end(struct hm_crew *crew);
 
 /* ---- thread.c ---- */
 
+/* Threads that work together. */
+struct hm_creation {
+	pthread_t *threads;
+	uint32_t wanted, created;
+	/* Where they may run; NULL: where whoever creates them may. */
+	const struct hm_cpus *cpus;
+	/* Whoever creates them works too. */
+	bool beside_caller;
+	void *(*run)(void *data);
+	void *data;
+};
+
 /* Returns 0 or -errno. */
 int hm_thread_create(pthread_t *thread, void *(*run)(void *), void *data);
+/* Creates as many as can be had. Where they are enough for all CPUs, each begins on its own. */
+void hm_thread_create_all(struct hm_creation *creation);
 /* Names the calling thread hm-<id>, cut to 15 bytes. */
 void hm_thread_name(const char *id);
 

@@ -166,12 +166,13 @@ static bool takes_caller(const struct pool *pool)
 
 static void add_workers(struct run *run, struct pool *pool)
 {
-	uint32_t wanted = (uint32_t)pool->threads - takes_caller(pool);
+	bool beside_caller = takes_caller(pool);
 
-	pool->workers = hm_crew_add(&run->crew, &pool->place, pool->first->backend->id, wanted,
+	pool->workers = hm_crew_add(&run->crew, &pool->place, pool->first->backend->id,
+				    (uint32_t)pool->threads - beside_caller, beside_caller,
 				    work_on_chunk, pool);
 	/* Nobody else is there to do it. */
-	if (!pool->workers && !takes_caller(pool)) {
+	if (!pool->workers && !beside_caller) {
 		if (pool->place.cpus_len || pool->place.context)
 			atomic_store(&pool->place.error, EAGAIN);
 		if (pool->place.policy != HM_POLICY_DEFAULT)

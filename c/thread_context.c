@@ -12,15 +12,9 @@
 
 /* ---- Its thread ---- */
 
-/* Creates what is asked for until there is nothing left to ask. */
 static void serve(struct hostmem_thread_context *context)
 {
-	struct hm_creation *creation = context->creation;
-
-	while (creation->created < creation->wanted &&
-	       !hm_thread_create(&creation->threads[creation->created], creation->run,
-				 creation->data))
-		creation->created++;
+	hm_thread_create_all(context->creation);
 	context->creation = NULL;
 	pthread_cond_broadcast(&context->served);
 }
@@ -49,28 +43,19 @@ static bool has_thread(const struct hostmem_thread_context *context)
 	return context->thread_id != HM_THREAD_NONE && context->process == hm_os_process();
 }
 
-uint32_t hm_thread_context_create(struct hostmem_thread_context *context, pthread_t *threads,
-				  uint32_t count, void *(*work)(void *), void *data)
+void hm_thread_context_create(struct hostmem_thread_context *context, struct hm_creation *creation)
 {
-	struct hm_creation creation = {
-		.threads = threads,
-		.wanted = count,
-		.run = work,
-		.data = data,
-	};
-
 	if (!has_thread(context))
-		return 0;
+		return;
 	/* One after the other: the next may ask when this one is served. */
 	pthread_mutex_lock(&context->turn);
 	pthread_mutex_lock(&context->lock);
-	context->creation = &creation;
+	context->creation = creation;
 	pthread_cond_signal(&context->asked);
 	while (context->creation)
 		pthread_cond_wait(&context->served, &context->lock);
 	pthread_mutex_unlock(&context->lock);
 	pthread_mutex_unlock(&context->turn);
-	return creation.created;
 }
 
 static int start_thread(struct hostmem_thread_context *context, struct hostmem_error *err)

@@ -256,15 +256,30 @@ fn threads_that_cannot_be_created_just_mean_fewer() {
     assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
 }
 
+fn allowed_cpus() -> String {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = |key| status.lines().find_map(|line| line.strip_prefix(key));
+    line("Cpus_allowed_list:").unwrap().trim().to_owned()
+}
+
+/// Where each CPU gets a worker, that is where it begins, not where it has to stay.
+#[test]
+fn workers_may_go_where_the_caller_may() {
+    in_child("workers_may_go_where_the_caller_may", || {
+        for threads in [usable_cpus(), usable_cpus() + 1] {
+            let options = format!("size=512M,thp=never,prealloc=on,prealloc-threads={threads}");
+            let (_, workers) = watch_workers(&options);
+            assert!(!workers.is_empty() || threads == 1);
+            for (_, _, cpus) in workers {
+                assert_eq!(cpus, allowed_cpus());
+            }
+        }
+    });
+}
+
 #[cfg(feature = "numa")]
 mod bound {
     use super::*;
-
-    fn allowed_cpus() -> String {
-        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-        let line = |key| status.lines().find_map(|line| line.strip_prefix(key));
-        line("Cpus_allowed_list:").unwrap().trim().to_owned()
-    }
 
     fn node_cpus() -> Option<String> {
         let cpus = fs::read_to_string("/sys/devices/system/node/node0/cpulist").ok()?;
