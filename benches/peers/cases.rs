@@ -56,9 +56,9 @@ pub enum Side {
     /// The bare system calls.
     Bare(bare::Kind<'static>),
     /// The bare system calls in fixed slices, each thread pinned to a CPU of its own.
-    SlicesOnOne,
+    SlicesOnOne(bare::Kind<'static>),
     /// The bare system calls in fixed slices, each thread pinned to both CPUs.
-    SlicesOnBoth,
+    SlicesOnBoth(bare::Kind<'static>),
 }
 
 impl Side {
@@ -77,8 +77,8 @@ impl Side {
             Side::VmMemoryPopulated => "vm-memory, populate",
             Side::VmMemoryHuge => "vm-memory, huge pages advised, populate",
             Side::Bare(_) => "bare calls",
-            Side::SlicesOnOne => "fixed slices, a CPU each",
-            Side::SlicesOnBoth => "fixed slices, on both CPUs",
+            Side::SlicesOnOne(_) => "fixed slices, a CPU each",
+            Side::SlicesOnBoth(_) => "fixed slices, on both CPUs",
         }
     }
 }
@@ -292,13 +292,13 @@ fn threads_and_waiting() -> Vec<Case> {
     use bare::Kind;
 
     let small = || json!({"thp": "never"});
-    let hogged = Case {
+    let hogged = |name, size, kind, thp| Case {
         hogged: true,
-        ..Case::new("ram, another process on CPU 1", "ram", 2 * GIB)
+        ..Case::new(name, "ram", size)
             .threads(Some(2))
-            .ours(json!({"policy": "bind", "host-nodes": [0]}))
-            .faster(Side::SlicesOnOne, 1.3)
-            .told(Side::SlicesOnBoth)
+            .ours(json!({"policy": "bind", "host-nodes": [0], "thp": thp}))
+            .faster(Side::SlicesOnOne(kind), 1.3)
+            .told(Side::SlicesOnBoth(kind))
     };
     let four = |name, size, ours| {
         Case::new(name, "ram", size)
@@ -316,7 +316,18 @@ fn threads_and_waiting() -> Vec<Case> {
             .beside(Side::Complete, Target::Within(1.05))
     };
     vec![
-        hogged,
+        hogged(
+            "ram, another process on CPU 1",
+            2 * GIB,
+            Kind::Huge,
+            "always",
+        ),
+        hogged(
+            "ram of small pages, another process on CPU 1",
+            512 * MIB,
+            Kind::Small,
+            "never",
+        ),
         four("ram together", 512 * MIB, json!({})),
         four("ram of small pages together", 128 * MIB, small()),
         Case::new("ram together", "ram", 2 * MIB)
@@ -335,11 +346,11 @@ fn threads_and_waiting() -> Vec<Case> {
         background("ram in the background, plain", "ram", GIB),
         background("memfd in the background, plain", "memfd", 512 * MIB),
         Case::new("ram with a progress callback", "ram", 512 * MIB)
-            .more_rounds(4)
+            .more_rounds(10)
             .hostmem(Side::CompleteReporting)
             .beside(Side::Complete, Target::Within(1.01)),
         Case::new("ram, progress polled each ms", "ram", 512 * MIB)
-            .more_rounds(4)
+            .more_rounds(10)
             .hostmem(Side::BackgroundPolled)
             .beside(Side::Background, Target::Within(1.01)),
     ]

@@ -19,6 +19,7 @@ mod peers;
 mod qemu;
 mod svg;
 mod table;
+mod zeroing;
 
 use std::env;
 use std::fmt::Write;
@@ -98,10 +99,11 @@ fn run(options: &Options) -> io::Result<()> {
     let compared = measure::measure_all(&mut world, cases::comparisons(), wanted, rounds);
     let scaled = measure::measure_all(&mut world, cases::scaling(), wanted, rounds);
     let rows = table::rows(&compared);
+    let zeroing = zeroing::tell(&world.objects);
 
     let mut report = format!(
         "# Prealloc beside others\n\nMade by `make bench-peers WRITE=docs`; \
-         [benchmarks.md](benchmarks.md) says what is compared and how to read it.\n\n{}",
+         [benchmarks.md](benchmarks.md) says what is compared and how to read it.\n\n{}\n{zeroing}",
         conditions(&world, &load, rounds)
     );
     let _ = write!(report, "\n## Times as fast\n\n{}", table::speed(&rows));

@@ -67,8 +67,8 @@ impl World {
                 peers::vm_memory(case, 0, &[libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE])
             }
             Side::Bare(kind) => peers::bare(case, kind),
-            Side::SlicesOnOne => peers::slices(case, [&[0], &[1]]),
-            Side::SlicesOnBoth => peers::slices(case, [&[0, 1], &[0, 1]]),
+            Side::SlicesOnOne(kind) => peers::slices(case, kind, [&[0], &[1]]),
+            Side::SlicesOnBoth(kind) => peers::slices(case, kind, [&[0, 1], &[0, 1]]),
         }
     }
 }
@@ -89,16 +89,37 @@ pub struct Measured {
     pub second_cpu: Option<f64>,
 }
 
+/// A case is measured until no least time has fallen by so much for as many rounds as it has to
+/// have, and for so many times these at most.
+const FALL: f64 = 0.01;
+const MOST: usize = 3;
+
 /// The least of several rounds, of which one before the others is not counted.
 #[derive(Clone, Copy, Default)]
-struct Least(Option<Duration>);
+struct Least {
+    time: Option<Duration>,
+    /// The last round in which it fell by more than FALL.
+    fell: usize,
+}
 
 impl Least {
     fn add(&mut self, round: usize, time: Duration) {
-        if round > 0 {
-            self.0 = Some(self.0.map_or(time, |before| before.min(time)));
+        if round == 0 || self.time.is_some_and(|least| least <= time) {
+            return;
         }
+        if self
+            .time
+            .is_none_or(|least| time < least.mul_f64(1.0 - FALL))
+        {
+            self.fell = round;
+        }
+        self.time = Some(time);
     }
+}
+
+/// The last round in which one of them fell.
+fn fell(least: &[Least]) -> usize {
+    least.iter().map(|least| least.fell).max().unwrap_or(0)
 }
 
 fn time_beside(
@@ -122,7 +143,9 @@ fn measure(world: &mut World, case: Case, rounds: usize) -> Result<Measured, Str
     sides.extend(case.others.iter().map(|(side, _)| *side));
     let mut least = vec![Least::default(); sides.len()];
     let mut loops = [Least::default(); 2];
-    for round in 0..=rounds * case.more_rounds {
+    let needed = rounds * case.more_rounds;
+    let mut round = 0;
+    while round <= needed + fell(&least).min(needed * (MOST - 1)) {
         for turn in 0..sides.len() {
             interrupt::end_if_asked();
             let index = (round + turn) % sides.len();
@@ -136,9 +159,10 @@ fn measure(world: &mut World, case: Case, rounds: usize) -> Result<Measured, Str
             loops[0].add(round, cpus::time_loop(1));
             loops[1].add(round, cpus::time_loop(2));
         }
+        round += 1;
     }
-    let times: Vec<_> = least.iter().map(|least| least.0).collect();
-    let [one, two] = loops.map(|least| least.0);
+    let times: Vec<_> = least.iter().map(|least| least.time).collect();
+    let [one, two] = loops.map(|least| least.time);
     Ok(Measured {
         case,
         hostmem: times[0].unwrap(),

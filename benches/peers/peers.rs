@@ -36,9 +36,9 @@ pub fn bare(case: &Case, kind: bare::Kind<'_>) -> Time {
 }
 
 /// Slices for the threads, each of which has the CPUs given.
-pub fn slices(case: &Case, cpus: [&[usize]; 2]) -> Time {
+pub fn slices(case: &Case, kind: bare::Kind<'_>, cpus: [&[usize]; 2]) -> Time {
     let start = Instant::now();
-    let memory = make(case, bare::Kind::Huge).map_err(told)?;
+    let memory = make(case, kind).map_err(told)?;
     bare::populate_slices(&memory, &cpus).map_err(told)?;
     Ok(start.elapsed())
 }
