@@ -190,14 +190,20 @@ static uint64_t get_available_anywhere(void)
 	return sum_meminfo("/proc/meminfo", "\n", &bytes) ? bytes : UINT64_MAX;
 }
 
-uint64_t hm_topology_get_free_swap(void)
+/* 0 where the kernel does not tell. */
+static uint64_t get_meminfo(const char *name)
 {
 	uint64_t bytes = 0;
 	char text[8192];
 
 	if (hm_os_read_file("/proc/meminfo", text, sizeof(text)) > 0)
-		add_meminfo(text, "\nSwapFree:", &bytes);
+		add_meminfo(text, name, &bytes);
 	return bytes;
+}
+
+uint64_t hm_topology_get_free_swap(void)
+{
+	return get_meminfo("\nSwapFree:");
 }
 
 static uint64_t get_available_on(const struct hm_nodes *nodes)
@@ -312,12 +318,7 @@ void hm_topology_get_node_pool(uint64_t node, uint64_t page_size, struct hm_huge
 
 uint64_t hm_topology_get_default_huge_size(void)
 {
-	uint64_t bytes = 0;
-	char text[8192];
-
-	if (hm_os_read_file("/proc/meminfo", text, sizeof(text)) > 0)
-		add_meminfo(text, "\nHugepagesize:", &bytes);
-	return bytes;
+	return get_meminfo("\nHugepagesize:");
 }
 
 void hm_topology_list_huge_sizes(char *text, size_t size)
