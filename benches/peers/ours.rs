@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How long hostmem takes.
 
+use std::fmt::Display;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::OnceLock;
@@ -87,28 +88,30 @@ pub fn complete_reporting(objects: &Objects, case: &Case) -> Time {
     time_builder(builder, case)
 }
 
-pub fn complete_all(objects: &Objects, case: &Case) -> Time {
+fn time_builders<E: Display>(
+    objects: &Objects,
+    case: &Case,
+    complete: impl FnOnce(Vec<Builder>) -> Result<Vec<Backend>, E>,
+) -> Time {
     let builders = all(objects, case)?;
     let start = Instant::now();
-    let backends = Builder::complete_all(builders);
+    let backends = complete(builders);
     let time = start.elapsed();
-    let backends = backends.map_err(|failed| failed.error.to_string())?;
+    let backends = backends.map_err(|failed| failed.to_string())?;
     backends
         .iter()
         .try_for_each(|backend| check(backend, case))?;
     Ok(time)
 }
 
+pub fn complete_all(objects: &Objects, case: &Case) -> Time {
+    time_builders(objects, case, Builder::complete_all)
+}
+
 pub fn complete_one_after_another(objects: &Objects, case: &Case) -> Time {
-    let builders = all(objects, case)?;
-    let start = Instant::now();
-    let backends: Result<Vec<_>, _> = builders.into_iter().map(Builder::complete).collect();
-    let time = start.elapsed();
-    let backends = backends.map_err(|failed| failed.error.to_string())?;
-    backends
-        .iter()
-        .try_for_each(|backend| check(backend, case))?;
-    Ok(time)
+    time_builders(objects, case, |builders| {
+        builders.into_iter().map(Builder::complete).collect()
+    })
 }
 
 fn in_background(objects: &Objects, case: &Case) -> Result<Builder, String> {
