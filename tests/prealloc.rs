@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use common::in_child;
+use common::meminfo;
 use common::objects;
 use common::page_size;
 use common::ram;
@@ -334,13 +335,6 @@ mod bound {
         assert_eq!(result.affinity_error, Some(libc::EAGAIN));
         assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
     }
-}
-
-fn meminfo(name: &str) -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse::<u64>().unwrap() * 1024
 }
 
 /// Running out of small pages would end in the OOM killer, so it is refused while there is room.

@@ -18,6 +18,7 @@ use common::host::Group;
 use common::host::HugePages;
 use common::host::HUGE;
 use common::in_child;
+use common::meminfo;
 use common::page_size;
 use common::refusing;
 use common::skip;
@@ -492,13 +493,6 @@ fn a_limit_of_memory() {
         }
         drop((neighbour, group));
     });
-}
-
-fn meminfo(name: &str) -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse::<u64>().unwrap() * 1024
 }
 
 #[test]

@@ -241,6 +241,14 @@ pub fn kernel() -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
+/// A field of /proc/meminfo, by its name with the colon, in bytes.
+pub fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<u64>().unwrap() * 1024
+}
+
 /// A node that memory can be bound to here; None, having said why, where there is none.
 pub fn bindable_node() -> Option<u32> {
     if cfg!(not(feature = "numa")) {
