@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! THE table of commands: what can be called, and by which function.
 
-use serde::de::DeserializeOwned;
 use serde::Deserialize;
-use serde::Deserializer;
 use serde_json::json;
 use serde_json::Value as Json;
 
-use super::error::QmpError;
+use super::answer::Answer;
+use super::answer::QmpError;
+use super::arguments;
+use super::arguments::NoArguments;
 use super::memory;
 use super::monitor::Monitor;
 use super::objects;
@@ -20,9 +21,6 @@ pub(crate) struct Command {
     pub(crate) run: fn(&mut Monitor, Json) -> Answer,
     pub(crate) then: Then,
 }
-
-/// The value of `return`, or why there is none.
-pub(crate) type Answer = Result<Json, QmpError>;
 
 /// What a session does when it has answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +38,7 @@ macro_rules! command {
     ($name:literal, $run:path, $then:expr) => {
         Command {
             name: $name,
-            run: |monitor, json| $run(monitor, arguments($name, json)?),
+            run: |monitor, json| $run(monitor, arguments::parse($name, json)?),
             then: $then,
         }
     };
@@ -79,25 +77,6 @@ pub(crate) fn find(name: &str) -> Result<&'static Command, QmpError> {
             ))
         })
 }
-
-/// Arguments as the command's own type. None is missing, unknown or of another type.
-fn arguments<A: DeserializeOwned>(command: &str, json: Json) -> Result<A, QmpError> {
-    serde_json::from_value(json).map_err(|error| QmpError::generic(format!("{command}: {error}")))
-}
-
-/// An argument that may be left out, but is not null where it is there.
-pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
-}
-
-/// Of a command that takes none.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NoArguments {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

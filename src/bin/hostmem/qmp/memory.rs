@@ -6,20 +6,15 @@ use hostmem::Claim;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::commands::Answer;
-use super::error::QmpError;
+use super::answer::Answer;
+use super::answer::QmpError;
+use super::arguments::Id;
 use super::monitor::Memory;
 use super::monitor::Monitor;
 use crate::report::Report;
 
 /// What a backend is claimed by for the time of one command.
 const OWNER: &str = "hostmem";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Id {
-    pub(crate) id: String,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `hostmem qmp`: backends made, looked at and deleted by requests in QEMU's machine protocol.
 
+mod answer;
+mod arguments;
 mod commands;
-mod error;
 mod events;
 mod memory;
 mod messages;

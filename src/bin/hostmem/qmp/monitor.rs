@@ -15,11 +15,9 @@ use hostmem::Objects;
 use hostmem::ThreadContext;
 use hostmem::Value;
 use hostmem::THREAD_CONTEXT;
-use serde_json::Value as Json;
 
-use super::commands::Answer;
-use super::commands::Command;
-use super::error::QmpError;
+use super::answer::Answer;
+use super::answer::QmpError;
 use super::events::Events;
 
 pub(crate) struct Monitor {
@@ -128,9 +126,9 @@ impl SharedMonitor {
         &self.events
     }
 
-    pub(crate) fn run(&self, command: &Command, arguments: Json) -> Answer {
+    pub(crate) fn run(&self, command: impl FnOnce(&mut Monitor) -> Answer) -> Answer {
         match &mut *self.lock() {
-            Some(monitor) => (command.run)(monitor, arguments),
+            Some(monitor) => command(monitor),
             None => Err(QmpError::generic("the program is about to end")),
         }
     }

@@ -9,10 +9,10 @@ use serde_json::json;
 use serde_json::Map;
 use serde_json::Value as Json;
 
-use super::commands::Answer;
-use super::commands::NoArguments;
-use super::error::QmpError;
-use super::memory::Id;
+use super::answer::Answer;
+use super::answer::QmpError;
+use super::arguments::Id;
+use super::arguments::NoArguments;
 use super::monitor::Memory;
 use super::monitor::Monitor;
 use super::monitor::Object;

@@ -11,9 +11,9 @@ use hostmem::Builder;
 use serde_json::json;
 use serde_json::Value as Json;
 
-use super::commands::Answer;
+use super::answer::Answer;
+use super::arguments::Id;
 use super::events::Events;
-use super::memory::Id;
 use super::monitor::Monitor;
 
 /// What the library gives for a cancelled preallocation (errno(3), Linux).

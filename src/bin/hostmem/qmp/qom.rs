@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::Value as Json;
 
-use super::commands;
-use super::commands::Answer;
-use super::error::QmpError;
+use super::answer::Answer;
+use super::answer::QmpError;
+use super::arguments;
 use super::monitor::Monitor;
 use super::monitor::Object;
 use crate::object;
@@ -231,7 +231,7 @@ fn types(monitor: &Monitor) -> Vec<Type> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
-    #[serde(default, deserialize_with = "commands::given")]
+    #[serde(default, deserialize_with = "arguments::given")]
     implements: Option<String>,
     #[serde(default, rename = "abstract")]
     with_abstract: bool,

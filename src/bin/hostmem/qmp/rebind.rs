@@ -7,8 +7,8 @@ use hostmem::Stay;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::commands;
-use super::commands::Answer;
+use super::answer::Answer;
+use super::arguments;
 use super::monitor::Monitor;
 
 #[derive(Deserialize)]
@@ -18,7 +18,7 @@ pub(crate) struct Wish {
     policy: String,
     #[serde(default)]
     host_nodes: Vec<u32>,
-    #[serde(default, deserialize_with = "commands::given")]
+    #[serde(default, deserialize_with = "arguments::given")]
     home_node: Option<u32>,
 }
 

@@ -4,7 +4,7 @@
 use serde_json::Map;
 use serde_json::Value as Json;
 
-use super::error::QmpError;
+use super::answer::QmpError;
 use crate::json;
 
 pub(crate) struct Request {

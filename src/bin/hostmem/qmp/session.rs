@@ -9,9 +9,9 @@ use std::thread;
 use serde_json::json;
 use serde_json::Value as Json;
 
+use super::answer::QmpError;
 use super::commands;
 use super::commands::Then;
-use super::error::QmpError;
 use super::messages::Message;
 use super::messages::Messages;
 use super::monitor::SharedMonitor;
@@ -106,7 +106,9 @@ impl Session<'_> {
                 command.name
             )));
         }
-        let value = self.monitor.run(command, call.arguments)?;
+        let value = self
+            .monitor
+            .run(|monitor| (command.run)(monitor, call.arguments))?;
         if self.negotiated && negotiates {
             return Err(QmpError::no_command(format!(
                 "{}: done already, once for each connection",

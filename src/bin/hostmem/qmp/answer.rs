@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a request is answered with when it fails.
+//! What a request is answered with, whether it fails or not.
 
 use std::error::Error;
 
 use serde_json::json;
 use serde_json::Value as Json;
+
+/// The value of `return`, or why there is none.
+pub(crate) type Answer = Result<Json, QmpError>;
 
 /// A failure: one of QMP's classes for programs, a message for people.
 #[derive(Debug)]
