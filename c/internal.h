@@ -68,6 +68,9 @@ int hm_text_parse_bool(const char *text, bool *value);
 int hm_text_parse_set(const char *text, uint64_t *bits, size_t bits_len);
 /* The inverse; returns the length of the whole text as snprintf does. */
 int hm_text_format_set(const uint64_t *bits, size_t bits_len, char *buffer, size_t size);
+/* The same of what is in `wanted` and not in `have`; 0 when that is nothing. */
+int hm_text_format_missing(const uint64_t *wanted, const uint64_t *have, size_t bits_len,
+			   char *buffer, size_t size);
 /* Turns control characters and broken UTF-8 into '?', so that the text is one line. */
 void hm_text_clean(char *text);
 /* Copies with snprintf's contract. */

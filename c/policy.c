@@ -53,39 +53,33 @@ void hm_policy_format(const struct hostmem_backend *backend, const struct hm_val
 	snprintf(text, size, "%s%s%s", word, *nodes ? ":" : "", nodes);
 }
 
-/* Nodes of `wanted` that are missing in `have`, as text; "" when none is. */
-static const char *missing(const struct hm_nodes *wanted, const struct hm_nodes *have, char *text,
-			   size_t size)
-{
-	struct hm_nodes left;
-
-	for (size_t i = 0; i < HM_ARRAY_LEN(left.bits); i++)
-		left.bits[i] = wanted->bits[i] & ~have->bits[i];
-	hm_text_format_set(left.bits, HM_ARRAY_LEN(left.bits), text, size);
-	return text;
-}
-
 /* The kernel drops bad nodes in silence when one is good, so all are looked at beforehand. */
 static int check_nodes(const struct hostmem_backend *backend, const char *property,
 		       const struct hm_nodes *nodes, struct hostmem_error *err)
 {
 	struct hm_topology topology;
+	const struct {
+		const struct hm_nodes *nodes;
+		const char *otherwise;
+	} needs[] = {
+		{ &topology.online, "is not a node of this host" },
+		{ &topology.memory, "has no memory" },
+		{ &topology.allowed, "is outside this process's cpuset (cpuset.mems)" },
+	};
+	size_t len = HM_ARRAY_LEN(nodes->bits);
 	char bad[128], have[128];
-	const char *why = NULL;
 
 	hm_topology_read(&topology);
-	hm_text_format_set(topology.allowed.bits, HM_ARRAY_LEN(topology.allowed.bits), have,
-			   sizeof(have));
-	if (*missing(nodes, &topology.online, bad, sizeof(bad)))
-		why = "is not a node of this host";
-	else if (*missing(nodes, &topology.memory, bad, sizeof(bad)))
-		why = "has no memory";
-	else if (*missing(nodes, &topology.allowed, bad, sizeof(bad)))
-		why = "is outside this process's cpuset (cpuset.mems)";
-	if (!why)
-		return 0;
-	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s: node %s %s; usable nodes: %s",
-		       backend->id, property, bad, why, *have ? have : "none");
+	for (size_t i = 0; i < HM_ARRAY_LEN(needs); i++) {
+		if (!hm_text_format_missing(nodes->bits, needs[i].nodes->bits, len, bad,
+					    sizeof(bad)))
+			continue;
+		hm_text_format_set(topology.allowed.bits, len, have, sizeof(have));
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s: node %s %s; usable nodes: %s",
+			       backend->id, property, bad, needs[i].otherwise,
+			       *have ? have : "none");
+	}
+	return 0;
 }
 
 static int check_combination(const struct hostmem_backend *backend, const struct hm_values *values,

@@ -3,6 +3,7 @@
  * Values as text: sizes, numbers, booleans, sets, ids, key=value strings. Pure: no system call, no
  * allocation, no locale. Does not know any property.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -228,6 +229,17 @@ int hm_text_format_set(const uint64_t *bits, size_t bits_len, char *buffer, size
 		first = last;
 	}
 	return (int)length;
+}
+
+int hm_text_format_missing(const uint64_t *wanted, const uint64_t *have, size_t bits_len,
+			   char *buffer, size_t size)
+{
+	uint64_t missing[HOSTMEM_CPUS_MAX / 64];
+
+	assert(bits_len <= HM_ARRAY_LEN(missing));
+	for (size_t i = 0; i < bits_len; i++)
+		missing[i] = wanted[i] & ~have[i];
+	return hm_text_format_set(missing, bits_len, buffer, size);
 }
 
 /*

@@ -100,16 +100,11 @@ static bool has_nodes(const struct hm_values *values)
 				HM_ARRAY_LEN(values->node_affinity.bits));
 }
 
-/* The CPUs of `wanted` that are missing in `have`, as text; "" when none is. */
-static const char *missing(const struct hm_cpus *wanted, const struct hm_cpus *have, char *text,
-			   size_t size)
+/* Whether some of `wanted` are not in `have`; these as text. */
+static bool lacks(const struct hm_cpus *have, const struct hm_cpus *wanted, char *text, size_t size)
 {
-	struct hm_cpus left;
-
-	for (size_t i = 0; i < HM_ARRAY_LEN(left.bits); i++)
-		left.bits[i] = wanted->bits[i] & ~have->bits[i];
-	hm_text_format_set(left.bits, HM_ARRAY_LEN(left.bits), text, size);
-	return text;
+	return hm_text_format_missing(wanted->bits, have->bits, HM_ARRAY_LEN(have->bits), text,
+				      size);
 }
 
 static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
@@ -117,13 +112,11 @@ static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
 			      struct hostmem_error *err)
 {
 	struct hm_topology topology;
-	struct hm_nodes left;
 	char bad[128];
 
 	hm_topology_read(&topology);
-	for (size_t i = 0; i < HM_ARRAY_LEN(left.bits); i++)
-		left.bits[i] = nodes->bits[i] & ~topology.online.bits[i];
-	if (hm_text_format_set(left.bits, HM_ARRAY_LEN(left.bits), bad, sizeof(bad)))
+	if (hm_text_format_missing(nodes->bits, topology.online.bits, HM_ARRAY_LEN(nodes->bits),
+				   bad, sizeof(bad)))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: node-affinity: node %s is not a node of this host", context->id,
 			       bad);
@@ -141,7 +134,7 @@ static int check_online(const struct hostmem_thread_context *context, const stru
 	char bad[128], have[128];
 
 	hm_topology_get_online_cpus(&online);
-	if (!*missing(cpus, &online, bad, sizeof(bad)))
+	if (!lacks(&online, cpus, bad, sizeof(bad)))
 		return 0;
 	hm_text_format_set(online.bits, HM_ARRAY_LEN(online.bits), have, sizeof(have));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
@@ -177,7 +170,7 @@ static int pin(struct hostmem_thread_context *context, const struct hm_cpus *cpu
 			       result == -EINVAL ? "; the CPUs are outside this process's cpuset "
 						   "(cpuset.cpus)"
 						 : "");
-	if (!*missing(cpus, &now, bad, sizeof(bad)))
+	if (!lacks(&now, cpus, bad, sizeof(bad)))
 		return 0;
 	hm_os_set_affinity(thread, &before);
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
