@@ -1079,8 +1079,8 @@ bool hm_objects_unlink(struct hostmem_thread_context *context);
 bool hm_objects_drop_handle(struct hostmem_thread_context *context);
 /* Whether it is linked to, and by which backend. */
 bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size);
-/* Gives its id back unless it is linked to; says whether it did. */
-bool hm_objects_remove_unlinked(struct hostmem_thread_context *context);
+/* Gives its id back, and says that it did, unless it is linked to; by whom is in *user then. */
+bool hm_objects_remove_unlinked(struct hostmem_thread_context *context, char *user, size_t size);
 /* Gives a reference up; the last one frees the set. */
 void hm_objects_unref(struct hostmem_objects *objects);
 

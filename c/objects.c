@@ -318,27 +318,33 @@ bool hm_objects_drop_handle(struct hostmem_thread_context *context)
 	return last;
 }
 
-bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size)
+/* Called with the set's lock held. */
+static bool find_user_locked(const struct hostmem_thread_context *context, char *user, size_t size)
 {
-	bool linked;
-
-	pthread_mutex_lock(&context->objects->lock);
-	linked = context->links;
 	hm_text_copy("a preallocation", user, size);
 	for (const struct hm_entry *entry = context->objects->entries; entry; entry = entry->next) {
 		if (entry->backend && entry->backend->context == context)
 			hm_text_copy(entry->id, user, size);
 	}
-	pthread_mutex_unlock(&context->objects->lock);
-	return linked;
+	return context->links;
 }
 
-bool hm_objects_remove_unlinked(struct hostmem_thread_context *context)
+bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size)
 {
 	bool linked;
 
 	pthread_mutex_lock(&context->objects->lock);
-	linked = context->links;
+	linked = find_user_locked(context, user, size);
+	pthread_mutex_unlock(&context->objects->lock);
+	return linked;
+}
+
+bool hm_objects_remove_unlinked(struct hostmem_thread_context *context, char *user, size_t size)
+{
+	bool linked;
+
+	pthread_mutex_lock(&context->objects->lock);
+	linked = find_user_locked(context, user, size);
 	if (!linked)
 		remove_locked(context->objects, &context->entry);
 	pthread_mutex_unlock(&context->objects->lock);

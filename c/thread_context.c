@@ -320,33 +320,54 @@ int hm_thread_context_check_ready(const struct hostmem_thread_context *context, 
 		       context->id, hm_text_state(state));
 }
 
-int hostmem_thread_context_can_be_deleted(const struct hostmem_thread_context *context,
-					  struct hostmem_error *err)
+static int fail_deleted(const struct hostmem_thread_context *context, struct hostmem_error *err)
 {
-	char user[HOSTMEM_ID_MAX + 1];
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: is deleted already", context->id);
+}
 
-	if (hostmem_thread_context_get_state(context) == HOSTMEM_STATE_DELETED)
-		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: is deleted already", context->id);
-	if (!hm_objects_find_user(context, user, sizeof(user)))
-		return 0;
+static int fail_linked(const struct hostmem_thread_context *context, const char *user,
+		       struct hostmem_error *err)
+{
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 		       "%s: cannot be deleted: '%s' links to it by prealloc-context; delete that "
 		       "first, or empty the property",
 		       context->id, user);
 }
 
-int hostmem_thread_context_delete(struct hostmem_thread_context *context, struct hostmem_error *err)
+int hostmem_thread_context_can_be_deleted(const struct hostmem_thread_context *context,
+					  struct hostmem_error *err)
 {
-	if (hostmem_thread_context_can_be_deleted(context, err))
-		return -1;
+	char user[HOSTMEM_ID_MAX + 1];
+
+	if (hostmem_thread_context_get_state(context) == HOSTMEM_STATE_DELETED)
+		return fail_deleted(context, err);
+	return hm_objects_find_user(context, user, sizeof(user)) ? fail_linked(context, user, err)
+								 : 0;
+}
+
+/* Called with `change` held. */
+static int delete_locked(struct hostmem_thread_context *context, struct hostmem_error *err)
+{
+	char user[HOSTMEM_ID_MAX + 1];
+
+	if (context->state == HOSTMEM_STATE_DELETED)
+		return fail_deleted(context, err);
 	/* Out of the set nobody finds it any more to link to it. */
-	if (!hm_objects_remove_unlinked(context))
-		return hostmem_thread_context_can_be_deleted(context, err);
-	pthread_mutex_lock(&context->change);
+	if (!hm_objects_remove_unlinked(context, user, sizeof(user)))
+		return fail_linked(context, user, err);
 	context->state = HOSTMEM_STATE_DELETED;
 	end_thread(context);
-	pthread_mutex_unlock(&context->change);
 	return 0;
+}
+
+int hostmem_thread_context_delete(struct hostmem_thread_context *context, struct hostmem_error *err)
+{
+	int result;
+
+	pthread_mutex_lock(&context->change);
+	result = delete_locked(context, err);
+	pthread_mutex_unlock(&context->change);
+	return result;
 }
 
 void hm_thread_context_init(struct hostmem_thread_context *context, struct hostmem_objects *objects,

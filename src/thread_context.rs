@@ -250,3 +250,35 @@ impl From<ThreadContextDeleteError> for Error {
         failed.error
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use crate::Defaults;
+    use crate::ErrorKind;
+    use crate::Host;
+    use crate::Objects;
+
+    /// Callers of the C may delete one at the same time, which the types keep those of Rust from.
+    #[test]
+    fn only_one_of_two_deletes_it() {
+        let set = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
+        for _ in 0..200 {
+            let context = set.thread_context("tc0").unwrap().complete().unwrap();
+            let start = Barrier::new(2);
+            let delete = || {
+                start.wait();
+                context.handle.delete()
+            };
+            let results = thread::scope(|scope| {
+                let other = scope.spawn(delete);
+                [delete(), other.join().unwrap()]
+            });
+            let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert_eq!(errors[0].kind(), ErrorKind::State, "{}", errors[0]);
+        }
+    }
+}
