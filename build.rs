@@ -35,6 +35,7 @@ const SOURCES: &[&str] = &[
     "c/populate.c",
     "c/populate_touch.c",
     "c/prealloc.c",
+    "c/process.c",
     "c/props.c",
     "c/rebind.c",
     "c/snapshot.c",

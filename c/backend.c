@@ -108,6 +108,7 @@ static int begin_completing(struct hostmem_backend *backend, struct hm_completio
 	state = backend->state;
 	if (state == HOSTMEM_STATE_CONFIGURING) {
 		backend->state = HOSTMEM_STATE_COMPLETING;
+		atomic_store(&backend->process, hm_os_process());
 		completion->backend = backend;
 		completion->values = backend->values;
 	}
@@ -142,7 +143,9 @@ static void end_completing(const struct hm_completion *completion, bool failed)
 
 	pthread_mutex_lock(&backend->lock);
 	backend->state = failed ? HOSTMEM_STATE_CONFIGURING : HOSTMEM_STATE_READY;
-	if (!failed)
+	if (failed)
+		atomic_store(&backend->process, 0);
+	else
 		make_ready(completion);
 	/* The background begins when all of this is there. */
 	pthread_cond_broadcast(&backend->filled);
@@ -281,8 +284,9 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 	 * What runs in the background is cancelled; what somebody waits for is not. In a forked
 	 * child nothing runs.
 	 */
-	if (backend->process == hm_os_process() && (backend->state == HOSTMEM_STATE_COMPLETING ||
-						    (backend->populating && !backend->filling)))
+	if (!hm_process_is_forked(&backend->process) &&
+	    (backend->state == HOSTMEM_STATE_COMPLETING ||
+	     (backend->populating && !backend->filling)))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
 			       backend->id,
 			       backend->populating ? "being preallocated" : "completing");
@@ -309,7 +313,7 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	/* Who held `change` when this process was forked does not let go of it here. */
-	bool forked = hm_live_check_process(backend, "delete", NULL);
+	bool forked = hm_process_is_forked(&backend->process);
 	int result;
 
 	pthread_mutex_lock(&backend->lock);
@@ -362,7 +366,7 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	hm_props_clear(backend);
 	hm_gaps_destroy(&backend->gaps);
 	/* In a forked child those who waited do not exist, for whom destroying it would wait. */
-	if (backend->process == hm_os_process())
+	if (!hm_process_is_forked(&backend->process))
 		pthread_cond_destroy(&backend->filled);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);

@@ -14,10 +14,8 @@ static void set_filler(struct hostmem_backend *backend, const pthread_t *filler)
 {
 	pthread_mutex_lock(&backend->lock);
 	backend->has_filler = filler;
-	if (filler) {
+	if (filler)
 		backend->filler = *filler;
-		backend->filler_process = hm_os_process();
-	}
 	pthread_mutex_unlock(&backend->lock);
 }
 
@@ -152,16 +150,15 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 
 bool hm_background_is_own_thread(const struct hostmem_backend *backend)
 {
-	return backend->has_filler && pthread_equal(backend->filler, pthread_self());
+	return backend->has_filler && pthread_equal(backend->filler, pthread_self()) &&
+	       !hm_process_is_forked(&backend->process);
 }
 
 /* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
 void hm_background_end(struct hostmem_backend *backend)
 {
-	/* A forked child has the memory's bookkeeping, but neither the memory nor the thread. */
-	bool forked = backend->filler_process != hm_os_process();
-
-	if (backend->has_filler && !forked) {
+	/* A forked child does not have the thread. */
+	if (backend->has_filler && !hm_process_is_forked(&backend->process)) {
 		pthread_mutex_lock(&backend->lock);
 		atomic_store(&backend->cancel, true);
 		pthread_cond_broadcast(&backend->filled);
@@ -208,16 +205,7 @@ static struct timespec after(uint64_t milliseconds)
 /* Whether it runs where no thread of this process ends it. Called with the lock held. */
 static bool is_elsewhere(const struct hostmem_backend *backend)
 {
-	return backend->filling && backend->filler_process != hm_os_process();
-}
-
-static int fail_elsewhere(const struct hostmem_backend *backend, const char *what,
-			  struct hostmem_error *err)
-{
-	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
-		       "%s: %s: the preallocation runs in the process that completed the backend, "
-		       "not in its forked children",
-		       backend->id, what);
+	return backend->filling && hm_process_is_forked(&backend->process);
 }
 
 /* Waits for the end; false when the time is over first. Called with the lock held. */
@@ -248,7 +236,7 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 		*err = backend->fill_error;
 	pthread_mutex_unlock(&backend->lock);
 	if (elsewhere)
-		return fail_elsewhere(backend, "wait", err);
+		return hm_process_check(backend, "wait", err);
 	if (!ended)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, ETIMEDOUT,
 			       "%s: prealloc: still running after %ju ms", backend->id,
@@ -270,7 +258,7 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 		atomic_store(&backend->cancel, false);
 	}
 	pthread_mutex_unlock(&backend->lock);
-	return elsewhere ? fail_elsewhere(backend, "cancel", err) : 0;
+	return elsewhere ? hm_process_check(backend, "cancel", err) : 0;
 }
 
 int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend)

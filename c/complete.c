@@ -345,20 +345,25 @@ int hm_complete_fill(struct hm_completion *completions, size_t len, struct hostm
 	return 0;
 }
 
-/* Only in a file that others see, and not in a forked child, which does not have the memory. */
+/* Only in a file that others see. */
 static void discard_data(const struct hostmem_backend *backend)
 {
 	if (backend->values.discard_data && backend->backing.fd >= 0 && backend->shared &&
-	    !backend->readonly && backend->mapping.process == hm_os_process())
+	    !backend->readonly)
 		hm_os_punch_hole(backend->backing.fd, backend->backing.offset,
 				 backend->mapping.size);
 }
 
 void hm_complete_undo(struct hostmem_backend *backend, bool failed)
 {
-	if (!failed)
-		discard_data(backend);
-	hm_map_destroy(&backend->mapping);
+	/* A forked child does not have the memory: something else may be there by now. */
+	if (hm_process_is_forked(&backend->process)) {
+		backend->mapping = (struct hm_mapping){ 0 };
+	} else {
+		if (!failed)
+			discard_data(backend);
+		hm_map_destroy(&backend->mapping);
+	}
 	if (failed && backend->allocated && backend->kind->undo)
 		backend->kind->undo(backend->kind->data, backend, &backend->backing);
 	if (backend->backing.fd >= 0)

@@ -110,7 +110,6 @@ static void init(struct hostmem_backend *backend, struct hostmem_objects *object
 	backend->entry.id = backend->id;
 	backend->entry.backend = backend;
 	backend->fill_event = -1;
-	backend->process = hm_os_process();
 	backend->objects = objects;
 	backend->kind = kind;
 	backend->host = &objects->host;

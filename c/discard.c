@@ -109,14 +109,13 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 }
 
 /* Called with `change`, so that the memory stays where it is. */
-static int check_usable(const struct hostmem_backend *backend, const char *what,
-			struct hostmem_error *err)
+static int check_usable(const struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	enum hostmem_state state = hostmem_backend_get_state(backend);
 
-	if (state != HOSTMEM_STATE_READY && state != HOSTMEM_STATE_MAPPED)
-		return hm_fail_no_memory_yet(backend, state, err);
-	return hm_live_check_process(backend, what, err);
+	if (state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED)
+		return 0;
+	return hm_fail_no_memory_yet(backend, state, err);
 }
 
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
@@ -125,8 +124,10 @@ int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, ui
 	const struct hm_range range = { .offset = offset, .length = length };
 	int result;
 
+	if (hm_process_check(backend, "discard", err))
+		return -1;
 	pthread_mutex_lock(&backend->change);
-	result = check_usable(backend, "discard", err);
+	result = check_usable(backend, err);
 	if (!result)
 		result = hm_inhibit_check(backend, "discard", err);
 	if (!result)
@@ -142,8 +143,10 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 	struct hm_values values;
 	int result;
 
+	if (hm_process_check(backend, "populate", err))
+		return -1;
 	pthread_mutex_lock(&backend->change);
-	result = check_usable(backend, "populate", err);
+	result = check_usable(backend, err);
 	if (!result && hm_live_is_populating(backend))
 		result = hm_live_fail_busy(backend, "populate", err);
 	if (!result)

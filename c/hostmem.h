@@ -25,6 +25,11 @@
  *   preallocation. Only the _free functions need the object for themselves.
  * - Callbacks: run without any lock held, on the thread that called the function that caused them;
  *   those of the background on the library's own.
+ * - Forked children: one has what the objects know, but neither the memory (MADV_DONTFORK,
+ *   madvise(2)) nor the threads of the process that completed them. There, changing, filling,
+ *   discarding, inhibiting, rebinding and placement are STATE, at once, whatever other threads were
+ *   doing when it was forked; reading properties, releasing, deleting and freeing are about what it
+ *   knows alone. What was not completed by then can be, by either.
  * - Process: nothing is printed; no global, thread-local or process-wide state is kept or changed;
  *   affinity and memory policy are set on the library's own threads only. The one exception: on
  *   kernels before 5.14 the process has the library's handler for SIGBUS while memory is populated;
@@ -433,9 +438,8 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend,
 				   struct hostmem_error *err);
 /*
  * Unmaps the memory, closes its descriptor and gives the id back: state deleted. A preallocation in
- * the background is cancelled, within one chunk. In a forked child, where the memory is not mapped
- * (MADV_DONTFORK), only the bookkeeping goes. Errors: BUSY (claimed, completing, preallocating in
- * the foreground, or from inside a callback of the background; says by whom or what), STATE
+ * the background is cancelled, within one chunk. Errors: BUSY (claimed, completing, preallocating
+ * in the foreground, or from inside a callback of the background; says by whom or what), STATE
  * (deleted already).
  */
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err);
@@ -618,8 +622,8 @@ int hostmem_thread_context_set_list(struct hostmem_thread_context *context, cons
 /*
  * Read a property. cpu-affinity is what the kernel says of its thread; before there is one, what
  * was set, or else the affinity of the calling thread. thread-id reads as "none", as a number
- * UINT64_MAX, while there is no thread. Errors: UNKNOWN_PROPERTY, TYPE, STATE (node-affinity can
- * only be set).
+ * UINT64_MAX, while there is no thread, as in a forked child. Errors: UNKNOWN_PROPERTY, TYPE, STATE
+ * (node-affinity can only be set).
  */
 int hostmem_thread_context_get_text(const struct hostmem_thread_context *context,
 				    const char *property, char *buffer, size_t size,

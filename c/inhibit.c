@@ -63,10 +63,13 @@ static int add(struct hostmem_backend *backend, struct hm_inhibitor *inhibitor)
 int hostmem_backend_inhibit_discard(struct hostmem_backend *backend, const char *name,
 				    struct hostmem_error *err)
 {
-	struct hm_inhibitor *inhibitor = new_inhibitor(backend, name, err);
+	struct hm_inhibitor *inhibitor;
 	enum hostmem_state state;
 	int result;
 
+	if (hm_process_check(backend, "inhibit discard", err))
+		return -1;
+	inhibitor = new_inhibitor(backend, name, err);
 	if (!inhibitor)
 		return -1;
 	/* So that a discard that has begun is over when this returns. */

@@ -18,6 +18,7 @@
  *     watch.c  fill.c  gaps.c                    memory left; chunks of one; what leaves them
  *     crew.c  thread_context.c                   threads together; what creates them
  *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
+ *     process.c                                  what a forked child does not have
  *     snapshot.c                                 what there is, as it is handed out
  *     topology.c  cgroup.c  host.c  objects.c    what there is
  *     table.c  value.c                           properties; their values
@@ -343,13 +344,11 @@ uint64_t hm_gaps_count(struct hm_gaps *gaps, const struct hm_range *range);
 
 /* Provenance: what was mapped, so that exactly this is unmapped. */
 struct hm_mapping {
-	/* The reservation: guard page, memory, guard page. */
+	/* The reservation: guard page, memory, guard page. NULL: nothing is mapped. */
 	uint8_t *base;
 	size_t base_size;
 	uint8_t *address;
 	size_t size;
-	/* The process that mapped it; 0: nothing is mapped. */
-	pid_t process;
 };
 
 struct hm_map_request {
@@ -521,14 +520,12 @@ struct hostmem_backend {
 	bool allocated;
 	bool shared, readonly;
 
-	/* The process that made the object. */
-	pid_t process;
+	/* The process that completes it, which has its memory and threads; 0: none does. */
+	_Atomic pid_t process;
 
 	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
 	pthread_t filler;
 	bool has_filler;
-	/* Whose thread it is: a forked child has none. */
-	pid_t filler_process;
 	/* `populating` is the background's. */
 	bool filling;
 	int fill_event;
@@ -555,10 +552,10 @@ struct hostmem_thread_context {
 	enum hostmem_state state;
 	struct hm_values values;
 
-	/* Its thread, HM_THREAD_NONE for none, and the process that has it. */
+	/* Its thread, HM_THREAD_NONE for none, and the process that has it; 0: none has. */
 	pthread_t thread;
 	uint64_t thread_id;
-	pid_t process;
+	_Atomic pid_t process;
 
 	/* Held by whoever asks for threads, until they are there. */
 	pthread_mutex_t turn;
@@ -643,6 +640,14 @@ struct hm_creation;
 void hm_thread_context_create(struct hostmem_thread_context *context, struct hm_creation *creation);
 /* Gives up a link that one of hm_objects_*link() gave. NULL is allowed. */
 void hm_thread_context_unlink(struct hostmem_thread_context *context);
+
+/* ---- process.c ---- */
+
+/* Whether this process is a forked child of the one that completed an object; 0: none did. */
+bool hm_process_is_forked(const _Atomic pid_t *completer);
+/* STATE in a forked child, where something else may be at the backend's addresses by now. */
+int hm_process_check(const struct hostmem_backend *backend, const char *what,
+		     struct hostmem_error *err);
 
 /* ---- inhibit.c ---- */
 
@@ -996,9 +1001,6 @@ int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64
 
 /* ---- live.c ---- */
 
-/* A forked child does not have the memory: its own may be at the address by now. */
-int hm_live_check_process(const struct hostmem_backend *backend, const char *what,
-			  struct hostmem_error *err);
 /* Whether a preallocation of ready memory runs, and the error for what it keeps out. */
 bool hm_live_is_populating(const struct hostmem_backend *backend);
 int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,

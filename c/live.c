@@ -91,8 +91,6 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,
 		   struct hostmem_rebind_result *rebound, struct hostmem_error *err)
 {
-	if (hm_live_check_process(backend, "policy", err))
-		return -1;
 	if (hm_live_is_populating(backend))
 		return hm_live_fail_busy(backend, "policy", err);
 	return hm_rebind(backend, old, new, flags, rebound, err);
@@ -106,25 +104,12 @@ static int change_lock(struct hostmem_backend *backend, const struct hm_values *
 	return hm_advise_lock(backend, new->lock, new->prealloc, err);
 }
 
-int hm_live_check_process(const struct hostmem_backend *backend, const char *what,
-			  struct hostmem_error *err)
-{
-	if (!backend->mapping.process || backend->mapping.process == hm_os_process())
-		return 0;
-	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
-		       "%s: %s: the memory belongs to the process that completed the backend, not "
-		       "to its forked children",
-		       backend->id, what);
-}
-
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 		  const struct hm_values *old, const struct hm_values *new,
 		  struct hostmem_error *err)
 {
 	struct hostmem_rebind_result rebound;
 
-	if (hm_live_check_process(backend, hostmem_property_get(property)->name, err))
-		return -1;
 	switch (property) {
 	case HM_PROPERTY_PREALLOC:
 		return change_prealloc(backend, old, new, err);

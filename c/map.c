@@ -56,7 +56,6 @@ int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *requ
 	if (result)
 		return result;
 	mapping->base = base;
-	mapping->process = hm_os_process();
 	mapping->size = request->size;
 	first = (uintptr_t)base + page;
 	over = (first - request->skew) % request->alignment;
@@ -82,13 +81,9 @@ int hm_map_fill(const struct hm_mapping *mapping, const struct hm_map_request *r
 	return hm_os_map(&address, mapping->size, PROT_NONE, flags, request->fd, request->offset);
 }
 
-/*
- * A forked child does not have the memory (MADV_DONTFORK): there the addresses may belong to
- * something else by now.
- */
 void hm_map_destroy(struct hm_mapping *mapping)
 {
-	if (mapping->process == hm_os_process())
+	if (mapping->base)
 		hm_os_unmap(mapping->base, mapping->base_size);
 	*mapping = (struct hm_mapping){ 0 };
 }

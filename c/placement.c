@@ -262,6 +262,8 @@ int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 	struct hm_values values;
 	int result;
 
+	if (hm_process_check(backend, "placement", err))
+		return -1;
 	pthread_mutex_lock(change);
 	state = hostmem_backend_get_state(backend);
 	hm_backend_snapshot(backend, &values);

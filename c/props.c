@@ -151,6 +151,8 @@ static int store_as(struct hostmem_backend *backend, const struct hm_row *row,
 {
 	int result;
 
+	if (hm_process_check(backend, row->public.name, err))
+		return -1;
 	pthread_mutex_lock(&backend->change);
 	if (row->public.type == HOSTMEM_TYPE_FD)
 		result = store_fd(backend, row, from, origin, err);
@@ -273,6 +275,8 @@ int hostmem_backend_rebind(struct hostmem_backend *backend, struct hostmem_rebin
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: rebind: flags 0x%x: expected enum hostmem_rebind_flag",
 			       backend->id, flags);
+	if (hm_process_check(backend, "rebind", err))
+		return -1;
 	pthread_mutex_lock(&backend->change);
 	failed = store_binding(backend, &values, flags, &rebound, err);
 	pthread_mutex_unlock(&backend->change);

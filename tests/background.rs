@@ -25,6 +25,8 @@ use common::Belongings;
 use common::Refusal;
 use hostmem::Backend;
 use hostmem::ErrorKind;
+use hostmem::Policy;
+use hostmem::Rebind;
 use hostmem::State;
 
 const MIB: u64 = 1 << 20;
@@ -335,25 +337,42 @@ fn locking_may_be_switched_while_it_fills() {
     }
 }
 
-/// It would change what the child has at the address.
+/// It would be about what the child has at the address; and whoever was changing the memory when it
+/// was forked is not there to be waited for.
 #[test]
-fn a_forked_child_cannot_change_memory_it_does_not_have() {
-    let backend = ram("size=64K").complete().unwrap();
-    common::in_forked_child(|| {
-        [
-            ("dump", "off"),
-            ("merge", "off"),
-            ("thp", "never"),
-            ("prealloc", "on"),
-            ("lock", "on"),
-        ]
-        .iter()
-        .all(|(name, value)| {
-            let error = backend.set(name, *value).unwrap_err();
-            error.kind() == ErrorKind::State && error.to_string().contains("forked")
-        })
+fn a_forked_child_can_do_nothing_with_memory_it_does_not_have() {
+    let test = "a_forked_child_can_do_nothing_with_memory_it_does_not_have";
+    in_child(test, || {
+        let backend = ram("size=64M,thp=never,prealloc=on").complete().unwrap();
+        let claim = backend.claim("vm0").unwrap();
+        let child = || {
+            let sets = [
+                ("dump", "off"),
+                ("merge", "off"),
+                ("thp", "never"),
+                ("prealloc", "on"),
+                ("prealloc-threads", "2"),
+                ("prealloc-context", ""),
+                ("lock", "on"),
+                ("policy", "local"),
+            ];
+            let sets = sets.map(|(name, value)| backend.set(name, value));
+            let others = [
+                backend.placement().map(drop),
+                backend.rebind(&Rebind::new(Policy::Local)).map(drop),
+                backend.populate(0, page_size()),
+                claim.discard(0, page_size()),
+                claim.inhibit_discard("vfio").map(drop),
+            ];
+            sets.into_iter().chain(others).all(|result| {
+                let error = result.unwrap_err();
+                error.kind() == ErrorKind::State && error.to_string().contains("forked")
+            })
+        };
+        common::in_forked_children_while(|| drop(backend.placement().unwrap()), child);
+        backend.set("dump", false).unwrap();
+        claim.discard(0, page_size()).unwrap();
     });
-    backend.set("dump", false).unwrap();
 }
 
 /// Lets the callback take a backend once and do something with it; the answer of that.
@@ -385,6 +404,23 @@ fn a_callback_cannot_wait_for_itself() {
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     }
+}
+
+/// The child's one thread was the one that fills, and is no more.
+#[test]
+fn a_child_that_is_forked_in_the_callback_can_delete_it() {
+    let test = "a_child_that_is_forked_in_the_callback_can_delete_it";
+    in_child(test, || {
+        in_callback(|backend| {
+            let mut both = Some(backend);
+            common::in_forked_child(|| {
+                let backend = both.take().unwrap();
+                let waited = backend.wait_prealloc(None).unwrap_err();
+                waited.kind() == ErrorKind::State && backend.delete().is_ok()
+            });
+            both.unwrap().cancel_prealloc().unwrap_err();
+        });
+    });
 }
 
 /// The thread that fills frees the backend itself then, once it is done with it.

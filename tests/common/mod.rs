@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use hostmem::Builder;
@@ -87,6 +89,33 @@ pub fn in_forked_child(run: impl FnOnce() -> bool) {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert!(libc::WIFEXITED(status), "status {status:#x}");
     assert_eq!(libc::WEXITSTATUS(status), 0);
+}
+
+/// Forks again and again while another thread goes on with something, and runs the function in each
+/// child, where it must return true and not wait for that thread.
+pub fn in_forked_children_while(go_on: impl Fn() + Sync, run: impl Fn() -> bool) {
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _end = End(&ended);
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                go_on();
+            }
+        });
+        for _ in 0..20 {
+            in_forked_child(|| {
+                // SAFETY: takes a number; ends a child that hangs.
+                unsafe { libc::alarm(5) };
+                run()
+            });
+        }
+    });
 }
 
 /// A system call that shall fail, and how.
