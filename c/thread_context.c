@@ -10,6 +10,42 @@
 
 #include "internal.h"
 
+/* ---- Whose it is ---- */
+
+static bool is_forked(const struct hostmem_thread_context *context)
+{
+	return hm_process_is_forked(&context->process);
+}
+
+static int check_process(const struct hostmem_thread_context *context, const char *what,
+			 struct hostmem_error *err)
+{
+	return is_forked(context) ? hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+					    "%s: %s: its thread belongs to the process that "
+					    "completed it, not to its forked children",
+					    context->id, what)
+				  : 0;
+}
+
+/* The lock is no part of its value: reading takes it too. */
+static pthread_mutex_t *change_of(const struct hostmem_thread_context *context)
+{
+	return &((struct hostmem_thread_context *)(uintptr_t)context)->change;
+}
+
+/* In a forked child nobody lets go of what another thread held, and only deleting changes it. */
+static void begin_change(const struct hostmem_thread_context *context)
+{
+	if (!is_forked(context))
+		pthread_mutex_lock(change_of(context));
+}
+
+static void end_change(const struct hostmem_thread_context *context)
+{
+	if (!is_forked(context))
+		pthread_mutex_unlock(change_of(context));
+}
+
 /* ---- Its thread ---- */
 
 static void serve(struct hostmem_thread_context *context)
@@ -37,10 +73,9 @@ static void *run(void *data)
 	return NULL;
 }
 
-/* In a forked child there is no thread. */
 static bool has_thread(const struct hostmem_thread_context *context)
 {
-	return context->thread_id != HM_THREAD_NONE && context->process == hm_os_process();
+	return context->thread_id != HM_THREAD_NONE && !is_forked(context);
 }
 
 void hm_thread_context_create(struct hostmem_thread_context *context, struct hm_creation *creation)
@@ -63,7 +98,6 @@ static int start_thread(struct hostmem_thread_context *context, struct hostmem_e
 	int result;
 
 	context->ending = false;
-	context->process = hm_os_process();
 	result = hm_thread_create(&context->thread, run, context);
 	if (result)
 		return hm_fail(err, hm_error_kind_of(-result), -result,
@@ -152,9 +186,7 @@ static int pin(struct hostmem_thread_context *context, const struct hm_cpus *cpu
 	int result;
 
 	if (!has_thread(context))
-		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
-			       "%s: cpu-affinity: its thread is in the process that completed it, "
-			       "not in its forked children, or was deleted",
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: cpu-affinity: it is deleted",
 			       context->id);
 	if (check_online(context, cpus, err))
 		return -1;
@@ -222,7 +254,9 @@ int hm_thread_context_change(struct hostmem_thread_context *context, const struc
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: %s is empty: a thread has to run somewhere", context->id,
 			       row->public.name);
-	pthread_mutex_lock(&context->change);
+	if (check_process(context, row->public.name, err))
+		return -1;
+	begin_change(context);
 	if (context->state == HOSTMEM_STATE_CONFIGURING) {
 		hm_value_copy(row, &context->values, from);
 	} else {
@@ -231,26 +265,23 @@ int hm_thread_context_change(struct hostmem_thread_context *context, const struc
 		if (!result)
 			context->values = *from;
 	}
-	pthread_mutex_unlock(&context->change);
+	end_change(context);
 	return result;
 }
 
 void hm_thread_context_read(const struct hostmem_thread_context *context, struct hm_values *values)
 {
-	/* The locks are no part of its value. */
-	struct hostmem_thread_context *locked = (struct hostmem_thread_context *)(uintptr_t)context;
-	pid_t thread = 0;
+	bool there;
 
 	*values = (struct hm_values){ 0 };
-	pthread_mutex_lock(&locked->change);
-	values->thread_id = context->thread_id;
+	begin_change(context);
+	there = has_thread(context);
+	values->thread_id = there ? context->thread_id : HM_THREAD_NONE;
 	values->cpu_affinity = context->values.cpu_affinity;
-	if (has_thread(context))
-		thread = (pid_t)context->thread_id;
 	/* Others may have moved its thread; one that is to come begins where its creator runs. */
-	if (thread || is_empty(&values->cpu_affinity))
-		hm_os_get_affinity(thread, &values->cpu_affinity);
-	pthread_mutex_unlock(&locked->change);
+	if (there || is_empty(&values->cpu_affinity))
+		hm_os_get_affinity(there ? (pid_t)context->thread_id : 0, &values->cpu_affinity);
+	end_change(context);
 }
 
 /* ---- Life ---- */
@@ -265,16 +296,27 @@ static int check_combination(const struct hostmem_thread_context *context,
 		       context->id);
 }
 
+static int start(struct hostmem_thread_context *context, struct hostmem_error *err)
+{
+	if (start_thread(context, err))
+		return -1;
+	if (!apply_affinity(context, &context->values, err))
+		return 0;
+	end_thread(context);
+	return -1;
+}
+
 /* Called with `change` held. */
 static int complete_locked(struct hostmem_thread_context *context, struct hostmem_error *err)
 {
 	if (context->state != HOSTMEM_STATE_CONFIGURING)
 		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: complete: it is %s already",
 			       context->id, hm_text_state(context->state));
-	if (check_combination(context, err) || start_thread(context, err))
+	if (check_combination(context, err))
 		return -1;
-	if (apply_affinity(context, &context->values, err)) {
-		end_thread(context);
+	atomic_store(&context->process, hm_os_process());
+	if (start(context, err)) {
+		atomic_store(&context->process, 0);
 		return -1;
 	}
 	context->state = HOSTMEM_STATE_READY;
@@ -286,20 +328,21 @@ int hostmem_thread_context_complete(struct hostmem_thread_context *context,
 {
 	int result;
 
-	pthread_mutex_lock(&context->change);
+	if (check_process(context, "complete", err))
+		return -1;
+	begin_change(context);
 	result = complete_locked(context, err);
-	pthread_mutex_unlock(&context->change);
+	end_change(context);
 	return result;
 }
 
 enum hostmem_state hostmem_thread_context_get_state(const struct hostmem_thread_context *context)
 {
-	struct hostmem_thread_context *locked = (struct hostmem_thread_context *)(uintptr_t)context;
 	enum hostmem_state state;
 
-	pthread_mutex_lock(&locked->change);
+	begin_change(context);
 	state = context->state;
-	pthread_mutex_unlock(&locked->change);
+	end_change(context);
 	return state;
 }
 
@@ -364,9 +407,9 @@ int hostmem_thread_context_delete(struct hostmem_thread_context *context, struct
 {
 	int result;
 
-	pthread_mutex_lock(&context->change);
+	begin_change(context);
 	result = delete_locked(context, err);
-	pthread_mutex_unlock(&context->change);
+	end_change(context);
 	return result;
 }
 
@@ -379,7 +422,6 @@ void hm_thread_context_init(struct hostmem_thread_context *context, struct hostm
 	context->objects = objects;
 	context->state = HOSTMEM_STATE_CONFIGURING;
 	context->thread_id = HM_THREAD_NONE;
-	context->process = hm_os_process();
 	context->has_handle = true;
 	pthread_mutex_init(&context->change, NULL);
 	pthread_mutex_init(&context->turn, NULL);
@@ -393,7 +435,7 @@ void hm_thread_context_destroy(struct hostmem_thread_context *context)
 {
 	end_thread(context);
 	/* In a forked child its thread does not exist, for whom destroying these would wait. */
-	if (context->process == hm_os_process()) {
+	if (!is_forked(context)) {
 		pthread_cond_destroy(&context->served);
 		pthread_cond_destroy(&context->asked);
 	}

@@ -11,6 +11,7 @@ use std::thread;
 
 use common::in_child;
 use common::in_forked_child;
+use common::in_forked_children_while;
 use common::objects;
 use common::refusing;
 use common::skip;
@@ -511,19 +512,24 @@ fn a_forked_child_can_drop_it() {
     });
 }
 
-/// By its number the child could move a thread of its parent, or whoever has that number by then.
+/// By its number the child could move a thread of its parent, or whoever has that number by then;
+/// and who was moving it is not there to be waited for.
 #[test]
-fn a_forked_child_does_not_move_its_thread() {
-    in_child("a_forked_child_does_not_move_its_thread", || {
+fn a_forked_child_does_not_have_its_thread() {
+    in_child("a_forked_child_does_not_have_its_thread", || {
         let set = objects();
         let context = begin(&set, "");
         let before = affinity(&context);
-        in_forked_child(|| {
+        let child = || {
             let error = context.set("cpu-affinity", vec![before[0]]).unwrap_err();
             error.kind() == ErrorKind::State
                 && error.to_string().starts_with("tc0: cpu-affinity")
                 && error.to_string().contains("forked")
-        });
+                && context.get("thread-id").unwrap() == Value::Text("none".into())
+                && context.state() == State::Ready
+        };
+        let move_it = || context.set("cpu-affinity", before.clone()).unwrap();
+        in_forked_children_while(move_it, child);
         assert_eq!(affinity(&context), before);
     });
 }
