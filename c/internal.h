@@ -90,6 +90,8 @@ const char *hm_text_state(enum hostmem_state state);
 bool hm_set_has(const uint64_t *bits, size_t bits_len, uint64_t bit);
 void hm_set_add(uint64_t *bits, uint64_t bit);
 bool hm_set_is_empty(const uint64_t *bits, size_t bits_len);
+/* Whether all of it is in `whole`. */
+bool hm_set_is_subset(const uint64_t *bits, const uint64_t *whole, size_t bits_len);
 size_t hm_set_count(const uint64_t *bits, size_t bits_len);
 
 /* ---- os.c: each system call, once; 0 or a value >= 0, or -errno ---- */
@@ -823,10 +825,12 @@ struct hm_watch {
 /* More is needed than there is; bytes. */
 struct hm_shortage {
 	uint64_t available, needed;
-	/* There is too little on the nodes of this fill; else anywhere. */
+	/* There is too little on these nodes; else anywhere. */
 	bool on_nodes;
+	struct hm_nodes nodes;
 	/* A control group's limit leaves less than there is. */
 	bool in_group;
+	/* The first that still needs some of it. */
 	const struct hm_fill *fill;
 };
 

@@ -343,7 +343,7 @@ static void end_run(struct run *run)
 /* " on node 2-3" where only these count, or that a limit counts. */
 static void name_place(const struct hm_shortage *shortage, char *text, size_t size)
 {
-	const struct hm_nodes *nodes = shortage->fill->nodes;
+	const struct hm_nodes *nodes = &shortage->nodes;
 	char set[128];
 
 	hm_text_copy(shortage->in_group ? " under the memory limit of the control group" : "", text,

@@ -359,6 +359,15 @@ bool hm_set_is_empty(const uint64_t *bits, size_t bits_len)
 	return !hm_set_count(bits, bits_len);
 }
 
+bool hm_set_is_subset(const uint64_t *bits, const uint64_t *whole, size_t bits_len)
+{
+	for (size_t i = 0; i < bits_len; i++) {
+		if (bits[i] & ~whole[i])
+			return false;
+	}
+	return true;
+}
+
 size_t hm_set_count(const uint64_t *bits, size_t bits_len)
 {
 	size_t count = 0;

@@ -232,11 +232,7 @@ static bool covers_all(const struct hm_nodes *nodes)
 	struct hm_topology topology;
 
 	hm_topology_read(&topology);
-	for (size_t i = 0; i < HM_ARRAY_LEN(nodes->bits); i++) {
-		if (topology.memory.bits[i] & ~nodes->bits[i])
-			return false;
-	}
-	return true;
+	return hm_set_is_subset(topology.memory.bits, nodes->bits, HM_ARRAY_LEN(nodes->bits));
 }
 
 uint64_t hm_topology_get_available(const struct hm_nodes *nodes)

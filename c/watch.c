@@ -28,22 +28,31 @@ void hm_watch_init(struct hm_watch *watch, const struct hm_fill *fills, size_t f
 		hm_cgroup_find(&watch->cgroup);
 }
 
-/* nodes NULL: whatever they are. */
-static bool has_nodes(const struct hm_fill *fill, const struct hm_nodes *nodes)
+/* Whether its memory can come from these nodes alone; NULL: any. */
+static bool is_bound_to(const struct hm_fill *fill, const struct hm_nodes *nodes)
 {
-	return !nodes || (fill->nodes && !memcmp(fill->nodes, nodes, sizeof(*nodes)));
+	return !nodes || (fill->nodes && hm_set_is_subset(fill->nodes->bits, nodes->bits,
+							  HM_ARRAY_LEN(nodes->bits)));
 }
 
-/* With its margin, what all fills that want these nodes still need; 0 for nothing. */
-static uint64_t count_needed(const struct hm_watch *watch, const struct hm_nodes *nodes)
+/* Finds, with its margin, what all fills that are bound to these nodes still need. */
+static void find_needed(const struct hm_watch *watch, const struct hm_nodes *nodes,
+			struct hm_shortage *shortage)
 {
-	uint64_t needed = 0;
+	uint64_t sum = 0;
 
+	*shortage = (struct hm_shortage){ .on_nodes = nodes };
+	if (nodes)
+		shortage->nodes = *nodes;
 	for (size_t i = 0; i < watch->fills_len; i++) {
-		if (has_nodes(&watch->fills[i], nodes))
-			needed += hm_fill_count_to_come(&watch->fills[i]);
+		const struct hm_fill *fill = &watch->fills[i];
+		uint64_t needed = is_bound_to(fill, nodes) ? hm_fill_count_to_come(fill) : 0;
+
+		if (needed && !shortage->fill)
+			shortage->fill = fill;
+		sum += needed;
 	}
-	return needed ? needed + MARGIN + needed / 512 : 0;
+	shortage->needed = sum ? sum + MARGIN + sum / 512 : 0;
 }
 
 static bool is_short(struct hm_shortage *shortage, uint64_t *spare)
@@ -63,10 +72,7 @@ static bool is_short_anywhere(const struct hm_watch *watch, struct hm_shortage *
 {
 	uint64_t in_groups;
 
-	shortage->fill = watch->fills;
-	shortage->on_nodes = false;
-	shortage->in_group = false;
-	shortage->needed = count_needed(watch, NULL);
+	find_needed(watch, NULL, shortage);
 	if (!shortage->needed)
 		return false;
 	shortage->available = hm_topology_get_available(NULL);
@@ -79,33 +85,69 @@ static bool is_short_anywhere(const struct hm_watch *watch, struct hm_shortage *
 	return is_short(shortage, spare);
 }
 
-/* Whether an earlier fill has the same nodes, which were looked at for both. */
-static bool is_looked_at(const struct hm_watch *watch, const struct hm_fill *fill)
+static bool is_short_on(const struct hm_watch *watch, const struct hm_nodes *nodes,
+			struct hm_shortage *shortage, uint64_t *spare)
 {
-	for (const struct hm_fill *other = watch->fills; other != fill; other++) {
-		if (has_nodes(other, fill->nodes))
+	find_needed(watch, nodes, shortage);
+	if (!shortage->needed)
+		return false;
+	shortage->available = hm_topology_get_available(nodes);
+	return is_short(shortage, spare);
+}
+
+static bool overlap(const struct hm_nodes *nodes, const struct hm_nodes *others)
+{
+	for (size_t i = 0; i < HM_ARRAY_LEN(nodes->bits); i++) {
+		if (nodes->bits[i] & others->bits[i])
 			return true;
 	}
 	return false;
 }
 
+/* Adds the nodes of all fills that are bound to some of these; false when there are no more. */
+static bool widen(const struct hm_watch *watch, struct hm_nodes *nodes)
+{
+	const struct hm_nodes before = *nodes;
+
+	for (size_t i = 0; i < watch->fills_len; i++) {
+		const struct hm_nodes *more = watch->fills[i].nodes;
+
+		if (!more || !overlap(more, &before))
+			continue;
+		for (size_t word = 0; word < HM_ARRAY_LEN(nodes->bits); word++)
+			nodes->bits[word] |= more->bits[word];
+	}
+	return memcmp(nodes, &before, sizeof(before));
+}
+
+/* Whether an earlier fill has the same nodes, which were looked at for both. */
+static bool is_looked_at(const struct hm_watch *watch, const struct hm_fill *fill)
+{
+	for (const struct hm_fill *other = watch->fills; other != fill; other++) {
+		if (other->nodes && !memcmp(other->nodes, fill->nodes, sizeof(*fill->nodes)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whatever is bound to nodes of a set has to fit on that set: so for the nodes of each fill, and
+ * for those together that overlap, from which some memory may go to either.
+ */
 static bool is_short_on_nodes(const struct hm_watch *watch, struct hm_shortage *shortage,
 			      uint64_t *spare)
 {
 	for (size_t i = 0; i < watch->fills_len; i++) {
 		const struct hm_fill *fill = &watch->fills[i];
+		struct hm_nodes nodes;
 
 		if (!fill->nodes || is_looked_at(watch, fill))
 			continue;
-		shortage->fill = fill;
-		shortage->on_nodes = true;
-		shortage->in_group = false;
-		shortage->needed = count_needed(watch, fill->nodes);
-		if (!shortage->needed)
-			continue;
-		shortage->available = hm_topology_get_available(fill->nodes);
-		if (is_short(shortage, spare))
-			return true;
+		nodes = *fill->nodes;
+		do {
+			if (is_short_on(watch, &nodes, shortage, spare))
+				return true;
+		} while (widen(watch, &nodes));
 	}
 	return false;
 }

@@ -10,7 +10,12 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
+use hostmem::Backend;
+use hostmem::Builder;
+use hostmem::Defaults;
 use hostmem::ErrorKind;
+use hostmem::Host;
+use hostmem::Objects;
 use hostmem::Satisfied;
 
 use super::common::access;
@@ -36,6 +41,10 @@ pub fn tests() -> Vec<Test> {
         ),
         Test::new("shortage::preferred_memory_spills", preferred_memory_spills),
         Test::new("shortage::small_pages_of_a_node", small_pages_of_a_node),
+        Test::new(
+            "shortage::small_pages_of_nodes_that_overlap",
+            small_pages_of_nodes_that_overlap,
+        ),
         Test::new(
             "shortage::a_node_that_fills_meanwhile",
             a_node_that_fills_meanwhile,
@@ -196,6 +205,53 @@ fn small_pages_of_a_node() {
     assert_eq!(seen.resident, size, "{seen:?}");
     assert!(seen.nodes.keys().eq([&3, &4]), "{seen:?}");
     end_living(bystander);
+}
+
+/// Each has enough on its nodes, all together have not, which is known before any is filled.
+fn small_pages_of_nodes_that_overlap() {
+    const MARGIN: u64 = 64 * MIB;
+    let set = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
+    let bound = |id: &str, size: u64, nodes: &str| {
+        let nodes = nodes.replace(',', ",,");
+        let options = format!("thp=always,prealloc=on,policy=bind,host-nodes={nodes}");
+        let options = format!("memory-backend-ram,id={id},size={size},{options}");
+        set.parse(&options).unwrap()
+    };
+    let free = |nodes: &[u32]| nodes.iter().map(|&node| free_on(node)).sum::<u64>();
+    let whole = |bytes: u64| bytes / (2 * MIB) * (2 * MIB);
+    let nearly = |nodes: &[u32]| whole(free(nodes) - MARGIN - 8 * MIB);
+    // One within the other, whichever comes first, and a row in which each overlaps the next.
+    for (sizes, where_) in [
+        (vec![(64 * MIB, "3"), (nearly(&[3, 4]), "3-4")], "3-4"),
+        (vec![(nearly(&[3, 4]), "3-4"), (64 * MIB, "3")], "3-4"),
+        (
+            vec![
+                (nearly(&[1, 3]), "1,3"),
+                (nearly(&[3, 4]), "3-4"),
+                (2 * MIB, "0"),
+            ],
+            "1,3-4",
+        ),
+    ] {
+        let there = sizes.iter().filter(|size| size.1 != "0");
+        let wanted: u64 = there.map(|size| size.0).sum();
+        let needed = wanted + MARGIN + wanted / 512;
+        let builders = sizes.iter().zip(["m0", "m1", "m2"]);
+        let builders = builders.map(|((size, nodes), id)| bound(id, *size, nodes));
+        let failed = Builder::complete_all(builders.collect()).unwrap_err();
+        let message = failed.error.to_string();
+        assert_eq!(failed.error.kind(), ErrorKind::NoMemory, "{message}");
+        let figures = format!("available on node {where_} and {needed} are needed");
+        for words in ["m0: prealloc: stopped", "after 0 of", &figures] {
+            assert!(message.contains(words), "{message}: lacks {words}");
+        }
+    }
+    let builders = [(32 * MIB, "3"), (120 * MIB, "3-4")];
+    let builders = builders.iter().zip(["m0", "m1"]);
+    let builders = builders.map(|((size, nodes), id)| bound(id, *size, nodes));
+    let backends = Builder::complete_all(builders.collect()).unwrap();
+    let resident = |backend: &Backend| backend.placement().unwrap().resident;
+    assert_eq!(backends.iter().map(resident).sum::<u64>(), 152 * MIB);
 }
 
 /// What was enough at the beginning.
