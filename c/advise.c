@@ -119,6 +119,9 @@ int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool popula
 {
 	int result;
 
+	/* Never swapped; mlock2(2) would populate them, or fail where they are not accessible. */
+	if (backend->page_size > backend->host->page_size)
+		return 0;
 	if (lock)
 		result = hm_os_lock(backend->mapping.address, backend->mapping.size,
 				    populated ? 0 : MLOCK_ONFAULT);

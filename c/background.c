@@ -74,22 +74,6 @@ static bool wait_until_ready(struct hostmem_backend *backend)
 	return ready;
 }
 
-/* Locking follows the fill, unless it was switched meanwhile. */
-static int lock_filled(struct hostmem_backend *backend, struct hostmem_error *err)
-{
-	const struct hm_range all = { .length = backend->mapping.size };
-	struct hm_values values;
-	int failed = 0;
-
-	pthread_mutex_lock(&backend->change);
-	hm_backend_snapshot(backend, &values);
-	/* What was discarded meanwhile is not to come back by being locked. */
-	if (values.lock)
-		failed = hm_advise_lock(backend, true, !hm_gaps_count(&backend->gaps, &all), err);
-	pthread_mutex_unlock(&backend->change);
-	return failed;
-}
-
 static int fill(struct hostmem_backend *backend, struct hostmem_prealloc_result *result,
 		struct hostmem_error *err)
 {
@@ -102,7 +86,7 @@ static int fill(struct hostmem_backend *backend, struct hostmem_prealloc_result 
 	};
 
 	hm_backend_snapshot(backend, &values);
-	return hm_prealloc_run(&all, 1, err) ? -1 : lock_filled(backend, err);
+	return hm_prealloc_run(&all, 1, err);
 }
 
 static void *run(void *data)

@@ -300,5 +300,6 @@ int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *
 	    check_reserve(backend, values, err) || check_context(backend, values, err) ||
 	    hm_policy_check(backend, values, err) || check_kind(backend, err))
 		return -1;
-	return values->lock ? hm_check_lock(backend, values->size, err) : 0;
+	/* Huge pages of the pool are not counted, since they are never swapped. */
+	return values->lock && !values->hugetlb ? hm_check_lock(backend, values->size, err) : 0;
 }

@@ -249,6 +249,23 @@ static void name_memory(const struct hostmem_backend *backend)
 }
 
 /*
+ * Page by page as they come, so that a limit is met before anything is filled, and memory stays
+ * locked however its fill ends. Where mlockall(2) has locked all that is mapped, becoming
+ * accessible would populate what prealloc is there for, on one thread.
+ */
+static int lock_memory(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_error *err)
+{
+	const struct hm_mapping *mapping = &backend->mapping;
+
+	if (values->lock)
+		return hm_advise_lock(backend, true, false, err);
+	if (values->prealloc && hm_os_is_locked(mapping->address, mapping->size))
+		hm_os_lock(mapping->address, mapping->size, MLOCK_ONFAULT);
+	return 0;
+}
+
+/*
  * The memory becomes accessible only after advice and policy, so that not even
  * mlockall(MCL_FUTURE) populates it before.
  */
@@ -284,7 +301,7 @@ int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *v
 	    hm_advise_all(backend, values, err))
 		return -1;
 	name_memory(backend);
-	if (hm_policy_bind(backend, values, err))
+	if (hm_policy_bind(backend, values, err) || lock_memory(backend, values, err))
 		return -1;
 	return open_memory(backend, values, err);
 }
@@ -300,7 +317,7 @@ static void tell_what_stays(const struct hm_prealloc_request *requests, size_t l
 	}
 }
 
-static int prealloc(struct hm_completion *completions, size_t len, struct hostmem_error *err)
+int hm_complete_fill(struct hm_completion *completions, size_t len, struct hostmem_error *err)
 {
 	struct hm_prealloc_request *requests = calloc(len, sizeof(*requests));
 	size_t wanted = 0;
@@ -328,21 +345,6 @@ static int prealloc(struct hm_completion *completions, size_t len, struct hostme
 		tell_what_stays(requests, wanted, err);
 	free(requests);
 	return result;
-}
-
-int hm_complete_fill(struct hm_completion *completions, size_t len, struct hostmem_error *err)
-{
-	if (prealloc(completions, len, err))
-		return -1;
-	for (size_t i = 0; i < len; i++) {
-		const struct hm_values *values = &completions[i].values;
-
-		if (values->lock && completions[i].backend->mapping.size &&
-		    !hm_complete_is_background(values) &&
-		    hm_advise_lock(completions[i].backend, true, values->prealloc, err))
-			return -1;
-	}
-	return 0;
 }
 
 /* Only in a file that others see. */

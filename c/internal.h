@@ -983,7 +983,7 @@ struct hm_completion {
 /* Makes the memory of the configuration. On failure hm_complete_undo() has to follow. */
 int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *values,
 		      struct hostmem_error *err);
-/* Preallocates and locks what was built, where that is not left to the background. */
+/* Preallocates what was built, where that is not left to the background. */
 int hm_complete_fill(struct hm_completion *completions, size_t len, struct hostmem_error *err);
 /* Whether filling the memory is left to the background; locking it then is too. */
 bool hm_complete_is_background(const struct hm_values *values);

@@ -308,6 +308,33 @@ fn locking_everything_to_come_populates_by_policy_and_advice() {
     );
 }
 
+/// By all its threads, in the background too, and not by the kernel as it becomes accessible.
+#[test]
+fn locking_everything_to_come_leaves_prealloc_its_work() {
+    in_child(
+        "locking_everything_to_come_leaves_prealloc_its_work",
+        || {
+            if common::has_address_sanitizer() {
+                return;
+            }
+            // SAFETY: takes flags; the child ends with its locks.
+            if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
+                return common::skip("this process may not lock its memory");
+            }
+            let options = "size=1G,thp=never,prealloc=on,prealloc-mode=background";
+            let backend = ram(options).complete().unwrap();
+            assert!(backend.placement().unwrap().resident < 1 << 30);
+            backend.wait_prealloc(None).unwrap();
+            assert_eq!(backend.placement().unwrap().resident, 1 << 30);
+            let claim = backend.claim("test").unwrap();
+            let address = claim.memory().as_ptr() as u64;
+            let (_, fields) = common::smaps(address, 1).remove(0);
+            let mut flags = fields["VmFlags"].split(' ');
+            assert!(flags.any(|flag| flag == "lo"), "{fields:?}");
+        },
+    );
+}
+
 #[test]
 fn memory_appears_in_the_process_by_name_where_the_kernel_can() {
     let name = c"probe";

@@ -9,9 +9,11 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use common::in_child;
+use common::objects;
 use common::page_size;
 use common::ram;
 use common::skip;
+use hostmem::Builder;
 use hostmem::ErrorKind;
 
 /// Completes a configuration that cannot be; returns the kind of error and its message.
@@ -227,6 +229,22 @@ fn locking_above_the_limit_is_refused_beforehand() {
         assert_eq!(second.get_text("lock").unwrap(), "off");
         first.delete().unwrap();
         second.set("lock", true).unwrap();
+        second.delete().unwrap();
+        // What is completed together counts together.
+        let objects = objects();
+        for (more, good) in [(0, true), (page, false)] {
+            let half = |id, size| {
+                let options = format!("memory-backend-ram,id={id},size={size},lock=on,prealloc=on");
+                objects.parse(&options).unwrap()
+            };
+            let both = vec![half("a", limit / 2), half("b", limit / 2 + more)];
+            let result = Builder::complete_all(both);
+            assert_eq!(result.is_ok(), good);
+            if let Err(failed) = result {
+                let message = failed.error.to_string();
+                assert!(message.starts_with("b: lock=on") && message.contains("RLIMIT_MEMLOCK"));
+            }
+        }
     });
 }
 

@@ -428,19 +428,11 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "mlock2",
-            Any,
+            Small,
             ",lock=on",
             || Refusal::new(libc::SYS_mlock2, libc::ENOMEM),
             NoMemory,
             libc::ENOMEM,
-        ),
-        case(
-            "mlock2 of what is populated",
-            Any,
-            ",lock=on,prealloc=on",
-            || Refusal::new(libc::SYS_mlock2, libc::EAGAIN),
-            NoMemory,
-            libc::EAGAIN,
         ),
     ];
     if cfg!(feature = "numa") && Path::new("/sys/devices/system/node/node0").exists() {
@@ -494,8 +486,8 @@ impl User {
         )
     }
 
-    /// All that can be seen of what is the user's; `filled`: but for holes that may be filled.
-    fn state(&self, filled: bool) -> Vec<String> {
+    /// All that can be seen of what is the user's.
+    fn state(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for name in ["", "empty.d"] {
             for entry in fs::read_dir(self.path(name)).unwrap() {
@@ -509,9 +501,7 @@ impl User {
         lines.sort();
         let full = File::open(self.path("full")).unwrap();
         for file in [&full, &self.fd] {
-            if !filled {
-                lines.push(format!("{} blocks", file.metadata().unwrap().blocks()));
-            }
+            lines.push(format!("{} blocks", file.metadata().unwrap().blocks()));
             lines.push(format!("{} bytes", file.metadata().unwrap().len()));
             for at in (0..SIZE).step_by(1 << 20) {
                 let mut bytes = [0; 16];
@@ -569,9 +559,7 @@ fn try_case(objects: &Objects, subject: &Subject, case: &Case, checks: &Cell<u32
     };
     let user = User::new();
     let options = user.options(subject, case.more);
-    // Memory that is populated fills the holes of the file that it is of.
-    let fills = case.more.contains("prealloc") && case.more.contains("lock");
-    let state = user.state(fills);
+    let state = user.state();
     let pool = HugePages::available();
     let parse = || objects.parse(&options).unwrap();
 
@@ -583,7 +571,7 @@ fn try_case(objects: &Objects, subject: &Subject, case: &Case, checks: &Cell<u32
         Belongings::now() == before,
         "descriptors, mappings, threads",
     );
-    check(user.state(fills) == state, "the user's files");
+    check(user.state() == state, "the user's files");
     check(HugePages::available() == pool, "the pool");
 
     // The same object, then another one of that id.
@@ -665,7 +653,7 @@ fn a_host_without_room_leaves_nothing_either() {
                     continue;
                 }
                 let user = User::new();
-                let state = user.state(false);
+                let state = user.state();
                 let options = user.options(subject, "");
                 let mut before = None;
                 for _ in 0..2 {
@@ -682,7 +670,7 @@ fn a_host_without_room_leaves_nothing_either() {
                         "{}: {message}",
                         subject.name
                     );
-                    assert_eq!(user.state(false), state, "{}", subject.name);
+                    assert_eq!(user.state(), state, "{}", subject.name);
                     drop(failed);
                     let now = Belongings::now();
                     let before = before.get_or_insert_with(Belongings::now);
