@@ -79,9 +79,10 @@ static int discard(const struct hostmem_backend *backend, const struct hm_range 
 }
 
 /* What is discarded while a preallocation runs is not filled by it any more. */
-static int keep_out_of_fill(struct hostmem_backend *backend, const struct hm_range *range)
+static int discard_for_good(struct hostmem_backend *backend, const struct hm_range *range)
 {
-	return hm_live_is_populating(backend) ? hm_gaps_add(&backend->gaps, range) : 0;
+	return hm_live_is_populating(backend) ? hm_gaps_add(&backend->gaps, range, discard, backend)
+					      : discard(backend, range);
 }
 
 static int discard_checked(struct hostmem_backend *backend, const struct hm_range *range,
@@ -97,9 +98,7 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 			       backend->id);
 	if (!range->length)
 		return 0;
-	result = keep_out_of_fill(backend, range);
-	if (!result)
-		result = discard(backend, range);
+	result = discard_for_good(backend, range);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: discard of %ju bytes at offset %ju: %s%s", backend->id,
 				(uintmax_t)range->length, (uintmax_t)range->offset,

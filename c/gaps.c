@@ -54,37 +54,50 @@ static size_t count_before(const struct hm_gaps *gaps, uint64_t offset)
 	return first;
 }
 
-/* Puts the range in the place of all that it touches, so that ranges stay sorted and apart. */
-static int insert(struct hm_gaps *gaps, struct hm_range range)
+/* For one more range. */
+static int make_room(struct hm_gaps *gaps)
 {
-	size_t first = count_before(gaps, range.offset), after = first;
 	struct hm_range *grown = realloc(gaps->ranges, (gaps->len + 1) * sizeof(gaps->ranges[0]));
 
 	if (!grown)
 		return -ENOMEM;
 	gaps->ranges = grown;
-	for (; after < gaps->len && grown[after].offset <= end_of(&range); after++) {
-		uint64_t end = end_of(&range), other = end_of(&grown[after]);
-
-		if (grown[after].offset < range.offset)
-			range.offset = grown[after].offset;
-		range.length = (other > end ? other : end) - range.offset;
-	}
-	memmove(&grown[first + 1], &grown[after], (gaps->len - after) * sizeof(grown[0]));
-	grown[first] = range;
-	gaps->len += 1 + first - after;
 	return 0;
 }
 
+/* Puts the range in the place of all that it touches, so that ranges stay sorted and apart. */
+static void insert(struct hm_gaps *gaps, struct hm_range range)
+{
+	struct hm_range *ranges = gaps->ranges;
+	size_t first = count_before(gaps, range.offset), after = first;
+
+	for (; after < gaps->len && ranges[after].offset <= end_of(&range); after++) {
+		uint64_t end = end_of(&range), other = end_of(&ranges[after]);
+
+		if (ranges[after].offset < range.offset)
+			range.offset = ranges[after].offset;
+		range.length = (other > end ? other : end) - range.offset;
+	}
+	memmove(&ranges[first + 1], &ranges[after], (gaps->len - after) * sizeof(ranges[0]));
+	ranges[first] = range;
+	gaps->len += 1 + first - after;
+}
+
 /* Readers come one after the other, so a writer would wait forever were it not its turn first. */
-int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range)
+int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
+		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
+		const struct hostmem_backend *backend)
 {
 	int result;
 
 	pthread_mutex_lock(&gaps->turn);
 	atomic_store(&gaps->wanted, true);
 	pthread_rwlock_wrlock(&gaps->lock);
-	result = insert(gaps, *range);
+	result = make_room(gaps);
+	if (!result)
+		result = discard(backend, range);
+	if (!result)
+		insert(gaps, *range);
 	pthread_rwlock_unlock(&gaps->lock);
 	atomic_store(&gaps->wanted, false);
 	pthread_mutex_unlock(&gaps->turn);

@@ -332,8 +332,13 @@ struct hm_gaps {
 void hm_gaps_init(struct hm_gaps *gaps);
 void hm_gaps_destroy(struct hm_gaps *gaps);
 void hm_gaps_clear(struct hm_gaps *gaps);
-/* Waits until nobody fills a chunk. Returns 0 or -ENOMEM. */
-int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range);
+/*
+ * Discards the range while nobody fills a chunk; it is a gap from then on where that went well.
+ * Returns 0, -ENOMEM, or what discarding returned.
+ */
+int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
+		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
+		const struct hostmem_backend *backend);
 /* What is done in between is done before a gap is added, or after. */
 void hm_gaps_hold(struct hm_gaps *gaps);
 void hm_gaps_let_go(struct hm_gaps *gaps);

@@ -168,6 +168,19 @@ fn what_is_discarded_meanwhile_stays_absent() {
     }
 }
 
+#[test]
+fn a_discard_that_fails_meanwhile_leaves_nothing_out() {
+    let options = format!("size=256M,share=on,{BACKGROUND},prealloc-threads=1");
+    let backend = ram(&options).complete().unwrap();
+    let claim = backend.claim("vm0").unwrap();
+    let refusal = [Refusal::new(libc::SYS_fallocate, libc::EPERM)];
+    let refused = refusing(&refusal, || claim.discard(128 * MIB, 128 * MIB));
+    assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EPERM));
+    backend.wait_prealloc(None).unwrap();
+    assert_eq!(backend.placement().unwrap().absent, 0);
+    assert_eq!(backend.prealloc_result().unwrap().bytes, 256 * MIB);
+}
+
 /// However the discards fall between the workers' steps, none of the pages comes back.
 #[test]
 fn many_discards_meanwhile_lose_to_no_worker() {
