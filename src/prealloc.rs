@@ -2,6 +2,7 @@
 //! How far a preallocation is and what it did.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -83,7 +84,7 @@ impl ProgressSlot {
 
     /// Calls it. One that is running holds the lock, one that panicked has poisoned it: both are
     /// passed over.
-    pub(crate) fn report(&self, done: u64, total: u64) {
+    pub(crate) fn report(self: Arc<Self>, done: u64, total: u64) {
         let _: std::result::Result<(), String> = catch_panic(|| {
             if let Ok(mut callback) = self.0.try_lock() {
                 if let Some(callback) = callback.as_mut() {
@@ -91,6 +92,8 @@ impl ProgressSlot {
                 }
             }
         });
+        // The callback may have dropped the last handle. Then it goes here, with what it captured.
+        let _: std::result::Result<(), String> = catch_panic(|| drop(self));
     }
 }
 
@@ -106,7 +109,7 @@ impl DoneSlot {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(callback);
     }
 
-    /// Calls it, without the lock.
+    /// Calls it, without the lock; it goes, with what it captured, as the call ends.
     pub(crate) fn report(&self, result: Result<()>) {
         let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let _: std::result::Result<(), String> = catch_panic(|| {
@@ -134,26 +137,26 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
     use std::sync::atomic::Ordering;
-    use std::sync::Arc;
 
     #[test]
     fn a_callback_that_panics_is_not_called_again() {
         let calls = Arc::new(AtomicU32::new(0));
-        let slot = ProgressSlot::default();
+        let slot = Arc::new(ProgressSlot::default());
+        let report = |done, total| Arc::clone(&slot).report(done, total);
         let seen = Arc::clone(&calls);
         slot.set(Box::new(move |_, _| {
             seen.fetch_add(1, Ordering::Relaxed);
             panic!("from the callback");
         }));
-        slot.report(1, 2);
-        slot.report(2, 2);
+        report(1, 2);
+        report(2, 2);
         assert_eq!(calls.load(Ordering::Relaxed), 1);
 
         let seen = Arc::clone(&calls);
         slot.set(Box::new(move |done, _| {
             seen.fetch_add(done as u32, Ordering::Relaxed);
         }));
-        slot.report(10, 20);
+        report(10, 20);
         assert_eq!(calls.load(Ordering::Relaxed), 11);
     }
 }

@@ -441,13 +441,57 @@ fn a_child_that_is_forked_in_the_callback_can_delete_it() {
 fn the_last_owner_may_go_away_in_the_callback() {
     in_child("the_last_owner_may_go_away_in_the_callback", || {
         in_callback(drop);
-        for _ in 0..1000 {
-            if Belongings::now().threads() <= 2 {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
+        wait_until_none_fills();
+    });
+}
+
+/// In a process of its own, where there is one thread beside the test's.
+fn wait_until_none_fills() {
+    for _ in 0..1000 {
+        if Belongings::now().threads() <= 2 {
+            return;
         }
-        panic!("{:?}", Belongings::now());
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{:?}", Belongings::now());
+}
+
+/// A callback goes with the last owner, and what it captured may panic as it does.
+#[test]
+fn what_a_callback_captured_may_panic_as_it_goes() {
+    struct Bad(Arc<AtomicU32>);
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("caught");
+        }
+    }
+    in_child("what_a_callback_captured_may_panic_as_it_goes", || {
+        let gone = Arc::new(AtomicU32::new(0));
+        // Which callback has captured it, and in which the last owner goes away.
+        for (of_done, in_done) in [(false, false), (true, false), (false, true), (true, true)] {
+            let bad = |there: bool| there.then(|| Bad(Arc::clone(&gone)));
+            let (progress_has, done_has) = (bad(!of_done), bad(of_done));
+            let (give, take) = mpsc::channel::<Backend>();
+            let take = Arc::new(Mutex::new(take));
+            let taking = Arc::clone(&take);
+            let backend = ram(&format!("size=1M,{BACKGROUND}"))
+                .on_progress(move |_, _| {
+                    let _captured = &progress_has;
+                    if !in_done {
+                        drop(taking.lock().unwrap().recv());
+                    }
+                })
+                .on_prealloc_done(move |_| {
+                    let _captured = done_has;
+                    drop(take.lock().unwrap().recv());
+                })
+                .complete()
+                .unwrap();
+            give.send(backend).unwrap();
+            wait_until_none_fills();
+        }
+        assert_eq!(gone.load(Ordering::Relaxed), 4);
     });
 }
 
