@@ -101,7 +101,10 @@ static int start_thread(struct hostmem_thread_context *context, struct hostmem_e
 	result = hm_thread_create(&context->thread, run, context);
 	if (result)
 		return hm_fail(err, hm_error_kind_of(-result), -result,
-			       "%s: cannot create its thread: %s", context->id, strerror(-result));
+			       "%s: cannot create its thread: %s%s", context->id, strerror(-result),
+			       result == -EAGAIN ? "; the limits are RLIMIT_NPROC (ulimit -u) and "
+						   "pids.max of the control group"
+						 : "");
 	pthread_mutex_lock(&context->lock);
 	while (context->thread_id == HM_THREAD_NONE)
 		pthread_cond_wait(&context->served, &context->lock);

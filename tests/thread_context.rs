@@ -406,6 +406,42 @@ fn nothing_is_left_behind() {
     });
 }
 
+/// False, said, where it cannot. The limit counts all of a user's, so only an unprivileged one has it.
+fn forbid_more_threads() -> bool {
+    if !common::host::is_root() {
+        skip("not root");
+        return false;
+    }
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: fills, and then reads, the struct given.
+    let result = unsafe {
+        libc::getrlimit(libc::RLIMIT_NPROC, &mut limit);
+        limit.rlim_cur = 1;
+        libc::setrlimit(libc::RLIMIT_NPROC, &limit)
+    };
+    assert_eq!(result, 0);
+    common::host::become_nobody();
+    true
+}
+
+#[test]
+fn the_limits_that_keep_its_thread_away_are_named() {
+    in_child("the_limits_that_keep_its_thread_away_are_named", || {
+        let builder = objects().thread_context("tc0").unwrap();
+        if !forbid_more_threads() {
+            return;
+        }
+        let error = builder.complete().unwrap_err().error;
+        assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+        for expected in ["tc0: ", "RLIMIT_NPROC", "pids.max"] {
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    });
+}
+
 /// Threads that its thread cannot create just mean fewer; with none the caller does it.
 #[test]
 fn threads_that_cannot_be_created_mean_fewer() {
@@ -421,23 +457,9 @@ fn threads_that_cannot_be_created_mean_fewer() {
             "m",
             "size=32M,thp=never,prealloc=on,prealloc-threads=4",
         );
-        // The limit counts all of a user's, so only an unprivileged one has it.
-        if !common::host::is_root() {
-            skip("not root");
+        if !forbid_more_threads() {
             return;
         }
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        // SAFETY: fills, and then reads, the struct given.
-        let result = unsafe {
-            libc::getrlimit(libc::RLIMIT_NPROC, &mut limit);
-            limit.rlim_cur = 1;
-            libc::setrlimit(libc::RLIMIT_NPROC, &limit)
-        };
-        assert_eq!(result, 0);
-        common::host::become_nobody();
         let backend = builder.complete().unwrap();
         assert_eq!(backend.placement().unwrap().absent, 0);
         let result = backend.prealloc_result().unwrap();
