@@ -397,8 +397,12 @@ void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
 void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
 				  uint64_t *total)
 {
-	*done = atomic_load(&backend->bytes_done);
-	*total = atomic_load(&backend->bytes_total);
+	uint64_t all = atomic_load(&backend->bytes_total),
+		 so_far = atomic_load(&backend->bytes_done);
+
+	/* A longer one may have begun in between. */
+	*done = so_far < all ? so_far : all;
+	*total = all;
 }
 
 void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,

@@ -335,6 +335,26 @@ fn waiting_and_cancelling_are_about_the_background_only() {
     assert_eq!(backend.placement().unwrap().resident, 16 * MIB);
 }
 
+/// One preallocation after another, long and short: done is never more than total.
+#[test]
+fn progress_is_never_more_than_the_whole() {
+    let backend = ram("size=64M,thp=always").complete().unwrap();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                backend.populate(0, 64 * MIB).unwrap();
+                backend.populate(0, page_size()).unwrap();
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
+        while !ended.load(Ordering::Relaxed) {
+            let progress = backend.progress();
+            assert!(progress.done <= progress.total, "{progress:?}");
+        }
+    });
+}
+
 /// What is asked for while it fills is what is so in the end.
 #[test]
 fn locking_may_be_switched_while_it_fills() {
