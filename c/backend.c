@@ -357,8 +357,10 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	if (!backend || leave_to_filler(backend))
 		return;
 	if (hostmem_backend_get_state(backend) != HOSTMEM_STATE_DELETED) {
-		int result = hostmem_backend_delete(backend, NULL);
+		int result;
 
+		hm_inhibit_clear(backend);
+		result = hostmem_backend_delete(backend, NULL);
 		assert(!result);
 		(void)result;
 	}

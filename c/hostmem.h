@@ -443,8 +443,11 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend,
  * (deleted already).
  */
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err);
-/* Frees the object, deleting it first where that was not done. Nobody else may be using it or hold
- * a claim. NULL is allowed. */
+/*
+ * Frees the object, deleting it first where that was not done. Nobody else may be using it or hold
+ * a claim; what still inhibits discard ends with it: a device keeps the pages that it has pinned.
+ * NULL is allowed.
+ */
 void hostmem_backend_free(struct hostmem_backend *backend);
 
 /* The state now. */

@@ -112,3 +112,13 @@ int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *n
 	free(found);
 	return 0;
 }
+
+void hm_inhibit_clear(struct hostmem_backend *backend)
+{
+	while (backend->inhibitors) {
+		struct hm_inhibitor *first = backend->inhibitors;
+
+		backend->inhibitors = first->next;
+		free(first);
+	}
+}

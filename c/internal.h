@@ -661,6 +661,8 @@ int hm_process_check(const struct hostmem_backend *backend, const char *what,
 /* BUSY, with the name, while somebody has pinned the memory. */
 int hm_inhibit_check(const struct hostmem_backend *backend, const char *what,
 		     struct hostmem_error *err);
+/* Forgets who has; nobody uses the backend any more. */
+void hm_inhibit_clear(struct hostmem_backend *backend);
 
 /* ---- advise.c ---- */
 

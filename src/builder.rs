@@ -698,6 +698,23 @@ mod tests {
         assert_eq!(backend.placement().unwrap().resident, SIZE);
     }
 
+    /// Callers of the C may free what a device has pinned, which the types keep those of Rust from.
+    #[test]
+    fn what_inhibits_discard_ends_with_the_backend() {
+        let set = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
+        let make = || set.builder("memory-backend-ram", "ram0").unwrap().size(SIZE);
+        let builder = make();
+        builder.handle.complete().unwrap();
+        for name in [c"vfio-net0", c"vfio-net0", c"vfio-net1"] {
+            builder.handle.inhibit_discard(name).unwrap();
+        }
+        let error = builder.handle.delete().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        drop(builder);
+        // The id was given back.
+        make().complete().unwrap();
+    }
+
     /// Runs `check` in the progress callback of a preallocation that `run` starts.
     fn while_preallocating(
         builder: Builder,
