@@ -446,7 +446,8 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
 /*
  * Frees the object, deleting it first where that was not done. Nobody else may be using it or hold
  * a claim; what still inhibits discard ends with it: a device keeps the pages that it has pinned.
- * NULL is allowed.
+ * Waits for the callbacks of a preallocation in the background to end, unless called from inside
+ * them: so callbacks of two backends must not free each other's. NULL is allowed.
  */
 void hostmem_backend_free(struct hostmem_backend *backend);
 

@@ -255,6 +255,9 @@ impl Builder {
     /// deleting it is [`Busy`](crate::ErrorKind::Busy); a panic in it is caught. One that is
     /// cancelled, by deleting too, has ended with that error.
     ///
+    /// Dropping another backend, or deleting it, waits for the callbacks of that one to end, so
+    /// callbacks of two backends must not do so to each other's.
+    ///
     /// It lives as long as the backend, as what [`on_progress`](Builder::on_progress) is given.
     #[doc(alias = "hostmem_backend_set_prealloc_done")]
     #[must_use]
@@ -702,7 +705,11 @@ mod tests {
     #[test]
     fn what_inhibits_discard_ends_with_the_backend() {
         let set = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
-        let make = || set.builder("memory-backend-ram", "ram0").unwrap().size(SIZE);
+        let make = || {
+            set.builder("memory-backend-ram", "ram0")
+                .unwrap()
+                .size(SIZE)
+        };
         let builder = make();
         builder.handle.complete().unwrap();
         for name in [c"vfio-net0", c"vfio-net0", c"vfio-net1"] {
