@@ -32,6 +32,8 @@ static void finish(struct hostmem_backend *backend, int failed,
 		backend->result = *result;
 	backend->populating = false;
 	backend->filling = false;
+	/* What comes next was not meant. */
+	atomic_store(&backend->cancel, false);
 	hm_os_event_signal(backend->fill_event);
 	pthread_cond_broadcast(&backend->filled);
 	pthread_mutex_unlock(&backend->lock);
@@ -239,7 +241,6 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 	if (backend->filling && !elsewhere) {
 		atomic_store(&backend->cancel, true);
 		wait_locked(backend, UINT64_MAX);
-		atomic_store(&backend->cancel, false);
 	}
 	pthread_mutex_unlock(&backend->lock);
 	return elsewhere ? hm_process_check(backend, "cancel", err) : 0;

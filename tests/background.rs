@@ -355,6 +355,23 @@ fn progress_is_never_more_than_the_whole() {
     });
 }
 
+/// What was meant for the one in the background does not reach one that somebody else begins as soon
+/// as that has ended.
+#[test]
+fn cancelling_ends_no_other_preallocation() {
+    for round in 0..100 {
+        let backend = begin("64M");
+        thread::scope(|scope| {
+            scope.spawn(|| backend.cancel_prealloc().unwrap());
+            let mut result = backend.populate(0, 4 * MIB);
+            while matches!(&result, Err(error) if error.kind() == ErrorKind::Busy) {
+                result = backend.populate(0, 4 * MIB);
+            }
+            assert!(result.is_ok(), "round {round}: {}", result.unwrap_err());
+        });
+    }
+}
+
 /// What is asked for while it fills is what is so in the end.
 #[test]
 fn locking_may_be_switched_while_it_fills() {
