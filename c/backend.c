@@ -127,10 +127,11 @@ static void make_ready(const struct hm_completion *completion)
 	const struct hm_values *values = &completion->values;
 
 	backend->result = completion->result;
-	backend->populating = hm_complete_is_background(values);
-	backend->filling = backend->populating;
 	/* It reads on when the memory is there. */
-	backend->values.prealloc = values->prealloc && !backend->populating;
+	if (hm_complete_is_background(values)) {
+		backend->running = HM_RUNNING_BACKGROUND;
+		backend->values.prealloc = false;
+	}
 	/* What auto came to is what is read from here on. */
 	if (values->rom == HM_ROM_AUTO)
 		backend->values.rom = values->readonly ? HM_ROM_ON : HM_ROM_OFF;
@@ -286,10 +287,9 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 	 */
 	if (!hm_process_is_forked(&backend->process) &&
 	    (backend->state == HOSTMEM_STATE_COMPLETING ||
-	     (backend->populating && !backend->filling)))
+	     backend->running == HM_RUNNING_FOREGROUND))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
-			       backend->id,
-			       backend->populating ? "being preallocated" : "completing");
+			       backend->id, backend->running ? "being preallocated" : "completing");
 	if (backend->inhibitors)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted: '%s' has pinned its pages; allow discard "

@@ -9,6 +9,12 @@
 
 #include "internal.h"
 
+/* Called with the lock held. */
+static bool is_running(const struct hostmem_backend *backend)
+{
+	return backend->running == HM_RUNNING_BACKGROUND;
+}
+
 /* Which thread fills; NULL: none. Known before completing ends, which that thread waits for. */
 static void set_filler(struct hostmem_backend *backend, const pthread_t *filler)
 {
@@ -19,19 +25,17 @@ static void set_filler(struct hostmem_backend *backend, const pthread_t *filler)
 	pthread_mutex_unlock(&backend->lock);
 }
 
-/* Says how it went; the memory is preallocated from here on, or it is not. */
-static void finish(struct hostmem_backend *backend, int failed,
-		   const struct hostmem_prealloc_result *result, const struct hostmem_error *err)
+/* Says how it went, err NULL: well; the memory is preallocated from here on, or it is not. */
+static void finish(struct hostmem_backend *backend, const struct hostmem_prealloc_result *result,
+		   const struct hostmem_error *err)
 {
 	pthread_mutex_lock(&backend->lock);
-	backend->values.prealloc = !failed;
-	backend->fill_failed = failed;
-	if (failed)
+	backend->values.prealloc = !err;
+	if (err)
 		backend->fill_error = *err;
 	else
 		backend->result = *result;
-	backend->populating = false;
-	backend->filling = false;
+	backend->running = HM_RUNNING_NONE;
 	/* What comes next was not meant. */
 	atomic_store(&backend->cancel, false);
 	hm_os_event_signal(backend->fill_event);
@@ -71,7 +75,7 @@ static bool wait_until_ready(struct hostmem_backend *backend)
 	pthread_mutex_lock(&backend->lock);
 	while (backend->state == HOSTMEM_STATE_COMPLETING && !atomic_load(&backend->cancel))
 		pthread_cond_wait(&backend->filled, &backend->lock);
-	ready = backend->populating;
+	ready = is_running(backend);
 	pthread_mutex_unlock(&backend->lock);
 	return ready;
 }
@@ -102,7 +106,7 @@ static void *run(void *data)
 	if (!wait_until_ready(backend))
 		return NULL;
 	failed = fill(backend, &result, &err);
-	finish(backend, failed, &result, &err);
+	finish(backend, &result, failed ? &err : NULL);
 	tell(backend, failed ? &err : NULL);
 	/* Whoever else frees the backend waits for this thread to end first. */
 	if (hm_background_is_orphaned(backend)) {
@@ -191,7 +195,7 @@ static struct timespec after(uint64_t milliseconds)
 /* Whether it runs where no thread of this process ends it. Called with the lock held. */
 static bool is_elsewhere(const struct hostmem_backend *backend)
 {
-	return backend->filling && hm_process_is_forked(&backend->process);
+	return is_running(backend) && hm_process_is_forked(&backend->process);
 }
 
 /* Waits for the end; false when the time is over first. Called with the lock held. */
@@ -201,10 +205,10 @@ static bool wait_locked(struct hostmem_backend *backend, uint64_t milliseconds)
 	struct timespec until = after(forever ? 0 : milliseconds);
 	int result = 0;
 
-	while (backend->filling && !result)
+	while (is_running(backend) && !result)
 		result = forever ? pthread_cond_wait(&backend->filled, &backend->lock)
 				 : pthread_cond_timedwait(&backend->filled, &backend->lock, &until);
-	return !backend->filling;
+	return !is_running(backend);
 }
 
 int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t milliseconds,
@@ -217,7 +221,7 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 	pthread_mutex_lock(&backend->lock);
 	elsewhere = is_elsewhere(backend);
 	ended = !elsewhere && wait_locked(backend, milliseconds);
-	failed = ended && backend->fill_failed;
+	failed = ended && backend->fill_error.kind;
 	if (failed && err)
 		*err = backend->fill_error;
 	pthread_mutex_unlock(&backend->lock);
@@ -238,7 +242,7 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 		return -1;
 	pthread_mutex_lock(&backend->lock);
 	elsewhere = is_elsewhere(backend);
-	if (backend->filling && !elsewhere) {
+	if (is_running(backend) && !elsewhere) {
 		atomic_store(&backend->cancel, true);
 		wait_locked(backend, UINT64_MAX);
 	}

@@ -485,6 +485,14 @@ struct hm_inhibitor {
 	char name[HOSTMEM_ID_MAX + 1];
 };
 
+/* The preallocation of ready memory that runs. */
+enum hm_running {
+	HM_RUNNING_NONE,
+	/* Whoever asked for it waits. */
+	HM_RUNNING_FOREGROUND,
+	HM_RUNNING_BACKGROUND,
+};
+
 struct hostmem_backend {
 	char id[HOSTMEM_ID_MAX + 1];
 	struct hm_entry entry;
@@ -499,10 +507,8 @@ struct hostmem_backend {
 	/* Guards what follows, held for a few instructions only, never during a system call. */
 	pthread_mutex_t lock;
 	enum hostmem_state state;
-	/* A preallocation of the ready memory is running. */
-	bool populating;
-	/* How the last one in the background ended, and who waits for it. */
-	bool fill_failed;
+	enum hm_running running;
+	/* Why the one in the background failed, kind 0 if it did not, and who waits for its end. */
 	struct hostmem_error fill_error;
 	pthread_cond_t filled;
 	/* The last owner went away on the thread that fills: that frees. */
@@ -533,8 +539,6 @@ struct hostmem_backend {
 	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
 	pthread_t filler;
 	bool has_filler;
-	/* `populating` is the background's. */
-	bool filling;
 	int fill_event;
 
 	/* What was discarded while a preallocation runs. */
@@ -888,7 +892,7 @@ int hm_rebind(const struct hostmem_backend *backend, const struct hm_values *old
 
 /* ---- background.c ---- */
 
-/* Begins to fill the memory of a backend that is marked as populating. */
+/* Begins to fill the memory of a backend that is completing, once it is ready. */
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err);
 /* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
 void hm_background_end(struct hostmem_backend *backend);
@@ -1013,7 +1017,7 @@ int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64
 /* ---- live.c ---- */
 
 /* Whether a preallocation of ready memory runs, and the error for what it keeps out. */
-bool hm_live_is_populating(const struct hostmem_backend *backend);
+bool hm_live_is_running(const struct hostmem_backend *backend);
 int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
 		      struct hostmem_error *err);
 /* Populates a range of ready memory; called with `change`, which it gives up meanwhile. */

@@ -5,30 +5,29 @@
  */
 #include "internal.h"
 
-/* Marks that a preallocation runs, so that deleting, rebinding and another one are BUSY. */
-static void set_populating(struct hostmem_backend *backend, bool populating,
-			   const struct hostmem_prealloc_result *result)
+/* While one runs, deleting, rebinding and another one are BUSY. */
+static void set_running(struct hostmem_backend *backend, enum hm_running running,
+			const struct hostmem_prealloc_result *result)
 {
 	pthread_mutex_lock(&backend->lock);
-	backend->populating = populating;
+	backend->running = running;
 	if (result) {
 		backend->result = *result;
-		backend->fill_failed = false;
+		backend->fill_error = (struct hostmem_error){ 0 };
 	}
-	pthread_cond_broadcast(&backend->filled);
 	pthread_mutex_unlock(&backend->lock);
 }
 
-bool hm_live_is_populating(const struct hostmem_backend *backend)
+bool hm_live_is_running(const struct hostmem_backend *backend)
 {
 	/* The lock is no part of a backend's value. */
 	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
-	bool populating;
+	bool running;
 
 	pthread_mutex_lock(lock);
-	populating = backend->populating;
+	running = backend->running;
 	pthread_mutex_unlock(lock);
-	return populating;
+	return running;
 }
 
 int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
@@ -51,15 +50,15 @@ int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *va
 	};
 	int failed;
 
-	if (hm_live_is_populating(backend))
+	if (hm_live_is_running(backend))
 		return hm_live_fail_busy(backend, "prealloc", err);
 	hm_gaps_clear(&backend->gaps);
-	set_populating(backend, true, NULL);
+	set_running(backend, HM_RUNNING_FOREGROUND, NULL);
 	/* Other changes, from the progress callback too, need not wait for this one. */
 	pthread_mutex_unlock(&backend->change);
 	failed = hm_prealloc_run(&request, 1, err);
 	pthread_mutex_lock(&backend->change);
-	set_populating(backend, false, failed ? NULL : &result);
+	set_running(backend, HM_RUNNING_NONE, failed ? NULL : &result);
 	return failed;
 }
 
@@ -68,7 +67,7 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 {
 	const struct hm_range all = { .length = backend->mapping.size };
 
-	if (hm_live_is_populating(backend))
+	if (hm_live_is_running(backend))
 		return hm_live_fail_busy(backend, "prealloc", err);
 	if (old->prealloc == new->prealloc)
 		return 0;
@@ -91,7 +90,7 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,
 		   struct hostmem_rebind_result *rebound, struct hostmem_error *err)
 {
-	if (hm_live_is_populating(backend))
+	if (hm_live_is_running(backend))
 		return hm_live_fail_busy(backend, "policy", err);
 	return hm_rebind(backend, old, new, flags, rebound, err);
 }
