@@ -5,19 +5,6 @@
  */
 #include "internal.h"
 
-/* While one runs, deleting, rebinding and another one are BUSY. */
-static void set_running(struct hostmem_backend *backend, enum hm_running running,
-			const struct hostmem_prealloc_result *result)
-{
-	pthread_mutex_lock(&backend->lock);
-	backend->running = running;
-	if (result) {
-		backend->result = *result;
-		backend->fill_error = (struct hostmem_error){ 0 };
-	}
-	pthread_mutex_unlock(&backend->lock);
-}
-
 bool hm_live_is_running(const struct hostmem_backend *backend)
 {
 	/* The lock is no part of a backend's value. */
@@ -38,6 +25,40 @@ int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
 		       what);
 }
 
+/*
+ * While one runs, deleting, rebinding and another one are BUSY. Looked at in the same moment, since
+ * deleting, which is decided under the lock alone, goes on once `change` is given up.
+ */
+static int begin_running(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	enum hostmem_state state;
+	bool there, runs;
+
+	pthread_mutex_lock(&backend->lock);
+	state = backend->state;
+	there = state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED;
+	runs = backend->running;
+	if (there && !runs)
+		backend->running = HM_RUNNING_FOREGROUND;
+	pthread_mutex_unlock(&backend->lock);
+	if (!there)
+		return hm_fail_no_memory_yet(backend, state, err);
+	return runs ? hm_live_fail_busy(backend, "prealloc", err) : 0;
+}
+
+/* result NULL: it failed. */
+static void end_running(struct hostmem_backend *backend,
+			const struct hostmem_prealloc_result *result)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->running = HM_RUNNING_NONE;
+	if (result) {
+		backend->result = *result;
+		backend->fill_error = (struct hostmem_error){ 0 };
+	}
+	pthread_mutex_unlock(&backend->lock);
+}
+
 int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *values,
 		     const struct hm_range *range, struct hostmem_error *err)
 {
@@ -50,15 +71,14 @@ int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *va
 	};
 	int failed;
 
-	if (hm_live_is_running(backend))
-		return hm_live_fail_busy(backend, "prealloc", err);
+	if (begin_running(backend, err))
+		return -1;
 	hm_gaps_clear(&backend->gaps);
-	set_running(backend, HM_RUNNING_FOREGROUND, NULL);
 	/* Other changes, from the progress callback too, need not wait for this one. */
 	pthread_mutex_unlock(&backend->change);
 	failed = hm_prealloc_run(&request, 1, err);
 	pthread_mutex_lock(&backend->change);
-	set_running(backend, HM_RUNNING_NONE, failed ? NULL : &result);
+	end_running(backend, failed ? NULL : &result);
 	return failed;
 }
 

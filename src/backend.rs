@@ -343,3 +343,52 @@ impl From<DeleteError> for Error {
         failed.error
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering;
+    use std::thread;
+
+    use crate::Defaults;
+    use crate::ErrorKind;
+    use crate::Host;
+    use crate::Objects;
+
+    /// Callers of the C may delete what others populate, which the types keep those of Rust from.
+    #[test]
+    fn what_is_populated_is_not_deleted() {
+        const SIZE: u64 = 1 << 20;
+        let set = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
+        for round in 0..200 {
+            let backend = set.parse(format!("memory-backend-ram,id=m,size={SIZE},thp=never"));
+            let backend = backend.unwrap().complete().unwrap();
+            let here = AtomicU32::new(0);
+            let meet = |wait: u32| {
+                here.fetch_add(1, Ordering::SeqCst);
+                while here.load(Ordering::SeqCst) < 2 {}
+                (0..wait).for_each(|_| std::hint::spin_loop());
+            };
+            let populate = || {
+                meet(0);
+                backend.populate(0, SIZE)
+            };
+            let (populated, deleted) = thread::scope(|scope| {
+                let other = scope.spawn(populate);
+                meet(round % 100);
+                let deleted = backend.handle.delete();
+                (other.join().unwrap(), deleted)
+            });
+            let kinds = [populated, deleted].map(|result| result.err().map(|error| error.kind()));
+            assert!(
+                [
+                    [None, None],
+                    [None, Some(ErrorKind::Busy)],
+                    [Some(ErrorKind::State), None],
+                ]
+                .contains(&kinds),
+                "round {round}: {kinds:?}"
+            );
+        }
+    }
+}
