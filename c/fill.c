@@ -15,19 +15,22 @@
 /* How many times as long as the same bytes in huge pages. */
 #define SMALL_PAGES_TAKE 16
 
+/* How much is looked at before asking whether it was cancelled. */
+#define COUNT_SIZE (64 * MIB)
+
 /*
- * Bytes of the range that are still to come; all of it when the kernel does not tell. Of a private
- * file it tells what the file has, not what was copied.
+ * Bytes of a range, counted from the begin of the fill, that are not there; all of it when the
+ * kernel does not tell. Of a private file it tells what the file has, not what was copied.
  */
-static uint64_t count_absent(const struct hm_fill *fill)
+static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *range)
 {
 	const struct hostmem_backend *backend = fill->backend;
 	uint64_t resident;
 
 	if ((backend->backing.fd >= 0 && !backend->shared) ||
-	    hm_os_count_resident(fill->address, fill->range.length, &resident))
-		return fill->range.length;
-	return fill->range.length - resident;
+	    hm_os_count_resident(fill->address + range->offset, range->length, &resident))
+		return range->length;
+	return range->length - resident;
 }
 
 /* New memory of our own has nothing yet, which need not be asked. */
@@ -72,8 +75,9 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 		.nodes = hm_policy_is_strict(values) ? &values->host_nodes : NULL,
 		.context = hm_objects_get_link(backend),
 	};
-	fill->absent = is_fresh(backend) ? range->length : count_absent(fill);
+	fill->fresh = is_fresh(backend);
 	fill->takes_memory = takes_memory(backend);
+	atomic_store(&fill->to_come, (int64_t)range->length);
 	pthread_mutex_lock(&backend->lock);
 	fill->callback = backend->progress;
 	fill->callback_data = backend->progress_data;
@@ -96,7 +100,9 @@ bool hm_fill_begin_again(struct hm_fill *fill)
 		return false;
 	atomic_store(&fill->again, false);
 	hm_populate_end(&fill->plan);
-	fill->absent = count_absent(fill);
+	fill->fresh = false;
+	fill->counted = false;
+	atomic_store(&fill->to_come, (int64_t)fill->range.length);
 	atomic_store(&fill->next, 0);
 	atomic_store(&fill->backend->bytes_done, 0);
 	return true;
@@ -115,15 +121,43 @@ uint64_t hm_fill_count_chunks(const struct hm_fill *fill)
 uint64_t hm_fill_count_to_come(const struct hm_fill *fill)
 {
 	uint64_t left = fill->range.length - atomic_load(&fill->backend->bytes_done);
+	int64_t to_come = atomic_load(&fill->to_come);
 
-	if (!fill->takes_memory)
+	/* Others may have filled what was to come, and discarded what was there. */
+	if (!fill->takes_memory || to_come < 0)
 		return 0;
-	return left < fill->absent ? left : fill->absent;
+	return left < (uint64_t)to_come ? left : (uint64_t)to_come;
+}
+
+bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most)
+{
+	struct hm_range rest = { .offset = atomic_load(&fill->next) };
+	uint64_t absent = 0;
+
+	if (!fill->takes_memory || fill->fresh || hm_fill_is_all_taken(fill))
+		return true;
+	while (rest.offset < fill->range.length && absent <= most) {
+		if (hm_fill_is_cancelled(fill))
+			return false;
+		rest.length = fill->range.length - rest.offset;
+		if (rest.length > COUNT_SIZE)
+			rest.length = COUNT_SIZE;
+		absent += count_absent(fill, &rest);
+		rest.offset += rest.length;
+	}
+	fill->counted = true;
+	atomic_store(&fill->to_come, (int64_t)(absent + fill->range.length - rest.offset));
+	return true;
 }
 
 bool hm_fill_is_all_taken(const struct hm_fill *fill)
 {
 	return atomic_load(&fill->next) >= fill->range.length;
+}
+
+bool hm_fill_is_cancelled(const struct hm_fill *fill)
+{
+	return atomic_load(&fill->backend->cancel) && !hm_fill_is_all_taken(fill);
 }
 
 bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
@@ -164,12 +198,15 @@ int hm_fill_do(struct hm_fill *fill, const struct hm_range *chunk)
 	struct hostmem_backend *backend = fill->backend;
 	const struct hm_range memory = { .offset = fill->range.offset + chunk->offset,
 					 .length = chunk->length };
+	uint64_t came = fill->counted ? count_absent(fill, chunk) : chunk->length;
 	int result;
 
 	hm_gaps_hold(&backend->gaps);
 	result = fill_parts(fill, memory);
 	hm_gaps_let_go(&backend->gaps);
-	if (!result)
-		atomic_fetch_add(&backend->bytes_done, chunk->length);
-	return result;
+	if (result)
+		return result;
+	atomic_fetch_sub(&fill->to_come, (int64_t)came);
+	atomic_fetch_add(&backend->bytes_done, chunk->length);
+	return 0;
 }

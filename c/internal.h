@@ -788,8 +788,13 @@ struct hm_fill {
 	struct hm_range range;
 	uint8_t *address;
 	uint64_t chunk;
-	/* Bytes that were not there at first. */
-	uint64_t absent;
+	/* Bytes that it may still take from the memory for small pages, if there are so many left.
+	 */
+	_Atomic int64_t to_come;
+	/* Nobody else could have made any of it present. */
+	bool fresh;
+	/* What is there already is left out of what is to come. */
+	bool counted;
 	/* The nodes that the memory has to come from; NULL: any. */
 	const struct hm_nodes *nodes;
 	/* Small pages that nobody can take away again but by killing. */
@@ -814,9 +819,16 @@ void hm_fill_destroy(struct hm_fill *fill);
 /* The bytes of huge pages that would take as long. */
 uint64_t hm_fill_count_work(const struct hm_fill *fill);
 uint64_t hm_fill_count_chunks(const struct hm_fill *fill);
-/* Bytes that it will still take from the memory for small pages. */
+/* Bytes that it may still take from the memory for small pages. */
 uint64_t hm_fill_count_to_come(const struct hm_fill *fill);
+/*
+ * Leaves what is there already out of what is to come, while nobody fills; no longer looks when
+ * more than `most` bytes are absent. False when it was cancelled meanwhile.
+ */
+bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most);
 bool hm_fill_is_all_taken(const struct hm_fill *fill);
+/* Whether it is to end before it is all taken. */
+bool hm_fill_is_cancelled(const struct hm_fill *fill);
 /* Takes the next chunk, counted from the begin of the range; false when there is none. */
 bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk);
 /* Fills a chunk that was taken. Returns 0 or -errno. */
@@ -827,10 +839,14 @@ bool hm_fill_begin_again(struct hm_fill *fill);
 /* ---- watch.c ---- */
 
 struct hm_watch {
-	const struct hm_fill *fills;
+	struct hm_fill *fills;
 	size_t fills_len;
 	struct hm_cgroup cgroup;
+	/* When to look; UINT64_MAX while somebody does. */
 	_Atomic uint64_t next;
+	/* Held for reading by whoever fills a chunk, after its turn. */
+	pthread_rwlock_t filling;
+	pthread_mutex_t turn;
 };
 
 /* More is needed than there is; bytes. */
@@ -845,8 +861,15 @@ struct hm_shortage {
 	const struct hm_fill *fill;
 };
 
-void hm_watch_init(struct hm_watch *watch, const struct hm_fill *fills, size_t fills_len);
-/* Looks when it is time to; only the thread that finds a shortage is told. */
+void hm_watch_init(struct hm_watch *watch, struct hm_fill *fills, size_t fills_len);
+void hm_watch_destroy(struct hm_watch *watch);
+/* Around taking a chunk and filling it: a shortage is judged while nobody does. */
+void hm_watch_begin_chunk(struct hm_watch *watch);
+void hm_watch_end_chunk(struct hm_watch *watch);
+/*
+ * Looks when it is time to, never between the two above; only the thread that finds a shortage is
+ * told.
+ */
 bool hm_watch_finds_shortage(struct hm_watch *watch, struct hm_shortage *shortage);
 
 /* ---- prealloc.c ---- */

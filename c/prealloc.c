@@ -63,24 +63,18 @@ static void stop_with(struct run *run, const struct hm_fill *fill, int error, ui
 	atomic_store(&run->stop, true);
 }
 
-static bool look_at_memory(struct run *run, const struct hm_fill *fill, uint64_t offset)
+static bool look_at_memory(struct run *run)
 {
+	const struct hm_fill *fill;
 	struct hm_shortage shortage;
 
 	if (!hm_watch_finds_shortage(&run->watch, &shortage))
 		return true;
-	/* Whoever looks may be filling another one. */
-	if (shortage.on_nodes && shortage.fill != fill) {
-		fill = shortage.fill;
-		offset = hm_fill_is_all_taken(fill) ? fill->range.length : atomic_load(&fill->next);
-	}
-	stop_with(run, fill, ENOMEM, offset, &shortage);
+	fill = shortage.fill;
+	stop_with(run, fill, ENOMEM,
+		  hm_fill_is_all_taken(fill) ? fill->range.length : atomic_load(&fill->next),
+		  &shortage);
 	return false;
-}
-
-static bool is_cancelled(const struct hm_fill *fill)
-{
-	return atomic_load(&fill->backend->cancel) && !hm_fill_is_all_taken(fill);
 }
 
 /* Takes a chunk of the first fill that has one left; NULL when none has or the end has come. */
@@ -92,7 +86,7 @@ static struct hm_fill *take_chunk(struct pool *pool, struct hm_range *chunk)
 	while (fill && !atomic_load(&run->stop)) {
 		struct hm_fill *before = fill;
 
-		if (is_cancelled(fill)) {
+		if (hm_fill_is_cancelled(fill)) {
 			stop_with(run, fill, ECANCELED, atomic_load(&fill->next), NULL);
 			return NULL;
 		}
@@ -106,19 +100,31 @@ static struct hm_fill *take_chunk(struct pool *pool, struct hm_range *chunk)
 }
 
 /* Takes one chunk and fills it; false when there is nothing left to do. */
-static bool work_on_chunk(void *data)
+static bool fill_chunk(struct pool *pool)
 {
-	struct pool *pool = data;
 	struct hm_range chunk;
 	struct hm_fill *fill = take_chunk(pool, &chunk);
 	int result;
 
-	if (!fill || !look_at_memory(pool->run, fill, chunk.offset))
+	if (!fill)
 		return false;
 	result = hm_fill_do(fill, &chunk);
 	if (result)
 		stop_with(pool->run, fill, -result, chunk.offset, NULL);
 	return !result;
+}
+
+static bool work_on_chunk(void *data)
+{
+	struct pool *pool = data;
+	bool more;
+
+	if (!look_at_memory(pool->run))
+		return false;
+	hm_watch_begin_chunk(&pool->run->watch);
+	more = fill_chunk(pool);
+	hm_watch_end_chunk(&pool->run->watch);
+	return more;
 }
 
 /* ---- Progress ---- */
@@ -333,6 +339,7 @@ static int begin_run(struct run *run, const struct hm_prealloc_request *requests
 
 static void end_run(struct run *run)
 {
+	hm_watch_destroy(&run->watch);
 	for (size_t i = 0; i < run->len; i++)
 		hm_fill_destroy(&run->fills[i]);
 	pthread_mutex_destroy(&run->lock);
@@ -459,7 +466,7 @@ int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		return -1;
 	}
 	assign(&run);
-	if (look_at_memory(&run, run.fills, 0)) {
+	if (look_at_memory(&run)) {
 		do
 			work(&run);
 		while (!run.failed && begin_again(&run));

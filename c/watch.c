@@ -17,7 +17,7 @@
 /* Left for everybody else, besides page tables for what is to come. */
 #define MARGIN (64 * MIB)
 
-void hm_watch_init(struct hm_watch *watch, const struct hm_fill *fills, size_t fills_len)
+void hm_watch_init(struct hm_watch *watch, struct hm_fill *fills, size_t fills_len)
 {
 	bool needed = false;
 
@@ -26,6 +26,27 @@ void hm_watch_init(struct hm_watch *watch, const struct hm_fill *fills, size_t f
 		needed |= fills[i].takes_memory;
 	if (needed)
 		hm_cgroup_find(&watch->cgroup);
+	pthread_rwlock_init(&watch->filling, NULL);
+	pthread_mutex_init(&watch->turn, NULL);
+}
+
+void hm_watch_destroy(struct hm_watch *watch)
+{
+	pthread_mutex_destroy(&watch->turn);
+	pthread_rwlock_destroy(&watch->filling);
+}
+
+/* Readers come one after the other, so a writer would wait forever were it not its turn first. */
+void hm_watch_begin_chunk(struct hm_watch *watch)
+{
+	pthread_mutex_lock(&watch->turn);
+	pthread_rwlock_rdlock(&watch->filling);
+	pthread_mutex_unlock(&watch->turn);
+}
+
+void hm_watch_end_chunk(struct hm_watch *watch)
+{
+	pthread_rwlock_unlock(&watch->filling);
 }
 
 /* Whether its memory can come from these nodes alone; NULL: any. */
@@ -152,17 +173,55 @@ static bool is_short_on_nodes(const struct hm_watch *watch, struct hm_shortage *
 	return false;
 }
 
+static bool is_short_now(const struct hm_watch *watch, struct hm_shortage *shortage,
+			 uint64_t *spare)
+{
+	return is_short_on_nodes(watch, shortage, spare) ||
+	       is_short_anywhere(watch, shortage, spare);
+}
+
+/* False when a fill is cancelled meanwhile. */
+static bool count_absent(struct hm_watch *watch)
+{
+	uint64_t most = hm_topology_get_available(NULL);
+
+	for (size_t i = 0; i < watch->fills_len; i++) {
+		if (!hm_fill_count_absent(&watch->fills[i], most))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * What is being filled counts twice, as taken and as still to come, and some of what is to come may
+ * be there already: so a shortage is one when nobody fills and what is there was left out.
+ */
+static bool is_short_indeed(struct hm_watch *watch, struct hm_shortage *shortage, uint64_t *spare)
+{
+	bool is_short;
+
+	pthread_mutex_lock(&watch->turn);
+	pthread_rwlock_wrlock(&watch->filling);
+	is_short = is_short_now(watch, shortage, spare) && count_absent(watch) &&
+		   is_short_now(watch, shortage, spare);
+	pthread_rwlock_unlock(&watch->filling);
+	pthread_mutex_unlock(&watch->turn);
+	return is_short;
+}
+
 bool hm_watch_finds_shortage(struct hm_watch *watch, struct hm_shortage *shortage)
 {
-	uint64_t now = hm_os_nanoseconds(), due = atomic_load(&watch->next);
-	uint64_t spare = UINT64_MAX;
+	uint64_t due = atomic_load(&watch->next), spare = UINT64_MAX;
 
-	if (now < due || !atomic_compare_exchange_strong(&watch->next, &due, now + INTERVAL_NS))
+	if (hm_os_nanoseconds() < due ||
+	    !atomic_compare_exchange_strong(&watch->next, &due, UINT64_MAX))
 		return false;
-	if (is_short_on_nodes(watch, shortage, &spare) ||
-	    is_short_anywhere(watch, shortage, &spare))
-		return true;
-	if (spare < CLOSELY_BELOW)
-		atomic_store(&watch->next, now + CLOSELY_NS);
+	if (is_short_now(watch, shortage, &spare)) {
+		spare = 0;
+		if (is_short_indeed(watch, shortage, &spare))
+			return true;
+	}
+	atomic_store(&watch->next,
+		     hm_os_nanoseconds() + (spare < CLOSELY_BELOW ? CLOSELY_NS : INTERVAL_NS));
 	return false;
 }

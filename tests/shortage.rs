@@ -11,6 +11,8 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
 
 use common::access;
 use common::host;
@@ -429,6 +431,8 @@ const SMALL: [&str; 6] = [
     "memory-backend-shm",
 ];
 
+const SHARED: [&str; 2] = ["memory-backend-memfd", "memory-backend-ram,share=on"];
+
 /// Those that a look at what there is comes before.
 const LOOKING: [Way; 3] = [Way::Wait, Way::Background, Way::Touch];
 
@@ -493,6 +497,87 @@ fn a_limit_of_memory() {
         }
         drop((neighbour, group));
     });
+}
+
+/// As much as can be had in a group, less a little.
+fn nearly_all(sets: &Sets, what: &str) -> u64 {
+    let refused = sets.fill(what, 8 << 30, Way::Wait).map(|_| ());
+    let available = figure(
+        &refused.unwrap_err().to_string(),
+        " bytes are available under the memory limit",
+    );
+    (available - MARGIN - 8 * MIB) / 513 * 512 / HUGE * HUGE
+}
+
+/// What is being filled has taken some of what there is, and is not short for it.
+#[test]
+fn many_threads_fill_nearly_all() {
+    // It takes the group's memory for itself.
+    if common::has_address_sanitizer() {
+        return;
+    }
+    in_child("many_threads_fill_nearly_all", || {
+        let Some(group) = Group::enter("memory") else {
+            return;
+        };
+        group.limit_memory(512 * MIB);
+        if meminfo("SwapFree:") > 0 || meminfo("MemAvailable:") < 1 << 30 {
+            return skip("the group's limit has to be what is short");
+        }
+        let sets = Sets::new();
+        let size = nearly_all(&sets, SMALL[1]);
+        for what in [SMALL[0], SMALL[1]] {
+            for threads in [1, 64] {
+                let options = format!("id=m0,size={size},prealloc=on,prealloc-threads={threads}");
+                let builder = sets.asked.parse(format!("{what},{options}")).unwrap();
+                builder.complete().unwrap();
+            }
+        }
+        drop(group);
+    });
+}
+
+/// What is there already needs no memory, wherever it is.
+#[test]
+fn memory_that_is_half_there() {
+    // It takes the group's memory for itself.
+    if common::has_address_sanitizer() {
+        return;
+    }
+    in_child("memory_that_is_half_there", || {
+        const HALF: u64 = 64 * MIB;
+        let Some(group) = Group::enter("memory") else {
+            return;
+        };
+        group.limit_memory(4 * HALF);
+        if meminfo("SwapFree:") > 0 {
+            return skip("there is swap, which the group may use");
+        }
+        let sets = Sets::new();
+        for what in SHARED {
+            let options = format!("{what},id=m0,size={},reserve=off", 2 * HALF);
+            for there in [0, HALF] {
+                let backend = sets.asked.parse(&options).unwrap().complete().unwrap();
+                backend.populate(there, HALF).unwrap();
+                backend.populate(0, 2 * HALF).unwrap();
+                backend.populate(0, 2 * HALF).unwrap();
+                assert_eq!(backend.placement().unwrap().absent, 0);
+            }
+        }
+        drop(group);
+    });
+}
+
+/// Nobody waits until the kernel has told what is there.
+#[test]
+fn a_terabyte_is_cancelled() {
+    let options = "memory-backend-memfd,id=m0,size=1T,prealloc=on,prealloc-mode=background";
+    let begun = Instant::now();
+    let backend = common::objects().parse(options).unwrap();
+    let backend = backend.complete().unwrap();
+    backend.cancel_prealloc().unwrap();
+    backend.wait_prealloc(None).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
