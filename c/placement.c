@@ -187,12 +187,23 @@ static uint64_t count_allocated(const struct hostmem_backend *backend)
 	return file.shmem || backend->page_size > backend->host->page_size ? file.allocated : 0;
 }
 
+/* Whether nobody has touched any of it, where a file in memory tells so. */
+static bool is_untouched(const struct hostmem_backend *backend)
+{
+	struct hm_file file;
+
+	return !hm_os_stat(backend->backing.fd, &file) && file.shmem && !file.allocated;
+}
+
 /* Bytes of shared memory that are in memory, whoever has touched them. */
 static uint64_t count_present(const struct hostmem_backend *backend,
 			      const struct hostmem_placement *placement)
 {
 	uint64_t present, allocated;
 
+	/* To look for pages where there are none takes many seconds for each TiB. */
+	if (is_untouched(backend))
+		return 0;
 	if (backend->page_size == backend->host->page_size &&
 	    !hm_os_count_resident(backend->mapping.address, backend->mapping.size, &present))
 		return present;

@@ -7,6 +7,8 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
 
 use common::access;
 use common::access::descriptor;
@@ -182,6 +184,21 @@ fn the_files_blocks_tell_where_the_kernel_may_not_be_asked() {
         let seen = placement(&part, size / 2);
         assert_eq!((seen.unmapped, seen.absent), (0, size / 2));
     });
+}
+
+/// Looked for page by page, it would take minutes.
+#[test]
+fn memory_of_many_tib_that_nobody_has_touched_is_quickly_seen() {
+    let size = 16 << 40;
+    for kind in ["ram,share=on", "memfd", "shm"] {
+        let (kind, share) = kind.split_once(',').unwrap_or((kind, "share=on"));
+        let backend = access::new(kind, &format!("size={size},{share}")).complete();
+        let backend = backend.unwrap();
+        let begun = Instant::now();
+        let seen = placement(&backend, size);
+        assert_eq!((seen.unmapped, seen.absent), (0, size), "{kind}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{kind}");
+    }
 }
 
 #[test]

@@ -41,6 +41,7 @@ const KINDS: [&str; 4] = ["ram", "memfd", "file", "shm"];
 /// Configurations under what is expected of them, see [`Expected`]. A row is kinds and the inside
 /// of a JSON object, in which `@/` is the directory of [`Files`]. Where it does not say them, it
 /// gets a size of 64 KiB and, for a file, the path of a new one.
+/// Shared files on disk are no larger than 128 GiB, for hostmem looks at each page to say where it is.
 const ROWS: &str = r#"
 # accepted
 all "size": 4096
@@ -69,7 +70,8 @@ all "size": 18446744072635809792
 all "size": 1073741824
 all "size": 1099511627776
 all "size": 1099511627776, "reserve": false
-all "size": 1099511627776, "share": true
+ram,memfd,shm "size": 1099511627776, "share": true
+file "size": 137438953472, "share": true
 
 # accepted
 ram,memfd,file "share": false
