@@ -20,8 +20,7 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 test: setup-test ## everything that proves it: both builds, then the C under two sanitizers
 	cargo test $(FEATURES)
 	cargo test --no-default-features
-	scripts/sanitize address
-	scripts/sanitize undefined
+	scripts/sanitize address,undefined
 
 test-numa: setup-test ## the part of it that boots machines of several nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa

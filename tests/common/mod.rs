@@ -194,9 +194,9 @@ pub struct Belongings {
 impl Belongings {
     pub fn now() -> Self {
         // AddressSanitizer's own come and go.
-        let maps = match env::var_os("HOSTMEM_SANITIZER") {
-            Some(name) if name == "address" => String::new(),
-            _ => fs::read_to_string("/proc/self/maps").unwrap(),
+        let maps = match sanitizers().contains("address") {
+            true => String::new(),
+            false => fs::read_to_string("/proc/self/maps").unwrap(),
         };
         let descriptors = fs::read_dir("/proc/self/fd").unwrap();
         let mut descriptors: Vec<_> = descriptors
@@ -300,10 +300,25 @@ pub fn bindable_node() -> Option<u32> {
     nodes
 }
 
+/// What scripts/sanitize instrumented the C with, "address,undefined" say; mostly nothing.
+fn sanitizers() -> String {
+    env::var("HOSTMEM_SANITIZER").unwrap_or_default()
+}
+
+/// Whether a sanitizer is in this process: each needs all of the address space and makes system
+/// calls of its own.
+pub fn is_instrumented() -> bool {
+    let is = !sanitizers().is_empty();
+    if is {
+        skip("a sanitizer needs all of the address space and makes system calls of its own");
+    }
+    is
+}
+
 /// Whether AddressSanitizer is in this process: it maps memory of its own at any time, and takes
 /// mlock and munlock for itself, which then do nothing.
 pub fn has_address_sanitizer() -> bool {
-    let has = env::var_os("HOSTMEM_SANITIZER").is_some_and(|name| name == "address");
+    let has = sanitizers().contains("address");
     if has {
         skip("AddressSanitizer maps memory of its own and makes munlock do nothing");
     }

@@ -32,10 +32,8 @@ pub fn find_missing() -> Option<String> {
     if env::consts::ARCH != "x86_64" {
         return Some("its machines are x86-64".into());
     }
-    if let Some(name) = env::var_os("HOSTMEM_SANITIZER") {
-        return Some(format!(
-            "the run under the {name:?} sanitizer leaves it out"
-        ));
+    if super::common::is_instrumented() {
+        return Some("a run under sanitizers leaves it out".into());
     }
     if !script().exists() {
         return Some("scripts/numa-guest is not here, a packaged crate has no scripts".into());
