@@ -128,6 +128,24 @@ fn what_fills_in_the_background_is_reported_full() {
     }
 }
 
+#[test]
+fn something_has_to_be_filled_in_the_background() {
+    for objects in [
+        &["memory-backend-ram,id=ram0,size=1M"][..],
+        &[
+            "thread-context,id=tc0",
+            "memory-backend-ram,id=ram0,size=1M",
+        ],
+        &["memory-backend-ram,id=ram0,size=1M,prealloc=off,prealloc-mode=background"],
+    ] {
+        let output = alloc(objects).arg("--background").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{objects:?}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("add prealloc=on"), "{message}");
+        assert_eq!(output.stdout, b"", "{objects:?}");
+    }
+}
+
 /// Starts one that holds its memory, and reads its report.
 fn hold(arguments: &[&str]) -> (Server, String) {
     let mut command = alloc(arguments);

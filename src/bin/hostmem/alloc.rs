@@ -13,6 +13,7 @@ use hostmem::Host;
 use hostmem::ObjectBuilder;
 use hostmem::Objects;
 use hostmem::PreallocMode;
+use hostmem::Value;
 use serde_json::json;
 
 use crate::bars;
@@ -51,7 +52,7 @@ pub(crate) struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Fill all in the background: the same as prealloc-mode=background for each
+    /// Fill what has prealloc=on in the background: the same as prealloc-mode=background for each
     #[arg(long)]
     background: bool,
     /// Keep the memory after the report, until SIGINT, SIGTERM or SIGHUP
@@ -88,6 +89,7 @@ fn make(arguments: &Arguments) -> Result<Vec<Backend>> {
     let objects = Objects::new(&Host::probe()?, &Defaults::qemu())?;
     let mut bars = Bars::new();
     let mut builders = Vec::new();
+    let mut fills = false;
     // They live on while a backend links to them.
     let mut contexts = Vec::new();
     for text in &arguments.object {
@@ -96,6 +98,7 @@ fn make(arguments: &Arguments) -> Result<Vec<Backend>> {
                 if arguments.background {
                     builder.set("prealloc-mode", PreallocMode::Background)?;
                 }
+                fills |= builder.get("prealloc")? == Value::Bool(true);
                 let bar = bars.add(builder.id())?;
                 builders.push(builder.on_progress(bar));
             }
@@ -104,6 +107,9 @@ fn make(arguments: &Arguments) -> Result<Vec<Backend>> {
             }
             other => return Err(format!("{other:?} is of no kind that this program knows").into()),
         }
+    }
+    if arguments.background && !fills {
+        return Err("--background: nothing is to be filled; add prealloc=on to an object".into());
     }
     let backends = Builder::complete_all(builders).map_err(hostmem::Error::from)?;
     // Where the memory is, is said when it is there.
