@@ -310,7 +310,7 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 	return result;
 }
 
-int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err)
+static int give_back(struct hostmem_backend *backend, bool undo, struct hostmem_error *err)
 {
 	/* Who held `change` when this process was forked does not let go of it here. */
 	bool forked = hm_process_is_forked(&backend->process);
@@ -327,12 +327,24 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
 	hm_background_end(backend);
 	if (!forked)
 		pthread_mutex_lock(&backend->change);
-	hm_complete_undo(backend, false);
+	hm_complete_undo(backend, undo);
 	hm_objects_remove(backend->objects, &backend->entry);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	if (!forked)
 		pthread_mutex_unlock(&backend->change);
 	return 0;
+}
+
+int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	return give_back(backend, false, err);
+}
+
+int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	if (hm_process_check(backend, "undo", err))
+		return -1;
+	return give_back(backend, true, err);
 }
 
 /* On the thread that fills it the backend is still in use: that frees it in the end. */

@@ -27,9 +27,9 @@
  *   those of the background on the library's own.
  * - Forked children: one has what the objects know, but neither the memory (MADV_DONTFORK,
  *   madvise(2)) nor the threads of the process that completed them. There, changing, filling,
- *   discarding, inhibiting, rebinding and placement are STATE, at once, whatever other threads were
- *   doing when it was forked; reading properties, releasing, deleting and freeing are about what it
- *   knows alone. What was not completed by then can be, by either.
+ *   discarding, inhibiting, rebinding, undoing and placement are STATE, at once, whatever other
+ *   threads were doing when it was forked; reading properties, releasing, deleting and freeing are
+ *   about what it knows alone. What was not completed by then can be, by either.
  * - Process: nothing is printed; no global, thread-local or process-wide state is kept or changed;
  *   affinity and memory policy are set on the library's own threads only. The one exception: on
  *   kernels before 5.14 the process has the library's handler for SIGBUS while memory is populated;
@@ -283,7 +283,7 @@ struct hostmem_kind {
 	int (*allocate)(void *data, const struct hostmem_backend *backend,
 			struct hostmem_backing *backing, struct hostmem_error *err);
 	/* Undoes what allocate did beyond opening the descriptor, when a later step of completing
-	 * failed; the descriptor is still open. May be NULL. */
+	 * failed or by hostmem_backend_undo(); the descriptor is still open. May be NULL. */
 	void (*undo)(void *data, const struct hostmem_backend *backend,
 		     const struct hostmem_backing *backing);
 	/* Frees data, when the set of objects is freed or when registering failed. May be NULL. */
@@ -443,6 +443,13 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend,
  * (deleted already).
  */
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err);
+/*
+ * Deletes it as hostmem_backend_delete() does, and undoes what completing made, as a completing
+ * that fails does: a file that it made is removed, one that it made larger is empty again. For who
+ * gives up after completing, as when the preallocation in the background has failed. Errors: those
+ * of hostmem_backend_delete(), STATE (a forked child).
+ */
+int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
  * Frees the object, deleting it first where that was not done. Nobody else may be using it or hold
  * a claim; what still inhibits discard ends with it: a device keeps the pages that it has pinned.

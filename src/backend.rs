@@ -273,6 +273,23 @@ impl Backend {
             error,
         })
     }
+
+    /// Deletes it as [`delete`](Backend::delete) does, and undoes what completing made, as a
+    /// completing that fails does: a file that it made is removed, one that it made larger is empty
+    /// again. For who gives up after completing, as when the preallocation in the background has
+    /// failed.
+    ///
+    /// # Errors
+    ///
+    /// Those of `delete`, [`State`](crate::ErrorKind::State) (a forked child). The error brings the
+    /// backend back.
+    #[doc(alias = "hostmem_backend_undo")]
+    pub fn undo(self) -> Result<(), DeleteError> {
+        self.handle.undo().map_err(|error| DeleteError {
+            backend: self,
+            error,
+        })
+    }
 }
 
 impl fmt::Debug for Backend {

@@ -507,6 +507,12 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
+    pub fn hostmem_backend_undo(
+        backend: *mut hostmem_backend,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
     pub fn hostmem_backend_free(backend: *mut hostmem_backend);
 }
 unsafe extern "C" {

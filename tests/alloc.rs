@@ -9,9 +9,12 @@ mod common;
 use std::fs;
 use std::io::BufReader;
 use std::io::Read;
+use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
+use std::thread;
 
+use common::host::mount;
 use common::qmp::Server;
 use common::skip;
 use serde_json::json;
@@ -125,6 +128,49 @@ fn what_fills_in_the_background_is_reported_full() {
     let report = report(&arguments);
     for (index, size) in [64 << 20, 32 << 20, 0].into_iter().enumerate() {
         assert_eq!(report["objects"][index]["resident"], json!(size));
+    }
+}
+
+/// On a thread of its own, which alone sees the file system.
+#[test]
+fn what_fails_after_it_was_made_leaves_nothing() {
+    thread::scope(|scope| scope.spawn(fail_after_making).join().unwrap());
+}
+
+fn fail_after_making() {
+    let (full, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    if !mount("tmpfs", full.path(), "size=16M,huge=never") {
+        return;
+    }
+    let file = |id: &str, size: &str, path: &Path| {
+        let path = path.display();
+        format!("memory-backend-file,id={id},size={size},mem-path={path},share=on,prealloc=on")
+    };
+    let paths = ["new", "empty", "kept"].map(|name| directory.path().join(name));
+    let [new, empty, kept] = &paths;
+    fs::write(empty, "").unwrap();
+    fs::write(kept, [7; 1 << 20]).unwrap();
+    let objects = [
+        file("ram0", "1M", new),
+        file("ram1", "64M", &full.path().join("new")),
+        file("ram2", "1M", empty),
+        file("ram3", "1M", kept),
+    ];
+    let fits = [&objects[0], &objects[2], &objects[3]].map(String::as_str);
+    let all = objects.each_ref().map(String::as_str);
+    for (option, objects) in [
+        (&["--background"][..], &all[..]),
+        (&[], &all),
+        (&["--background", "--svg=/no-such/svg"], &fits),
+        (&["--svg=/no-such/svg"], &fits),
+    ] {
+        let output = alloc(objects).args(option).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{option:?}: {message}");
+        assert!(!new.exists(), "{option:?}: {message}");
+        assert_eq!(fs::read_dir(full.path()).unwrap().count(), 0, "{option:?}");
+        assert_eq!(fs::metadata(empty).unwrap().len(), 0, "{option:?}");
+        assert_eq!(fs::read(kept).unwrap(), [7; 1 << 20], "{option:?}");
     }
 }
 

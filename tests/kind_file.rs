@@ -870,3 +870,42 @@ fn a_file_is_opened_without_proc() {
         }
     });
 }
+
+/// Deleting keeps what completing made; undoing takes it away, and nothing else.
+#[test]
+fn what_completing_made_can_be_undone() {
+    let options = "size=64K,share=on,discard-data=on";
+    let completed = |path: &Path| backend(path, options).complete().unwrap();
+    let directory = directory();
+    let path = directory.path().join("file");
+    completed(&path).undo().unwrap();
+    assert!(!path.exists());
+
+    File::create_new(&path).unwrap();
+    completed(&path).undo().unwrap();
+    assert_eq!(path.metadata().unwrap().len(), 0);
+
+    fs::write(&path, [7; SIZE as usize]).unwrap();
+    completed(&path).undo().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [7; SIZE as usize]);
+    fs::remove_file(&path).unwrap();
+
+    // As long as somebody holds it, nothing.
+    let kept = completed(&path);
+    let claim = kept.claim("vm0").unwrap();
+    let failed = kept.undo().unwrap_err();
+    assert_eq!(failed.error.kind(), ErrorKind::Busy, "{failed}");
+    drop(claim);
+    let mut kept = Some(failed.backend);
+    common::in_forked_child(|| {
+        let failed = kept.take().unwrap().undo().unwrap_err();
+        let is_right = failed.error.kind() == ErrorKind::State;
+        is_right && failed.to_string().contains("forked") && failed.backend.delete().is_ok()
+    });
+    assert_eq!(path.metadata().unwrap().len(), SIZE);
+    // Another's file by that name is not the one that was made.
+    fs::rename(&path, directory.path().join("ours")).unwrap();
+    fs::write(&path, "another's").unwrap();
+    kept.unwrap().undo().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"another's");
+}

@@ -232,6 +232,12 @@ impl BackendHandle {
         Ok(())
     }
 
+    pub(crate) fn undo(&self) -> Result<()> {
+        // SAFETY: as for delete().
+        check(|err| unsafe { sys::hostmem_backend_undo(self.raw.as_ptr(), err) })?;
+        Ok(())
+    }
+
     pub(crate) fn claim(self: &Arc<Self>, owner: &str) -> Result<ClaimHandle> {
         let owner = to_c(owner)?;
         // SAFETY: the backend is alive; the text outlives the call.

@@ -64,28 +64,50 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
-    let backends = make(arguments)?;
+    let (backends, bars) = make(arguments)?;
+    match wait_and_report(arguments, &backends, bars) {
+        Ok(text) if arguments.hold => {
+            hold(&text)?;
+            Ok(String::new())
+        }
+        Ok(text) => Ok(text),
+        Err(error) => {
+            undo(backends);
+            Err(error)
+        }
+    }
+}
+
+/// Where the memory is, is said when it is there.
+fn wait_and_report(arguments: &Arguments, backends: &[Backend], bars: Bars) -> Result<String> {
+    for backend in backends {
+        backend.wait_prealloc(None)?;
+    }
+    drop(bars);
     let reports = backends.iter().map(report).collect::<Result<Vec<_>>>()?;
     if let Some(path) = &arguments.svg {
         let charts: Vec<_> = reports.iter().map(Report::chart).collect();
         fs::write(path, bars::svg(&charts))
             .map_err(|error| format!("--svg {}: {error}", path.display()))?;
     }
-    let text = if arguments.json {
+    Ok(if arguments.json {
         let objects: Vec<_> = reports.iter().map(Report::to_json).collect();
         format!("{:#}\n", json!({ "objects": objects }))
     } else {
         reports.iter().map(Report::to_text).collect()
-    };
-    if !arguments.hold {
-        return Ok(text);
-    }
-    hold(&text)?;
-    Ok(String::new())
+    })
 }
 
-/// All of them, with the memory that was asked for in them, or none.
-fn make(arguments: &Arguments) -> Result<Vec<Backend>> {
+/// Leaves nothing behind, whatever came after making them.
+fn undo(backends: Vec<Backend>) {
+    for backend in backends {
+        let undone = backend.undo();
+        debug_assert!(undone.is_ok(), "{undone:?}");
+    }
+}
+
+/// All of them, or none; and what shows how far they are filled.
+fn make(arguments: &Arguments) -> Result<(Vec<Backend>, Bars)> {
     let objects = Objects::new(&Host::probe()?, &Defaults::qemu())?;
     let mut bars = Bars::new();
     let mut builders = Vec::new();
@@ -112,11 +134,7 @@ fn make(arguments: &Arguments) -> Result<Vec<Backend>> {
         return Err("--background: nothing is to be filled; add prealloc=on to an object".into());
     }
     let backends = Builder::complete_all(builders).map_err(hostmem::Error::from)?;
-    // Where the memory is, is said when it is there.
-    for backend in &backends {
-        backend.wait_prealloc(None)?;
-    }
-    Ok(backends)
+    Ok((backends, bars))
 }
 
 fn report(backend: &Backend) -> Result<Report> {
