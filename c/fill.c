@@ -20,17 +20,21 @@
 
 /*
  * Bytes of a range, counted from the begin of the fill, that are not there; all of it when the
- * kernel does not tell. Of a private file it tells what the file has, not what was copied.
+ * kernel does not tell. Of what is written to a private mapping the pages of its own count, for
+ * mincore(2) tells of the zero page and of what a file has too.
  */
 static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *range)
 {
 	const struct hostmem_backend *backend = fill->backend;
-	uint64_t resident;
+	uint8_t *address = fill->address + range->offset;
+	uint64_t present;
+	int failed;
 
-	if ((backend->backing.fd >= 0 && !backend->shared) ||
-	    hm_os_count_resident(fill->address + range->offset, range->length, &resident))
-		return range->length;
-	return range->length - resident;
+	if (backend->shared || backend->readonly)
+		failed = hm_os_count_resident(address, range->length, &present);
+	else
+		failed = hm_os_count_own(address, range->length, &present);
+	return failed ? range->length : range->length - present;
 }
 
 /* New memory of our own has nothing yet, which need not be asked. */

@@ -147,6 +147,9 @@ int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
 int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
 /* Counts the bytes of a range that are in memory. */
 int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident);
+/* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
+ */
+int hm_os_count_own(const uint8_t *address, uint64_t size, uint64_t *own);
 int hm_os_add_seals(int fd, unsigned int seals);
 int hm_os_close_on_exec(int fd);
 int hm_os_close(int fd);

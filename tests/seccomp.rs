@@ -74,6 +74,7 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("newfstatat", libc::SYS_newfstatat),
     ("openat", libc::SYS_openat),
     ("prctl", libc::SYS_prctl),
+    ("pread64", libc::SYS_pread64),
     ("prlimit64", libc::SYS_prlimit64),
     ("read", libc::SYS_read),
     ("readlinkat", libc::SYS_readlinkat),
@@ -322,6 +323,18 @@ confined! {
         assert_eq!(16 * HUGE, 32 << 20);
         may(&[PREALLOC, "policy", BY_POLICY, MEMFD], Methods::NONE, |objects| {
             drop(make(objects, "memfd", &format!("{bound},hugetlb=on,hugetlbsize=2M")));
+        });
+    };
+
+    memory_that_is_short: || {
+        let lines = [PREALLOC, MEMFD, DISCARD];
+        may(&lines, Methods::NONE, |objects| {
+            for kind in ["ram", "memfd"] {
+                let options = format!("memory-backend-{kind},id=m0,size=1T,reserve=off");
+                let backend = objects.parse(options).unwrap().complete().unwrap();
+                let error = backend.populate(0, 1 << 40).unwrap_err().to_string();
+                assert!(error.contains("stopped before memory runs out"), "{error}");
+            }
         });
     };
 

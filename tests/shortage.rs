@@ -431,8 +431,6 @@ const SMALL: [&str; 6] = [
     "memory-backend-shm",
 ];
 
-const SHARED: [&str; 2] = ["memory-backend-memfd", "memory-backend-ram,share=on"];
-
 /// Those that a look at what there is comes before.
 const LOOKING: [Way; 3] = [Way::Wait, Way::Background, Way::Touch];
 
@@ -554,7 +552,8 @@ fn memory_that_is_half_there() {
             return skip("there is swap, which the group may use");
         }
         let sets = Sets::new();
-        for what in SHARED {
+        // The file that is copied takes memory of its own.
+        for what in SMALL.iter().filter(|what| !what.contains("share=off")) {
             let options = format!("{what},id=m0,size={},reserve=off", 2 * HALF);
             for there in [0, HALF] {
                 let backend = sets.asked.parse(&options).unwrap().complete().unwrap();
@@ -563,6 +562,35 @@ fn memory_that_is_half_there() {
                 backend.populate(0, 2 * HALF).unwrap();
                 assert_eq!(backend.placement().unwrap().absent, 0);
             }
+        }
+        drop(group);
+    });
+}
+
+/// The page of zeroes that the kernel has for all who only read is none of this memory's.
+#[test]
+fn memory_that_was_only_read() {
+    // It takes the group's memory for itself.
+    if common::has_address_sanitizer() {
+        return;
+    }
+    in_child("memory_that_was_only_read", || {
+        const SIZE: u64 = 64 * MIB;
+        let Some(group) = Group::enter("memory") else {
+            return;
+        };
+        group.limit_memory(2 * SIZE);
+        if meminfo("SwapFree:") > 0 {
+            return skip("there is swap, which the group may use");
+        }
+        for thp in ["never", "always"] {
+            let options = format!("memory-backend-ram,id=m0,size={SIZE},thp={thp}");
+            let backend = common::objects().parse(options).unwrap();
+            let backend = backend.complete().unwrap();
+            assert!(access::has(&backend.claim("vm0").unwrap(), 0, SIZE, 0));
+            let error = backend.set("prealloc", true).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
+            assert_eq!(backend.placement().unwrap().resident, 0);
         }
         drop(group);
     });
