@@ -20,6 +20,7 @@ static void set_filler(struct hostmem_backend *backend, const pthread_t *filler)
 {
 	pthread_mutex_lock(&backend->lock);
 	backend->has_filler = filler;
+	backend->filler_ended = false;
 	if (filler)
 		backend->filler = *filler;
 	pthread_mutex_unlock(&backend->lock);
@@ -67,11 +68,23 @@ static void tell(struct hostmem_backend *backend, const struct hostmem_error *er
 		callback(data, err);
 }
 
+/* From here on it neither calls back nor takes a lock. */
+static void end_thread(struct hostmem_backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->filler_ended = true;
+	pthread_cond_broadcast(&backend->filled);
+	pthread_mutex_unlock(&backend->lock);
+}
+
 /* False when completing failed after all. */
 static bool wait_until_ready(struct hostmem_backend *backend)
 {
 	bool ready;
 
+	/* Whoever changes prealloc stores its value first. */
+	pthread_mutex_lock(&backend->change);
+	pthread_mutex_unlock(&backend->change);
 	pthread_mutex_lock(&backend->lock);
 	while (backend->state == HOSTMEM_STATE_COMPLETING && !atomic_load(&backend->cancel))
 		pthread_cond_wait(&backend->filled, &backend->lock);
@@ -113,20 +126,37 @@ static void *run(void *data)
 		pthread_detach(pthread_self());
 		set_filler(backend, NULL);
 		hostmem_backend_free(backend);
+		return NULL;
 	}
+	end_thread(backend);
 	return NULL;
+}
+
+/* The same one as long as there is memory, since event loops have it. */
+static int prepare_event(struct hostmem_backend *backend)
+{
+	int result;
+
+	if (backend->fill_event >= 0) {
+		hm_os_event_clear(backend->fill_event);
+		return 0;
+	}
+	result = hm_os_event_open();
+	pthread_mutex_lock(&backend->lock);
+	backend->fill_event = result < 0 ? -1 : result;
+	pthread_mutex_unlock(&backend->lock);
+	return result < 0 ? result : 0;
 }
 
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err)
 {
-	int result = hm_os_event_open();
+	int result = prepare_event(backend);
 	pthread_t filler;
 
-	if (result < 0)
+	if (result)
 		return hm_fail(err, hm_error_kind_of(-result), -result,
 			       "%s: prealloc-mode=background: cannot make an eventfd: %s",
 			       backend->id, strerror(-result));
-	backend->fill_event = result;
 	atomic_store(&backend->bytes_total, backend->mapping.size);
 	result = hm_thread_create(&filler, run, backend);
 	if (!result)
@@ -144,21 +174,32 @@ bool hm_background_is_own_thread(const struct hostmem_backend *backend)
 	       !hm_process_is_forked(&backend->process);
 }
 
+static void join_filler(struct hostmem_backend *backend)
+{
+	pthread_join(backend->filler, NULL);
+	set_filler(backend, NULL);
+}
+
 /* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
 void hm_background_end(struct hostmem_backend *backend)
 {
+	int event;
+
 	/* A forked child does not have the thread. */
 	if (backend->has_filler && !hm_process_is_forked(&backend->process)) {
 		pthread_mutex_lock(&backend->lock);
 		atomic_store(&backend->cancel, true);
 		pthread_cond_broadcast(&backend->filled);
 		pthread_mutex_unlock(&backend->lock);
-		pthread_join(backend->filler, NULL);
+		join_filler(backend);
 	}
-	set_filler(backend, NULL);
-	if (backend->fill_event >= 0)
-		hm_os_close(backend->fill_event);
+	pthread_mutex_lock(&backend->lock);
+	backend->has_filler = false;
+	event = backend->fill_event;
 	backend->fill_event = -1;
+	pthread_mutex_unlock(&backend->lock);
+	if (event >= 0)
+		hm_os_close(event);
 	atomic_store(&backend->cancel, false);
 }
 
@@ -176,6 +217,22 @@ static int check_not_own_thread(struct hostmem_backend *backend, const char *wha
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 		       "%s: %s: not from inside the preallocation's own callback", backend->id,
 		       what);
+}
+
+int hm_background_clear(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	bool there;
+
+	if (check_not_own_thread(backend, "prealloc", err))
+		return -1;
+	pthread_mutex_lock(&backend->lock);
+	there = backend->has_filler;
+	while (there && !backend->filler_ended)
+		pthread_cond_wait(&backend->filled, &backend->lock);
+	pthread_mutex_unlock(&backend->lock);
+	if (there)
+		join_filler(backend);
+	return 0;
 }
 
 static struct timespec after(uint64_t milliseconds)
@@ -252,5 +309,11 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 
 int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend)
 {
-	return backend->fill_event;
+	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
+	int event;
+
+	pthread_mutex_lock(lock);
+	event = backend->fill_event;
+	pthread_mutex_unlock(lock);
+	return event;
 }

@@ -676,11 +676,11 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
 typedef void (*hostmem_prealloc_callback)(void *data, const struct hostmem_error *error);
 
 /*
- * Sets what is told the end of a preallocation in the background, once, on the library's own
- * thread; NULL for nothing. To be set before completing. The backend may be freed in it; waiting
- * for or deleting it there is BUSY. Who waits may be told first. One that is cancelled, by deleting
- * too, has ended with that error; when the backend was freed in its progress callback nobody is
- * told.
+ * Sets what is told the end of each preallocation in the background, on the library's own thread;
+ * NULL for nothing. To be set before completing. The backend may be freed in it; waiting for or
+ * deleting it there is BUSY, and so is beginning another one. Who waits may be told first. One that
+ * is cancelled, by deleting too, has ended with that error; when the backend was freed in its
+ * progress callback nobody is told.
  */
 void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
 				       hostmem_prealloc_callback callback, void *data);
@@ -701,7 +701,7 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
  * A descriptor for event loops that becomes readable when the background preallocation has ended
- * (eventfd(2)); it belongs to the backend. -1 where there was none.
+ * (eventfd(2)), until another one begins; it belongs to the backend. -1 where there was none.
  */
 int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend);
 

@@ -162,6 +162,7 @@ int hm_os_set_affinity(pid_t thread, const struct hm_cpus *cpus);
 int hm_os_set_thread_name(const char *name);
 /* eventfd(2), close-on-exec, not blocking. */
 int hm_os_event_open(void);
+void hm_os_event_clear(int event);
 void hm_os_event_signal(int event);
 uint64_t hm_os_page_size(void);
 uint64_t hm_os_nanoseconds(void);
@@ -541,7 +542,7 @@ struct hostmem_backend {
 
 	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
 	pthread_t filler;
-	bool has_filler;
+	bool has_filler, filler_ended;
 	int fill_event;
 
 	/* What was discarded while a preallocation runs. */
@@ -920,6 +921,11 @@ int hm_rebind(const struct hostmem_backend *backend, const struct hm_values *old
 
 /* Begins to fill the memory of a backend that is completing, once it is ready. */
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err);
+/*
+ * Waits for the end of the thread whose fill has ended, and for the callback that it may be in, so
+ * that another one can start; BUSY from inside that callback.
+ */
+int hm_background_clear(struct hostmem_backend *backend, struct hostmem_error *err);
 /* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
 void hm_background_end(struct hostmem_backend *backend);
 /* Whether the last owner went away on the thread that fills, in its callback. */
@@ -1053,10 +1059,12 @@ int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *va
 int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,
 		   struct hostmem_rebind_result *rebound, struct hostmem_error *err);
-/* Makes a ready backend be as `new` says where that differs from `old`. Called with `change`. */
+/*
+ * Makes a ready backend be as `new` says where that differs from `old`; what will be so only later
+ * is put back in `new`. Called with `change`.
+ */
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
-		  const struct hm_values *old, const struct hm_values *new,
-		  struct hostmem_error *err);
+		  const struct hm_values *old, struct hm_values *new, struct hostmem_error *err);
 
 /* ---- backend.c ---- */
 

@@ -52,10 +52,23 @@ static void end_running(struct hostmem_backend *backend,
 {
 	pthread_mutex_lock(&backend->lock);
 	backend->running = HM_RUNNING_NONE;
-	if (result) {
+	if (result)
 		backend->result = *result;
-		backend->fill_error = (struct hostmem_error){ 0 };
-	}
+	pthread_mutex_unlock(&backend->lock);
+}
+
+/* Another preallocation of all takes the place of one that failed. */
+static void forget_failure(struct hostmem_backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->fill_error = (struct hostmem_error){ 0 };
+	pthread_mutex_unlock(&backend->lock);
+}
+
+static void leave_to_background(struct hostmem_backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->running = HM_RUNNING_BACKGROUND;
 	pthread_mutex_unlock(&backend->lock);
 }
 
@@ -82,11 +95,43 @@ int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *va
 	return failed;
 }
 
-static int change_prealloc(struct hostmem_backend *backend, const struct hm_values *old,
-			   const struct hm_values *new, struct hostmem_error *err)
+static int populate_in_background(struct hostmem_backend *backend, struct hm_values *new,
+				  struct hostmem_error *err)
+{
+	int failed;
+
+	if (begin_running(backend, err))
+		return -1;
+	hm_gaps_clear(&backend->gaps);
+	/* A callback of the last one, which has to end first, may be about to take it. */
+	pthread_mutex_unlock(&backend->change);
+	failed = hm_background_clear(backend, err);
+	pthread_mutex_lock(&backend->change);
+	if (failed || hm_background_start(backend, err)) {
+		end_running(backend, NULL);
+		return -1;
+	}
+	forget_failure(backend);
+	leave_to_background(backend);
+	/* It reads on when the memory is there. */
+	new->prealloc = false;
+	return 0;
+}
+
+static int populate_waiting(struct hostmem_backend *backend, const struct hm_values *new,
+			    struct hostmem_error *err)
 {
 	const struct hm_range all = { .length = backend->mapping.size };
 
+	if (hm_live_populate(backend, new, &all, err))
+		return -1;
+	forget_failure(backend);
+	return 0;
+}
+
+static int change_prealloc(struct hostmem_backend *backend, const struct hm_values *old,
+			   struct hm_values *new, struct hostmem_error *err)
+{
 	if (hm_live_is_running(backend))
 		return hm_live_fail_busy(backend, "prealloc", err);
 	if (old->prealloc == new->prealloc)
@@ -101,9 +146,10 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 			       "%s: prealloc=on and reserve=off exclude each other; make a backend "
 			       "with reserve=on",
 			       backend->id);
-	if (!all.length)
+	if (!backend->mapping.size)
 		return 0;
-	return hm_live_populate(backend, new, &all, err);
+	return hm_complete_is_background(new) ? populate_in_background(backend, new, err)
+					      : populate_waiting(backend, new, err);
 }
 
 int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
@@ -124,8 +170,7 @@ static int change_lock(struct hostmem_backend *backend, const struct hm_values *
 }
 
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
-		  const struct hm_values *old, const struct hm_values *new,
-		  struct hostmem_error *err)
+		  const struct hm_values *old, struct hm_values *new, struct hostmem_error *err)
 {
 	struct hostmem_rebind_result rebound;
 

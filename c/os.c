@@ -445,6 +445,13 @@ int hm_os_event_open(void)
 	return or_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
+void hm_os_event_clear(int event)
+{
+	eventfd_t count;
+
+	eventfd_read(event, &count);
+}
+
 void hm_os_event_signal(int event)
 {
 	eventfd_write(event, 1);

@@ -98,7 +98,9 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	    ALL_KINDS, "The thread-context that creates the threads that preallocate.",
 	    .initial = 0),
 	ROW(PREALLOC_MODE, prealloc_mode, "prealloc-mode", ENUM, LATER_USE, "wait", prealloc_modes,
-	    ALL_KINDS, "Whether completing waits for prealloc or lets it run in the background.",
+	    ALL_KINDS,
+	    "Whether completing, or setting prealloc later, waits for it or lets it run in the "
+	    "background.",
 	    .initial = HM_PREALLOC_WAIT),
 	ROW(PREALLOC_THREADS, prealloc_threads, "prealloc-threads", UINT32, LATER_USE,
 	    "usable CPUs", NULL, ALL_KINDS,

@@ -250,7 +250,7 @@ impl Builder {
         self
     }
 
-    /// Sets what is told, once, that a preallocation in the background has ended, and how. It is
+    /// Sets what is told that a preallocation in the background has ended, and how. It is
     /// called on the library's own thread, where the backend may be dropped, and waiting for or
     /// deleting it is [`Busy`](crate::ErrorKind::Busy); a panic in it is caught. One that is
     /// cancelled, by deleting too, has ended with that error.
@@ -261,7 +261,7 @@ impl Builder {
     /// It lives as long as the backend, as what [`on_progress`](Builder::on_progress) is given.
     #[doc(alias = "hostmem_backend_set_prealloc_done")]
     #[must_use]
-    pub fn on_prealloc_done(self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Self {
+    pub fn on_prealloc_done(self, callback: impl FnMut(Result<()>) + Send + 'static) -> Self {
         self.handle.set_prealloc_done(Box::new(callback));
         self
     }

@@ -70,25 +70,27 @@ impl PreallocResult {
     }
 }
 
-type Callback = Box<dyn FnMut(u64, u64) + Send>;
+/// What is told how far it is.
+pub(crate) type OnProgress = dyn FnMut(u64, u64) + Send;
+/// What is told that it has ended.
+pub(crate) type OnDone = dyn FnMut(Result<()>) + Send;
 
-/// Holds what [`Builder::on_progress`](crate::Builder::on_progress) was given, for C to call.
-#[derive(Default)]
-pub(crate) struct ProgressSlot(Mutex<Option<Callback>>);
+/// Holds a callback for C to call.
+pub(crate) struct CallbackSlot<F: ?Sized>(Mutex<Option<Box<F>>>);
 
-impl ProgressSlot {
-    pub(crate) fn set(&self, callback: Callback) {
+impl<F: ?Sized> CallbackSlot<F> {
+    pub(crate) fn set(&self, callback: Box<F>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(callback);
         self.0.clear_poison();
     }
 
     /// Calls it. One that is running holds the lock, one that panicked has poisoned it: both are
     /// passed over.
-    pub(crate) fn report(self: Arc<Self>, done: u64, total: u64) {
+    pub(crate) fn report(self: Arc<Self>, call: impl FnOnce(&mut F)) {
         let _: std::result::Result<(), String> = catch_panic(|| {
             if let Ok(mut callback) = self.0.try_lock() {
                 if let Some(callback) = callback.as_mut() {
-                    callback(done, total);
+                    call(callback);
                 }
             }
         });
@@ -97,38 +99,15 @@ impl ProgressSlot {
     }
 }
 
-type Done = Box<dyn FnOnce(Result<()>) + Send>;
-
-/// Holds what [`Builder::on_prealloc_done`](crate::Builder::on_prealloc_done) was given, for C to
-/// call.
-#[derive(Default)]
-pub(crate) struct DoneSlot(Mutex<Option<Done>>);
-
-impl DoneSlot {
-    pub(crate) fn set(&self, callback: Done) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(callback);
-    }
-
-    /// Calls it, without the lock; it goes, with what it captured, as the call ends.
-    pub(crate) fn report(&self, result: Result<()>) {
-        let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _: std::result::Result<(), String> = catch_panic(|| {
-            if let Some(callback) = callback {
-                callback(result);
-            }
-        });
+impl<F: ?Sized> Default for CallbackSlot<F> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
     }
 }
 
-impl fmt::Debug for DoneSlot {
+impl<F: ?Sized> fmt::Debug for CallbackSlot<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DoneSlot").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ProgressSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProgressSlot").finish_non_exhaustive()
+        f.debug_struct("CallbackSlot").finish_non_exhaustive()
     }
 }
 
@@ -141,8 +120,8 @@ mod tests {
     #[test]
     fn a_callback_that_panics_is_not_called_again() {
         let calls = Arc::new(AtomicU32::new(0));
-        let slot = Arc::new(ProgressSlot::default());
-        let report = |done, total| Arc::clone(&slot).report(done, total);
+        let slot = Arc::new(CallbackSlot::<OnProgress>::default());
+        let report = |done, total| Arc::clone(&slot).report(|callback| callback(done, total));
         let seen = Arc::clone(&calls);
         slot.set(Box::new(move |_, _| {
             seen.fetch_add(1, Ordering::Relaxed);

@@ -168,6 +168,43 @@ fn what_is_discarded_meanwhile_stays_absent() {
     }
 }
 
+/// The mode is that of the next preallocation, whether completing asks for it or the property.
+#[test]
+fn what_was_cancelled_can_be_filled_in_the_background_again() {
+    let (told, ends) = std::sync::mpsc::channel();
+    let builder = ram(&format!("size=512M,lock=on,{BACKGROUND}"));
+    let backend = builder
+        .on_prealloc_done(move |result| told.send(result.is_ok()).unwrap())
+        .complete()
+        .unwrap();
+    let event = backend.prealloc_event().unwrap().as_raw_fd();
+    backend.cancel_prealloc().unwrap();
+    assert!(!ends.recv().unwrap());
+    // Of a range, which does not make up for the whole.
+    backend.populate(0, page_size()).unwrap();
+    assert!(backend.wait_prealloc(None).is_err());
+    for again in [true, false] {
+        backend.set("prealloc", true).unwrap();
+        assert_eq!(backend.get_text("prealloc").unwrap(), "off");
+        assert_eq!(backend.prealloc_event().unwrap().as_raw_fd(), event);
+        assert!(!is_readable(&backend), "it has just begun");
+        if again {
+            backend.cancel_prealloc().unwrap();
+            assert!(!ends.recv().unwrap());
+        }
+    }
+    backend.wait_prealloc(None).unwrap();
+    assert!(ends.recv().unwrap() && is_readable(&backend));
+    assert_eq!(backend.get_text("prealloc").unwrap(), "on");
+    assert_eq!(backend.placement().unwrap().absent, 0);
+    backend.set("prealloc", true).unwrap();
+    let before = ram("size=4K").complete().unwrap();
+    before.set("prealloc-mode", "background").unwrap();
+    before.set("prealloc", true).unwrap();
+    before.wait_prealloc(None).unwrap();
+    assert_eq!(before.get_text("prealloc").unwrap(), "on");
+}
+
 #[test]
 fn a_discard_that_fails_meanwhile_leaves_nothing_out() {
     let options = format!("size=256M,share=on,{BACKGROUND},prealloc-threads=1");
@@ -267,8 +304,10 @@ fn a_failure_reaches_who_waits() {
         "{error}"
     );
     assert_eq!(backend.get_text("prealloc").unwrap(), "off");
+    backend.set("prealloc-mode", "wait").unwrap();
     backend.set("prealloc", true).unwrap();
     assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
+    backend.wait_prealloc(None).unwrap();
 }
 
 /// Completing fails as a whole where the fill cannot even begin.
@@ -520,7 +559,7 @@ fn what_a_callback_captured_may_panic_as_it_goes() {
                     }
                 })
                 .on_prealloc_done(move |_| {
-                    let _captured = done_has;
+                    let _captured = &done_has;
                     drop(take.lock().unwrap().recv());
                 })
                 .complete()

@@ -15,17 +15,18 @@ use super::view::BackendView;
 use crate::error::Error;
 use crate::error::Result;
 use crate::policy::Rebind;
-use crate::prealloc::DoneSlot;
-use crate::prealloc::ProgressSlot;
+use crate::prealloc::CallbackSlot;
+use crate::prealloc::OnDone;
+use crate::prealloc::OnProgress;
 use crate::sys;
 
 /// Owns a backend. Shared by everything that keeps it alive; the last owner frees it.
 pub(crate) struct BackendHandle {
     pub(super) raw: NonNull<sys::hostmem_backend>,
     /// C holds a pointer to it; a callback that is running holds it too.
-    progress: Arc<ProgressSlot>,
+    progress: Arc<CallbackSlot<OnProgress>>,
     /// Likewise.
-    done: Arc<DoneSlot>,
+    done: Arc<CallbackSlot<OnDone>>,
 }
 
 // SAFETY: a backend belongs to no thread, every function on it may be called from any, and what it
@@ -106,7 +107,7 @@ impl BackendHandle {
 
     /// Sets what is told the progress of the preallocations that begin from now on. To be called
     /// while none runs.
-    pub(crate) fn set_progress(self: &Arc<Self>, callback: Box<dyn FnMut(u64, u64) + Send>) {
+    pub(crate) fn set_progress(self: &Arc<Self>, callback: Box<OnProgress>) {
         self.progress.set(callback);
         let slot = Arc::as_ptr(&self.progress).cast_mut().cast();
         // SAFETY: the backend is alive. The slot is inside an Arc that the handle holds until it
@@ -116,7 +117,7 @@ impl BackendHandle {
 
     /// Sets what is told the end of a preallocation in the background. To be called before
     /// completing.
-    pub(crate) fn set_prealloc_done(&self, callback: Box<dyn FnOnce(Result<()>) + Send>) {
+    pub(crate) fn set_prealloc_done(&self, callback: Box<OnDone>) {
         self.done.set(callback);
         let slot = Arc::as_ptr(&self.done).cast_mut().cast();
         // SAFETY: the backend is alive. The slot is inside an Arc that the handle holds until it
@@ -260,7 +261,7 @@ impl Drop for BackendHandle {
 ///
 /// `data` is the done slot of a handle whose backend is calling, `error` NULL or a written one.
 unsafe extern "C" fn report_done(data: *mut c_void, error: *const sys::hostmem_error) {
-    let slot: *const DoneSlot = data.cast();
+    let slot: *const CallbackSlot<OnDone> = data.cast();
     // SAFETY: alive as the call begins, since the handle frees its backend before the slot goes.
     unsafe { Arc::increment_strong_count(slot) };
     // SAFETY: the count just taken. With it the slot outlives its callback, which may drop the
@@ -268,18 +269,18 @@ unsafe extern "C" fn report_done(data: *mut c_void, error: *const sys::hostmem_e
     let slot = unsafe { Arc::from_raw(slot) };
     // SAFETY: NULL, or written and alive for the call.
     let error = unsafe { error.as_ref() }.map(Error::from_raw);
-    slot.report(error.map_or(Ok(()), Err));
+    slot.report(|callback| callback(error.map_or(Ok(()), Err)));
 }
 
 /// # Safety
 ///
 /// `data` is the progress slot of a handle whose backend is calling.
 unsafe extern "C" fn report_progress(data: *mut c_void, done: u64, total: u64) {
-    let slot: *const ProgressSlot = data.cast();
+    let slot: *const CallbackSlot<OnProgress> = data.cast();
     // SAFETY: alive as the call begins, since the handle frees its backend before the slot goes.
     unsafe { Arc::increment_strong_count(slot) };
     // SAFETY: the count just taken. With it the slot outlives its callback, which may drop the
     // last handle.
     let slot = unsafe { Arc::from_raw(slot) };
-    slot.report(done, total);
+    slot.report(|callback| callback(done, total));
 }
