@@ -16,6 +16,7 @@ use crate::Objects;
 use crate::Origin;
 use crate::Policy;
 use crate::PreallocMode;
+use crate::Progress;
 use crate::Result;
 use crate::Rom;
 use crate::Thp;
@@ -250,8 +251,8 @@ impl Builder {
         self
     }
 
-    /// Sets what is told that a preallocation in the background has ended, and how. It is
-    /// called on the library's own thread, where the backend may be dropped, and waiting for or
+    /// Sets what is told that a preallocation in the background has ended, how, and how far it
+    /// came. It is called on the library's own thread, where the backend may be dropped, and waiting for or
     /// deleting it is [`Busy`](crate::ErrorKind::Busy); a panic in it is caught. One that is
     /// cancelled, by deleting too, has ended with that error.
     ///
@@ -261,7 +262,10 @@ impl Builder {
     /// It lives as long as the backend, as what [`on_progress`](Builder::on_progress) is given.
     #[doc(alias = "hostmem_backend_set_prealloc_done")]
     #[must_use]
-    pub fn on_prealloc_done(self, callback: impl FnMut(Result<()>) + Send + 'static) -> Self {
+    pub fn on_prealloc_done(
+        self,
+        callback: impl FnMut(Result<()>, Progress) + Send + 'static,
+    ) -> Self {
         self.handle.set_prealloc_done(Box::new(callback));
         self
     }

@@ -73,7 +73,7 @@ impl PreallocResult {
 /// What is told how far it is.
 pub(crate) type OnProgress = dyn FnMut(u64, u64) + Send;
 /// What is told that it has ended.
-pub(crate) type OnDone = dyn FnMut(Result<()>) + Send;
+pub(crate) type OnDone = dyn FnMut(Result<()>, Progress) + Send;
 
 /// Holds a callback for C to call.
 pub(crate) struct CallbackSlot<F: ?Sized>(Mutex<Option<Box<F>>>);

@@ -174,7 +174,7 @@ fn what_was_cancelled_can_be_filled_in_the_background_again() {
     let (told, ends) = std::sync::mpsc::channel();
     let builder = ram(&format!("size=512M,lock=on,{BACKGROUND}"));
     let backend = builder
-        .on_prealloc_done(move |result| told.send(result.is_ok()).unwrap())
+        .on_prealloc_done(move |result, _| told.send(result.is_ok()).unwrap())
         .complete()
         .unwrap();
     let event = backend.prealloc_event().unwrap().as_raw_fd();
@@ -558,7 +558,7 @@ fn what_a_callback_captured_may_panic_as_it_goes() {
                         drop(taking.lock().unwrap().recv());
                     }
                 })
-                .on_prealloc_done(move |_| {
+                .on_prealloc_done(move |_, _| {
                     let _captured = &done_has;
                     drop(take.lock().unwrap().recv());
                 })
@@ -666,7 +666,7 @@ fn the_end_is_told() {
         let (told, end) = mpsc::channel::<End>();
         let builder = ram(&format!("size={size},{BACKGROUND}"));
         let backend = builder
-            .on_prealloc_done(move |result| told.send(result).unwrap())
+            .on_prealloc_done(move |result, _| told.send(result).unwrap())
             .complete()
             .unwrap();
         act(&backend);
@@ -697,7 +697,7 @@ fn the_end_is_told() {
     // Deleting ends it too.
     let (told, end) = mpsc::channel::<End>();
     let backend = ram(&format!("size=4G,{BACKGROUND}"))
-        .on_prealloc_done(move |result| told.send(result).unwrap())
+        .on_prealloc_done(move |result, _| told.send(result).unwrap())
         .complete()
         .unwrap();
     backend.delete().unwrap();
@@ -713,7 +713,7 @@ fn who_is_told_the_end_may_let_go() {
     let held = Arc::clone(&holder);
     let (complete, completed) = mpsc::channel();
     let backend = ram(&format!("size=1M,{BACKGROUND}"))
-        .on_prealloc_done(move |result| {
+        .on_prealloc_done(move |result, _| {
             completed.recv().unwrap();
             let backend = held.lock().unwrap().take().unwrap();
             result.unwrap();

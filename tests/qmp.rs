@@ -559,6 +559,66 @@ fn a_fill_in_the_background_is_cancelled() {
     client.fails("DeviceNotFound", "x-prealloc-cancel", id("c"));
 }
 
+/// Whatever fills memory, the last event of it says what the status does.
+#[test]
+fn the_last_event_is_the_status() {
+    let (_server, mut client) = start();
+    let ends = |client: &mut Client<_>, command: &str, arguments: Json, expected: &str| {
+        client.must(command, arguments);
+        let mut last = wait_for_end(client, "a")["data"].take();
+        assert_eq!(last["status"], expected, "{command}: {last}");
+        last.as_object_mut().unwrap().remove("id");
+        let status = client.must("x-prealloc-status", id("a"));
+        assert_eq!(status, last, "{command}");
+    };
+    let range = json!({ "id": "a", "offset": 0, "length": 1 << 20 });
+    let switch = json!({ "path": "/objects/a", "property": "prealloc", "value": true });
+    ends(
+        &mut client,
+        "object-add",
+        filling("a", 4 << 20, "wait"),
+        "completed",
+    );
+    ends(&mut client, "x-populate", range.clone(), "completed");
+    client.must("object-del", id("a"));
+    client.must("object-add", ram("a", 8 << 20));
+    ends(&mut client, "qom-set", switch, "completed");
+    client.must("object-del", id("a"));
+
+    // Cancelled before it told of itself, or later.
+    for pause in [0, 150] {
+        client.must("object-add", filling("a", 4 << 30, "background"));
+        thread::sleep(Duration::from_millis(pause));
+        ends(&mut client, "x-prealloc-cancel", id("a"), "cancelled");
+        client.must("object-del", id("a"));
+    }
+}
+
+/// On a thread of its own, which alone sees the file system.
+#[test]
+fn a_fill_that_a_command_waits_for_fails() {
+    thread::scope(|scope| scope.spawn(fail_while_waiting).join().unwrap());
+}
+
+fn fail_while_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    if !mount("tmpfs", directory.path(), "size=16M,huge=never") {
+        return;
+    }
+    let (_server, mut client) = start();
+    let file = json!({
+        "qom-type": "memory-backend-file", "mem-path": directory.path(), "share": true,
+    });
+    client.must("object-add", with(ram("a", 64 << 20), file));
+    let all = json!({ "id": "a", "offset": 0, "length": 64 << 20 });
+    client.fails("GenericError", "x-populate", all);
+    let last = wait_for_end(&mut client, "a");
+    assert_eq!(last["data"]["status"], "failed", "{last}");
+    let status = client.must("x-prealloc-status", id("a"));
+    assert_eq!(status["status"], "failed", "{status}");
+    assert_eq!(status["done"], last["data"]["done"], "{last}");
+}
+
 #[test]
 fn what_is_discarded_is_not_filled() {
     let (_server, mut client) = start();

@@ -57,7 +57,7 @@ impl World {
         let options = options.replace(",,", ",");
         self.set
             .parse(options.trim_end_matches(','))
-            .map(|builder| builder.on_progress(|_, _| ()).on_prealloc_done(drop))
+            .map(|builder| builder.on_progress(|_, _| ()).on_prealloc_done(|_, _| ()))
     }
 
     fn put(&self, random: &mut Random, backend: Backend) {

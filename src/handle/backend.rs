@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
+use std::ptr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::policy::Rebind;
 use crate::prealloc::CallbackSlot;
 use crate::prealloc::OnDone;
 use crate::prealloc::OnProgress;
+use crate::prealloc::Progress;
 use crate::sys;
 
 /// Owns a backend. Shared by everything that keeps it alive; the last owner frees it.
@@ -25,8 +27,14 @@ pub(crate) struct BackendHandle {
     pub(super) raw: NonNull<sys::hostmem_backend>,
     /// C holds a pointer to it; a callback that is running holds it too.
     progress: Arc<CallbackSlot<OnProgress>>,
-    /// Likewise.
-    done: Arc<CallbackSlot<OnDone>>,
+    /// Likewise; what is running holds its slot.
+    done: Box<DoneOf>,
+}
+
+/// What is told the end of a preallocation, and whose that is.
+struct DoneOf {
+    raw: NonNull<sys::hostmem_backend>,
+    slot: Arc<CallbackSlot<OnDone>>,
 }
 
 // SAFETY: a backend belongs to no thread, every function on it may be called from any, and what it
@@ -41,7 +49,10 @@ impl BackendHandle {
         Arc::new(Self {
             raw,
             progress: Arc::default(),
-            done: Arc::default(),
+            done: Box::new(DoneOf {
+                raw,
+                slot: Arc::default(),
+            }),
         })
     }
 
@@ -118,12 +129,12 @@ impl BackendHandle {
     /// Sets what is told the end of a preallocation in the background. To be called before
     /// completing.
     pub(crate) fn set_prealloc_done(&self, callback: Box<OnDone>) {
-        self.done.set(callback);
-        let slot = Arc::as_ptr(&self.done).cast_mut().cast();
-        // SAFETY: the backend is alive. The slot is inside an Arc that the handle holds until it
-        // has freed the backend; C only hands the pointer back.
+        self.done.slot.set(callback);
+        let done = ptr::from_ref(&*self.done).cast_mut().cast();
+        // SAFETY: the backend is alive. It is inside a Box that the handle holds until it has freed
+        // the backend; C only hands the pointer back.
         unsafe {
-            sys::hostmem_backend_set_prealloc_done(self.raw.as_ptr(), Some(report_done), slot)
+            sys::hostmem_backend_set_prealloc_done(self.raw.as_ptr(), Some(report_done), done)
         }
     }
 
@@ -259,17 +270,18 @@ impl Drop for BackendHandle {
 
 /// # Safety
 ///
-/// `data` is the done slot of a handle whose backend is calling, `error` NULL or a written one.
+/// `data` is the `DoneOf` of a handle whose backend is calling, `error` NULL or a written one.
 unsafe extern "C" fn report_done(data: *mut c_void, error: *const sys::hostmem_error) {
-    let slot: *const CallbackSlot<OnDone> = data.cast();
-    // SAFETY: alive as the call begins, since the handle frees its backend before the slot goes.
-    unsafe { Arc::increment_strong_count(slot) };
-    // SAFETY: the count just taken. With it the slot outlives its callback, which may drop the
-    // last handle.
-    let slot = unsafe { Arc::from_raw(slot) };
+    // SAFETY: alive as the call begins, since the handle frees its backend before this goes.
+    let done = unsafe { &*data.cast::<DoneOf>() };
+    // With it the slot outlives its callback, which may drop the last handle.
+    let slot = Arc::clone(&done.slot);
     // SAFETY: NULL, or written and alive for the call.
     let error = unsafe { error.as_ref() }.map(Error::from_raw);
-    slot.report(|callback| callback(error.map_or(Ok(()), Err)));
+    // SAFETY: the backend is calling, so it is alive.
+    let (bytes, total) = unsafe { BackendView::from_raw(done.raw.as_ptr()) }.progress();
+    let (result, progress) = (error.map_or(Ok(()), Err), Progress::new(bytes, total));
+    slot.report(|callback| callback(result, progress));
 }
 
 /// # Safety

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Commands on memory: who has it, where it is, ranges of it.
 
+use std::sync::Arc;
+
 use hostmem::Backend;
 use hostmem::Claim;
 use serde::Deserialize;
@@ -11,6 +13,7 @@ use super::answer::QmpError;
 use super::arguments::Id;
 use super::monitor::Memory;
 use super::monitor::Monitor;
+use super::prealloc;
 use crate::report::Report;
 
 /// What a backend is claimed by for the time of one command.
@@ -61,7 +64,11 @@ pub(crate) fn discard(monitor: &mut Monitor, range: Range) -> Answer {
 
 pub(crate) fn populate(monitor: &mut Monitor, range: Range) -> Answer {
     let Range { id, offset, length } = range;
-    monitor.memory(&id)?.backend.populate(offset, length)?;
+    let events = Arc::clone(&monitor.events);
+    let backend = &monitor.memory(&id)?.backend;
+    let populated = backend.populate(offset, length);
+    prealloc::tell_end(backend, &events, &populated);
+    populated?;
     Ok(json!({}))
 }
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Preallocations: the event that tells how far one is, asking, and cancelling.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hostmem::Backend;
 use hostmem::Builder;
+use hostmem::Progress;
 use serde_json::json;
 use serde_json::Value as Json;
 
@@ -21,36 +20,31 @@ const ECANCELED: i32 = 125;
 
 /// Has the events of a client tell how far preallocations are, and how one in the background ends.
 pub(crate) fn tell(builder: Builder, events: &Arc<Events>) -> Builder {
-    let of_progress = Arc::new(Teller {
-        events: Arc::clone(events),
-        id: builder.id().to_owned(),
-        done: AtomicU64::new(0),
-        total: AtomicU64::new(0),
-    });
-    let of_end = Arc::clone(&of_progress);
+    let [of_progress, of_end] = [(); 2].map(|()| Arc::clone(events));
+    let [id, same] = [(); 2].map(|()| builder.id().to_owned());
     builder
-        .on_progress(move |done, total| {
-            of_progress.done.store(done, Relaxed);
-            of_progress.total.store(total, Relaxed);
-            of_progress.tell(Ok(false));
+        .on_progress(move |done, total| send(&of_progress, &id, describe(Ok(false), done, total)))
+        .on_prealloc_done(move |result, Progress { done, total, .. }| {
+            send(&of_end, &same, describe(result.map(|()| true), done, total));
         })
-        .on_prealloc_done(move |result| of_end.tell(result.map(|()| true)))
 }
 
-struct Teller {
-    events: Arc<Events>,
-    id: String,
-    /// As they were told last.
-    done: AtomicU64,
-    total: AtomicU64,
-}
-
-impl Teller {
-    fn tell(&self, ended: hostmem::Result<bool>) {
-        let mut data = describe(ended, self.done.load(Relaxed), self.total.load(Relaxed));
-        data["id"] = self.id.as_str().into();
-        self.events.send("X_PREALLOC_PROGRESS", &self.id, &data);
+/// Tells how one has ended that a command waited for, which was answered so.
+pub(crate) fn tell_end(backend: &Backend, events: &Events, answer: &hostmem::Result<()>) {
+    let status = describe_now(backend);
+    let ended = match answer {
+        Ok(()) => "completed",
+        // Any other was refused before it began.
+        Err(_) => "failed",
+    };
+    if status["status"] == ended {
+        send(events, backend.id(), status);
     }
+}
+
+fn send(events: &Events, id: &str, mut status: Json) {
+    status["id"] = id.into();
+    events.send("X_PREALLOC_PROGRESS", id, &status);
 }
 
 pub(crate) fn status(monitor: &mut Monitor, Id { id }: Id) -> Answer {
@@ -67,6 +61,11 @@ pub(crate) fn cancel(monitor: &mut Monitor, Id { id }: Id) -> Answer {
 fn describe_now(backend: &Backend) -> Json {
     let ended = backend.wait_prealloc(Some(Duration::ZERO));
     let progress = backend.progress();
+    // Why, the command that waited for it was answered.
+    let failed = ended == Ok(true) && progress.done < progress.total;
+    if failed {
+        return json!({ "status": "failed", "done": progress.done, "total": progress.total });
+    }
     if progress.total == 0 && ended == Ok(true) {
         return json!({ "status": "none", "done": 0, "total": 0 });
     }

@@ -16,6 +16,7 @@ use super::answer::QmpError;
 use super::arguments;
 use super::monitor::Monitor;
 use super::monitor::Object;
+use super::prealloc;
 use crate::object;
 
 /// What is at a path.
@@ -121,7 +122,11 @@ pub(crate) fn set(monitor: &mut Monitor, arguments: NewValue) -> Answer {
     match node {
         Node::Object(object) if property != "type" => {
             resolve_link(monitor, &property, &mut value)?;
-            object.set(&property, object::value(object.id(), &property, &value)?)?;
+            let set = object.set(&property, object::value(object.id(), &property, &value)?);
+            if let (Object::Memory(memory), "prealloc") = (object, &*property) {
+                prealloc::tell_end(&memory.backend, &monitor.events, &set);
+            }
+            set?;
             Ok(json!({}))
         }
         _ => {
