@@ -23,6 +23,7 @@ const SOURCES: &[&str] = &[
     "c/kind_memfd.c",
     "c/kind_ram.c",
     "c/kind_shm.c",
+    "c/life.c",
     "c/live.c",
     "c/map.c",
     "c/numa.c",

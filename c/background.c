@@ -44,16 +44,6 @@ static void finish(struct hostmem_backend *backend, const struct hostmem_preallo
 	pthread_mutex_unlock(&backend->lock);
 }
 
-bool hm_background_is_orphaned(struct hostmem_backend *backend)
-{
-	bool orphaned;
-
-	pthread_mutex_lock(&backend->lock);
-	orphaned = backend->orphaned;
-	pthread_mutex_unlock(&backend->lock);
-	return orphaned;
-}
-
 /* err NULL: it succeeded. */
 static void tell(struct hostmem_backend *backend, const struct hostmem_error *err)
 {
@@ -122,7 +112,7 @@ static void *run(void *data)
 	finish(backend, &result, failed ? &err : NULL);
 	tell(backend, failed ? &err : NULL);
 	/* Whoever else frees the backend waits for this thread to end first. */
-	if (hm_background_is_orphaned(backend)) {
+	if (hm_backend_is_orphaned(backend)) {
 		pthread_detach(pthread_self());
 		set_filler(backend, NULL);
 		hostmem_backend_free(backend);
@@ -309,11 +299,10 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 
 int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend)
 {
-	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
 	int event;
 
-	pthread_mutex_lock(lock);
+	pthread_mutex_lock(hm_backend_lock_of(backend));
 	event = backend->fill_event;
-	pthread_mutex_unlock(lock);
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
 	return event;
 }

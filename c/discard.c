@@ -81,8 +81,8 @@ static int discard(const struct hostmem_backend *backend, const struct hm_range 
 /* What is discarded while a preallocation runs is not filled by it any more. */
 static int discard_for_good(struct hostmem_backend *backend, const struct hm_range *range)
 {
-	return hm_live_is_running(backend) ? hm_gaps_add(&backend->gaps, range, discard, backend)
-					   : discard(backend, range);
+	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, discard, backend)
+					      : discard(backend, range);
 }
 
 static int discard_checked(struct hostmem_backend *backend, const struct hm_range *range,
@@ -146,7 +146,7 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, err);
-	if (!result && hm_live_is_running(backend))
+	if (!result && hm_backend_is_running(backend))
 		result = hm_live_fail_busy(backend, "populate", err);
 	if (!result)
 		result = check_range(backend, "populate", &range, err);

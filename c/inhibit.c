@@ -8,21 +8,15 @@
 
 #include "internal.h"
 
-/* The lock is no part of a backend's value. */
-static pthread_mutex_t *lock_of(const struct hostmem_backend *backend)
-{
-	return &((struct hostmem_backend *)(uintptr_t)backend)->lock;
-}
-
 int hm_inhibit_check(const struct hostmem_backend *backend, const char *what,
 		     struct hostmem_error *err)
 {
 	char name[HOSTMEM_ID_MAX + 1] = "";
 
-	pthread_mutex_lock(lock_of(backend));
+	pthread_mutex_lock(hm_backend_lock_of(backend));
 	if (backend->inhibitors)
 		hm_text_copy(backend->inhibitors->name, name, sizeof(name));
-	pthread_mutex_unlock(lock_of(backend));
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
 	if (!*name)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,

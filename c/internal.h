@@ -6,19 +6,19 @@
  *
  *     options.c                                  objects from option strings
  *     create.c                                   new objects
+ *     life.c                                     a backend from state to state
  *     props.c                                    setting and reading properties
- *     backend.c  live.c  discard.c  inhibit.c  piece.c
- *                                                an object's life; changes while it lives
+ *     live.c  discard.c  inhibit.c  piece.c      changes while it lives
  *     complete.c                                 the steps from configuration to memory
- *     check.c                                    is this configuration possible
  *     kind_*.c                                   make the backing
+ *     check.c                                    is this configuration possible
  *     background.c  rebind.c                     fill it, or move it, while it is in use
  *     prealloc.c  placement.c                    fill it; see where it is
  *     judge.c                                    is it where it was asked for
  *     watch.c  fill.c  gaps.c                    memory left; chunks of one; what leaves them
  *     crew.c  thread_context.c                   threads together; what creates them
  *     map.c  advise.c  policy.c  populate*.c     one thing done to memory
- *     process.c                                  what a forked child does not have
+ *     process.c  backend.c                       what a forked child lacks; what a backend is
  *     snapshot.c                                 what there is, as it is handed out
  *     topology.c  cgroup.c  host.c  objects.c    what there is
  *     table.c  value.c                           properties; their values
@@ -632,6 +632,19 @@ int hm_value_get_list(const struct hm_subject *subject, const struct hm_row *row
 		      const struct hm_values *values, uint32_t *list, size_t list_size,
 		      struct hostmem_error *err);
 
+/* ---- backend.c ---- */
+
+/* A copy of all values at this moment. */
+void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
+int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
+			  struct hostmem_error *err);
+/* Whether the last owner went away on the thread that fills, in its callback. */
+bool hm_backend_is_orphaned(const struct hostmem_backend *backend);
+/* Whether a preallocation of its ready memory runs. */
+bool hm_backend_is_running(const struct hostmem_backend *backend);
+/* The lock is no part of a backend's value: reading takes it too. */
+pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend);
+
 /* ---- thread_context.c ---- */
 
 void hm_thread_context_init(struct hostmem_thread_context *context, struct hostmem_objects *objects,
@@ -928,8 +941,6 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 int hm_background_clear(struct hostmem_backend *backend, struct hostmem_error *err);
 /* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
 void hm_background_end(struct hostmem_backend *backend);
-/* Whether the last owner went away on the thread that fills, in its callback. */
-bool hm_background_is_orphaned(struct hostmem_backend *backend);
 /* Whether this is the thread that fills the backend, in a callback. Called with the lock held. */
 bool hm_background_is_own_thread(const struct hostmem_backend *backend);
 
@@ -1048,8 +1059,6 @@ int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64
 
 /* ---- live.c ---- */
 
-/* Whether a preallocation of ready memory runs, and the error for what it keeps out. */
-bool hm_live_is_running(const struct hostmem_backend *backend);
 int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
 		      struct hostmem_error *err);
 /* Populates a range of ready memory; called with `change`, which it gives up meanwhile. */
@@ -1065,13 +1074,6 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
  */
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 		  const struct hm_values *old, struct hm_values *new, struct hostmem_error *err);
-
-/* ---- backend.c ---- */
-
-/* A copy of all values at this moment. */
-void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
-int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
-			  struct hostmem_error *err);
 
 /* ---- props.c ---- */
 

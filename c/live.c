@@ -5,18 +5,6 @@
  */
 #include "internal.h"
 
-bool hm_live_is_running(const struct hostmem_backend *backend)
-{
-	/* The lock is no part of a backend's value. */
-	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
-	bool running;
-
-	pthread_mutex_lock(lock);
-	running = backend->running;
-	pthread_mutex_unlock(lock);
-	return running;
-}
-
 int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
 		      struct hostmem_error *err)
 {
@@ -132,7 +120,7 @@ static int populate_waiting(struct hostmem_backend *backend, const struct hm_val
 static int change_prealloc(struct hostmem_backend *backend, const struct hm_values *old,
 			   struct hm_values *new, struct hostmem_error *err)
 {
-	if (hm_live_is_running(backend))
+	if (hm_backend_is_running(backend))
 		return hm_live_fail_busy(backend, "prealloc", err);
 	if (old->prealloc == new->prealloc)
 		return 0;
@@ -156,7 +144,7 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,
 		   struct hostmem_rebind_result *rebound, struct hostmem_error *err)
 {
-	if (hm_live_is_running(backend))
+	if (hm_backend_is_running(backend))
 		return hm_live_fail_busy(backend, "policy", err);
 	return hm_rebind(backend, old, new, flags, rebound, err);
 }

@@ -132,7 +132,7 @@ static bool work_on_chunk(void *data)
 /* The last owner may have gone away in the callback, and what the callback needs with it. */
 static bool may_call_back(const struct hm_fill *fill)
 {
-	return fill->callback && !hm_background_is_orphaned(fill->backend);
+	return fill->callback && !hm_backend_is_orphaned(fill->backend);
 }
 
 static void report_progress(struct run *run)

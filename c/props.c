@@ -352,13 +352,12 @@ int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char
 {
 	const struct hm_subject subject = subject_of(backend);
 	const struct hm_row *row = hm_table_find(&subject, property, err);
-	pthread_mutex_t *lock = &((struct hostmem_backend *)(uintptr_t)backend)->lock;
 
 	if (!row)
 		return -1;
-	pthread_mutex_lock(lock);
+	pthread_mutex_lock(hm_backend_lock_of(backend));
 	*origin = (enum hostmem_origin)backend->origins[row->property];
-	pthread_mutex_unlock(lock);
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
 	return 0;
 }
 
