@@ -816,6 +816,8 @@ struct hm_fill {
 	const struct hm_nodes *nodes;
 	/* Small pages that nobody can take away again but by killing. */
 	bool takes_memory;
+	/* They cannot go to swap. */
+	bool locked;
 	/* What the backend links to, held so that it stays; NULL: nothing. */
 	struct hostmem_thread_context *context;
 	hostmem_progress_callback callback;
@@ -869,6 +871,8 @@ struct hm_watch {
 /* More is needed than there is; bytes. */
 struct hm_shortage {
 	uint64_t available, needed;
+	/* Swap does not count, for this is of what is locked. */
+	bool locked;
 	/* There is too little on these nodes; else anywhere. */
 	bool on_nodes;
 	struct hm_nodes nodes;

@@ -347,25 +347,28 @@ static void end_run(struct run *run)
 	free(run->fills);
 }
 
-/* " on node 2-3" where only these count, or that a limit counts. */
+/* " on node 2-3" where only these count, or that a limit counts; whether swap does. */
 static void name_place(const struct hm_shortage *shortage, char *text, size_t size)
 {
 	const struct hm_nodes *nodes = &shortage->nodes;
+	const char *swap = shortage->locked ? " without swap, which lock leaves out" : "";
 	char set[128];
 
-	hm_text_copy(shortage->in_group ? " under the memory limit of the control group" : "", text,
-		     size);
-	if (!shortage->on_nodes)
+	if (!shortage->on_nodes) {
+		snprintf(text, size, "%s%s",
+			 shortage->in_group ? " under the memory limit of the control group" : "",
+			 swap);
 		return;
+	}
 	hm_text_format_set(nodes->bits, HM_ARRAY_LEN(nodes->bits), set, sizeof(set));
-	snprintf(text, size, " on node %s", set);
+	snprintf(text, size, " on node %s%s", set, swap);
 }
 
 static int fail_short(const struct run *run, struct hostmem_error *err)
 {
 	const struct hm_fill *fill = run->failed;
 	const struct hm_shortage *shortage = &run->shortage;
-	char where[160];
+	char where[224];
 
 	name_place(shortage, where, sizeof(where));
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, run->error,

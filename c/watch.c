@@ -57,17 +57,18 @@ static bool is_bound_to(const struct hm_fill *fill, const struct hm_nodes *nodes
 }
 
 /* Finds, with its margin, what all fills that are bound to these nodes still need. */
-static void find_needed(const struct hm_watch *watch, const struct hm_nodes *nodes,
+static void find_needed(const struct hm_watch *watch, const struct hm_nodes *nodes, bool locked,
 			struct hm_shortage *shortage)
 {
 	uint64_t sum = 0;
 
-	*shortage = (struct hm_shortage){ .on_nodes = nodes };
+	*shortage = (struct hm_shortage){ .locked = locked, .on_nodes = nodes };
 	if (nodes)
 		shortage->nodes = *nodes;
 	for (size_t i = 0; i < watch->fills_len; i++) {
 		const struct hm_fill *fill = &watch->fills[i];
-		uint64_t needed = is_bound_to(fill, nodes) ? hm_fill_count_to_come(fill) : 0;
+		bool counts = is_bound_to(fill, nodes) && (fill->locked || !locked);
+		uint64_t needed = counts ? hm_fill_count_to_come(fill) : 0;
 
 		if (needed && !shortage->fill)
 			shortage->fill = fill;
@@ -80,25 +81,31 @@ static bool is_short(struct hm_shortage *shortage, uint64_t *spare)
 {
 	uint64_t left = shortage->available - shortage->needed;
 
-	if (!shortage->needed)
-		return false;
 	if (shortage->available < shortage->needed)
 		return true;
 	*spare = left < *spare ? left : *spare;
 	return false;
 }
 
-static bool is_short_anywhere(const struct hm_watch *watch, struct hm_shortage *shortage,
-			      uint64_t *spare)
+static uint64_t get_available(const struct hm_nodes *nodes, bool locked)
+{
+	uint64_t available = hm_topology_get_available(nodes);
+	uint64_t swap = locked ? hm_topology_get_free_swap() : 0;
+
+	return available > swap ? available - swap : 0;
+}
+
+static bool is_short_anywhere(const struct hm_watch *watch, bool locked,
+			      struct hm_shortage *shortage, uint64_t *spare)
 {
 	uint64_t in_groups;
 
-	find_needed(watch, NULL, shortage);
+	find_needed(watch, NULL, locked, shortage);
 	if (!shortage->needed)
 		return false;
-	shortage->available = hm_topology_get_available(NULL);
+	shortage->available = get_available(NULL, locked);
 	in_groups = hm_cgroup_get_available(&watch->cgroup, 0);
-	if (in_groups < shortage->needed)
+	if (in_groups < shortage->needed && !locked)
 		in_groups = hm_cgroup_get_available(&watch->cgroup, hm_topology_get_free_swap());
 	shortage->in_group = in_groups < shortage->available;
 	if (shortage->in_group)
@@ -106,13 +113,13 @@ static bool is_short_anywhere(const struct hm_watch *watch, struct hm_shortage *
 	return is_short(shortage, spare);
 }
 
-static bool is_short_on(const struct hm_watch *watch, const struct hm_nodes *nodes,
+static bool is_short_on(const struct hm_watch *watch, const struct hm_nodes *nodes, bool locked,
 			struct hm_shortage *shortage, uint64_t *spare)
 {
-	find_needed(watch, nodes, shortage);
+	find_needed(watch, nodes, locked, shortage);
 	if (!shortage->needed)
 		return false;
-	shortage->available = hm_topology_get_available(nodes);
+	shortage->available = get_available(nodes, locked);
 	return is_short(shortage, spare);
 }
 
@@ -155,8 +162,8 @@ static bool is_looked_at(const struct hm_watch *watch, const struct hm_fill *fil
  * Whatever is bound to nodes of a set has to fit on that set: so for the nodes of each fill, and
  * for those together that overlap, from which some memory may go to either.
  */
-static bool is_short_on_nodes(const struct hm_watch *watch, struct hm_shortage *shortage,
-			      uint64_t *spare)
+static bool is_short_on_nodes(const struct hm_watch *watch, bool locked,
+			      struct hm_shortage *shortage, uint64_t *spare)
 {
 	for (size_t i = 0; i < watch->fills_len; i++) {
 		const struct hm_fill *fill = &watch->fills[i];
@@ -166,7 +173,7 @@ static bool is_short_on_nodes(const struct hm_watch *watch, struct hm_shortage *
 			continue;
 		nodes = *fill->nodes;
 		do {
-			if (is_short_on(watch, &nodes, shortage, spare))
+			if (is_short_on(watch, &nodes, locked, shortage, spare))
 				return true;
 		} while (widen(watch, &nodes));
 	}
@@ -176,8 +183,13 @@ static bool is_short_on_nodes(const struct hm_watch *watch, struct hm_shortage *
 static bool is_short_now(const struct hm_watch *watch, struct hm_shortage *shortage,
 			 uint64_t *spare)
 {
-	return is_short_on_nodes(watch, shortage, spare) ||
-	       is_short_anywhere(watch, shortage, spare);
+	/* What is locked has to fit without swap, and all of it with that. */
+	for (int locked = 0; locked <= 1; locked++) {
+		if (is_short_on_nodes(watch, locked, shortage, spare) ||
+		    is_short_anywhere(watch, locked, shortage, spare))
+			return true;
+	}
+	return false;
 }
 
 /* False when a fill is cancelled meanwhile. */

@@ -763,6 +763,12 @@ fn a_group_may_use_swap() {
         group.limit_memory(LIMIT);
         let sets = Sets::new();
         sets.fill(SMALL[0], 64 * MIB, Way::Wait).unwrap();
+        for what in SMALL {
+            let error = sets.fill(&format!("{what},lock=on"), 64 * MIB, Way::Wait);
+            let message = error.map(|_| ()).unwrap_err().to_string();
+            let words = " bytes are available under the memory limit of the control group without";
+            assert!(figure(&message, words) < LIMIT, "{message}");
+        }
         let (file, limit) = match group.path.join("memory.memsw.limit_in_bytes") {
             file if file.exists() => (file, LIMIT + 8 * MIB),
             _ => (group.path.join("memory.swap.max"), 8 * MIB),
