@@ -14,8 +14,12 @@
 /* Between looks at the memory left when it is short of this more than needed. */
 #define CLOSELY_BELOW (1024 * MIB)
 #define CLOSELY_NS    UINT64_C(1000000)
-/* Left for everybody else, besides page tables for what is to come. */
-#define MARGIN (64 * MIB)
+/*
+ * Left for everybody else, besides page tables for what is to come: as much as the backends have,
+ * between these two.
+ */
+#define MARGIN_MIN (1 * MIB)
+#define MARGIN_MAX (64 * MIB)
 
 void hm_watch_init(struct hm_watch *watch, struct hm_fill *fills, size_t fills_len)
 {
@@ -56,11 +60,18 @@ static bool is_bound_to(const struct hm_fill *fill, const struct hm_nodes *nodes
 							  HM_ARRAY_LEN(nodes->bits)));
 }
 
+static uint64_t choose_margin(uint64_t size)
+{
+	if (size < MARGIN_MIN)
+		return MARGIN_MIN;
+	return size < MARGIN_MAX ? size : MARGIN_MAX;
+}
+
 /* Finds, with its margin, what all fills that are bound to these nodes still need. */
 static void find_needed(const struct hm_watch *watch, const struct hm_nodes *nodes, bool locked,
 			struct hm_shortage *shortage)
 {
-	uint64_t sum = 0;
+	uint64_t sum = 0, size = 0;
 
 	*shortage = (struct hm_shortage){ .locked = locked, .on_nodes = nodes };
 	if (nodes)
@@ -73,8 +84,9 @@ static void find_needed(const struct hm_watch *watch, const struct hm_nodes *nod
 		if (needed && !shortage->fill)
 			shortage->fill = fill;
 		sum += needed;
+		size += counts ? fill->backend->mapping.size : 0;
 	}
-	shortage->needed = sum ? sum + MARGIN + sum / 512 : 0;
+	shortage->needed = sum ? sum + choose_margin(size) + sum / 512 : 0;
 }
 
 static bool is_short(struct hm_shortage *shortage, uint64_t *spare)

@@ -34,7 +34,7 @@ use hostmem::Host;
 use hostmem::Objects;
 
 const MIB: u64 = 1 << 20;
-/// What has to be left to everybody else, besides page tables.
+/// What 64 MiB or more leave to everybody else, besides page tables.
 const MARGIN: u64 = 64 * MIB;
 
 /// How memory is asked for.
@@ -492,6 +492,12 @@ fn a_limit_of_memory() {
         repeat(&sets, &cases, 1000, || neighbour.assert_well());
         for what in SMALL {
             sets.fill(what, 16 * MIB, Way::Wait).unwrap();
+        }
+        // Little needs little, in a group that has not more.
+        group.limit_memory(64 * MIB);
+        for what in SMALL {
+            sets.fill(what, page_size(), Way::Wait).unwrap();
+            sets.fill(what, 4 * MIB, Way::Wait).unwrap();
         }
         drop((neighbour, group));
     });
