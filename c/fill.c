@@ -65,8 +65,7 @@ static bool takes_memory(const struct hostmem_backend *backend)
 	if (backend->backing.fd < 0 || (!backend->shared && !backend->readonly) ||
 	    hm_os_stat(backend->backing.fd, &file))
 		return true;
-	return file.shmem || !(S_ISREG(file.mode) || S_ISBLK(file.mode) || S_ISCHR(file.mode)) ||
-	       backend->backing.flags & HOSTMEM_BACKING_OWN;
+	return file.shmem || !(S_ISREG(file.mode) || S_ISBLK(file.mode) || S_ISCHR(file.mode));
 }
 
 void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,

@@ -493,6 +493,13 @@ fn a_limit_of_memory() {
         for what in SMALL {
             sets.fill(what, 16 * MIB, Way::Wait).unwrap();
         }
+        // What is on disk can be read again, whether it has a name or not.
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = directory.path().display();
+        for name in ["", "/named"] {
+            let file = format!("memory-backend-file,share=on,mem-path={path}{name}");
+            sets.fill(&file, 64 * MIB, Way::Wait).unwrap();
+        }
         // Little needs little, in a group that has not more.
         group.limit_memory(64 * MIB);
         for what in SMALL {
