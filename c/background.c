@@ -200,7 +200,9 @@ static int check_not_own_thread(struct hostmem_backend *backend, const char *wha
 	bool own;
 
 	pthread_mutex_lock(&backend->lock);
-	own = hm_background_is_own_thread(backend);
+	own = hm_background_is_own_thread(backend) ||
+	      (backend->has_reporter && pthread_equal(backend->reporter, pthread_self()) &&
+	       !hm_process_is_forked(&backend->process));
 	pthread_mutex_unlock(&backend->lock);
 	if (!own)
 		return 0;

@@ -540,6 +540,10 @@ struct hostmem_backend {
 	/* The process that completes it, which has its memory and threads; 0: none does. */
 	_Atomic pid_t process;
 
+	/* Where the callbacks of the preallocation that runs are called. */
+	pthread_t reporter;
+	bool has_reporter;
+
 	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
 	pthread_t filler;
 	bool has_filler, filler_ended;

@@ -314,6 +314,18 @@ static int check_contexts(const struct run *run, struct hostmem_error *err)
 	return 0;
 }
 
+static void set_reporter(const struct run *run, bool runs)
+{
+	for (size_t i = 0; i < run->len; i++) {
+		struct hostmem_backend *backend = run->requests[i].backend;
+
+		pthread_mutex_lock(&backend->lock);
+		backend->reporter = pthread_self();
+		backend->has_reporter = runs;
+		pthread_mutex_unlock(&backend->lock);
+	}
+}
+
 static int begin_run(struct run *run, const struct hm_prealloc_request *requests, size_t len)
 {
 	*run = (struct run){
@@ -334,11 +346,13 @@ static int begin_run(struct run *run, const struct hm_prealloc_request *requests
 		hm_fill_init(&run->fills[i], requests[i].backend, requests[i].values,
 			     &requests[i].range);
 	hm_watch_init(&run->watch, run->fills, len);
+	set_reporter(run, true);
 	return 0;
 }
 
 static void end_run(struct run *run)
 {
+	set_reporter(run, false);
 	hm_watch_destroy(&run->watch);
 	for (size_t i = 0; i < run->len; i++)
 		hm_fill_destroy(&run->fills[i]);

@@ -757,6 +757,8 @@ mod tests {
             );
             assert_eq!(kind(handle.complete()), ErrorKind::Busy);
             assert_eq!(kind(handle.delete()), ErrorKind::Busy);
+            assert_eq!(kind(handle.wait_prealloc(0)), ErrorKind::Busy);
+            assert_eq!(kind(handle.cancel_prealloc()), ErrorKind::Busy);
             assert_eq!(kind(handle.view().can_be_deleted()), ErrorKind::Busy);
             assert_eq!(kind(handle.discard(0, SIZE)), ErrorKind::State);
             assert_eq!(kind(handle.populate(0, SIZE)), ErrorKind::State);
@@ -788,6 +790,8 @@ mod tests {
         while_preallocating(builder, run, |handle| {
             let kind = |result: Result<()>| result.unwrap_err().kind();
             assert_eq!(kind(handle.delete()), ErrorKind::Busy);
+            assert_eq!(kind(handle.wait_prealloc(0)), ErrorKind::Busy);
+            assert_eq!(kind(handle.cancel_prealloc()), ErrorKind::Busy);
             assert_eq!(kind(handle.populate(0, SIZE)), ErrorKind::Busy);
             assert_eq!(kind(handle.complete()), ErrorKind::State);
             assert_eq!(kind(handle.set_bool("prealloc", true)), ErrorKind::Busy);

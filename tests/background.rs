@@ -361,8 +361,16 @@ fn waiting_and_cancelling_are_about_the_background_only() {
     let backend = ram("size=16M,thp=never")
         .on_progress(move |_, _| {
             let backend = seen.get().unwrap().upgrade().unwrap();
-            assert!(backend.wait_prealloc(None).unwrap());
-            backend.cancel_prealloc().unwrap();
+            let waited = backend.wait_prealloc(None).unwrap_err();
+            let cancelled = backend.cancel_prealloc().unwrap_err();
+            assert_eq!(waited.kind(), ErrorKind::Busy, "from inside its callback");
+            assert_eq!(cancelled.kind(), ErrorKind::Busy);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    assert!(backend.wait_prealloc(None).unwrap());
+                    backend.cancel_prealloc().unwrap();
+                });
+            });
             counted.fetch_add(1, Ordering::Relaxed);
         })
         .complete()
