@@ -255,8 +255,8 @@ void hm_topology_get_own_cpus(uint64_t node, struct hm_cpus *cpus);
 void hm_topology_get_node_memory(uint64_t node, uint64_t *total, uint64_t *free);
 /*
  * Bytes of small-page memory that can be had without the OOM killer: free and file pages and
- * reclaimable slab, and swap. nodes: on these; NULL: anywhere. UINT64_MAX when the kernel does not
- * tell.
+ * reclaimable slab, less what the kernel keeps for itself, and swap. nodes: on these; NULL:
+ * anywhere. UINT64_MAX when the kernel does not tell.
  */
 uint64_t hm_topology_get_available(const struct hm_nodes *nodes);
 uint64_t hm_topology_get_free_swap(void);

@@ -162,32 +162,98 @@ static bool add_meminfo(const char *text, const char *name, uint64_t *bytes)
 }
 
 /*
- * Sums what a meminfo file says can be had. prefix: what stands before a name in it. File pages
- * leave out shared memory, which is on the anonymous lists. A node's file does not tell swap space.
+ * Sums what a node's meminfo file says can be had. File pages leave out shared memory, which is on
+ * the anonymous lists.
  */
-static bool sum_meminfo(const char *path, const char *prefix, uint64_t *bytes)
+static bool sum_meminfo(uint64_t node, uint64_t *bytes)
 {
-	static const char *const names[] = { "Active(file):", "Inactive(file):", "SReclaimable:",
-					     "SwapFree:" };
-	char text[8192], name[64];
+	static const char *const names[] = { "Active(file):", "Inactive(file):", "SReclaimable:" };
+	char path[80], text[8192], name[64];
 
+	snprintf(path, sizeof(path), NODE_DIR "node%ju/meminfo", (uintmax_t)node);
 	if (hm_os_read_file(path, text, sizeof(text)) < 0)
 		return false;
-	snprintf(name, sizeof(name), "%sMemFree:", prefix);
+	snprintf(name, sizeof(name), "Node %ju MemFree:", (uintmax_t)node);
 	if (!add_meminfo(text, name, bytes))
 		return false;
 	for (size_t i = 0; i < HM_ARRAY_LEN(names); i++) {
-		snprintf(name, sizeof(name), "%s%s", prefix, names[i]);
+		snprintf(name, sizeof(name), "Node %ju %s", (uintmax_t)node, names[i]);
 		add_meminfo(text, name, bytes);
 	}
 	return true;
 }
 
+/* What the kernel can give is its own estimate, which leaves its reserves out. */
 static uint64_t get_available_anywhere(void)
 {
 	uint64_t bytes = 0;
+	char text[8192];
 
-	return sum_meminfo("/proc/meminfo", "\n", &bytes) ? bytes : UINT64_MAX;
+	if (hm_os_read_file("/proc/meminfo", text, sizeof(text)) < 0 ||
+	    !add_meminfo(text, "\nMemAvailable:", &bytes))
+		return UINT64_MAX;
+	add_meminfo(text, "\nSwapFree:", &bytes);
+	return bytes;
+}
+
+/* A zone of a node as far as it is read, in pages. */
+struct zone {
+	uint64_t node, high, managed;
+};
+
+/* "(0, 1800, 22000)": what each higher kind of allocation has to leave. */
+static uint64_t most_of(const char *list)
+{
+	uint64_t most = 0;
+
+	while (*list) {
+		char *end;
+		uint64_t number = strtoull(list + 1, &end, 10);
+
+		most = number > most ? number : most;
+		list = strchr(end, ',') ? strchr(end, ',') : "";
+	}
+	return most;
+}
+
+/* Reads a line of zoneinfo; the pages that the zone never gives where it tells these, else 0. */
+static uint64_t read_zone_line(const char *line, struct zone *zone)
+{
+	uintmax_t number;
+	uint64_t reserve;
+	const char *list = strstr(line, "protection: (");
+
+	if (sscanf(line, "Node %ju, zone", &number) == 1)
+		*zone = (struct zone){ .node = number };
+	else if (sscanf(line, " high %ju", &number) == 1)
+		zone->high = number;
+	else if (sscanf(line, " managed %ju", &number) == 1)
+		zone->managed = number;
+	if (!list)
+		return 0;
+	reserve = zone->high + most_of(strchr(list, '('));
+	return reserve < zone->managed ? reserve : zone->managed;
+}
+
+/* Free bytes of nodes that the kernel keeps for itself: watermarks, and what lower zones hold. */
+static uint64_t get_reserves(const struct hm_nodes *nodes)
+{
+	FILE *file = fopen("/proc/zoneinfo", "re");
+	struct zone zone = { 0 };
+	uint64_t pages = 0;
+	char *line = NULL;
+	size_t size = 0;
+
+	while (file && getline(&line, &size, file) >= 0) {
+		uint64_t reserve = read_zone_line(line, &zone);
+
+		if (hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), zone.node))
+			pages += reserve;
+	}
+	free(line);
+	if (file)
+		fclose(file);
+	return pages * hm_os_page_size();
 }
 
 /* 0 where the kernel does not tell. */
@@ -208,18 +274,14 @@ uint64_t hm_topology_get_free_swap(void)
 
 static uint64_t get_available_on(const struct hm_nodes *nodes)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, reserves = get_reserves(nodes);
 
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
-		char path[80], prefix[32];
-
-		if (!hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node))
-			continue;
-		snprintf(path, sizeof(path), NODE_DIR "node%ju/meminfo", (uintmax_t)node);
-		snprintf(prefix, sizeof(prefix), "Node %ju ", (uintmax_t)node);
-		if (!sum_meminfo(path, prefix, &bytes))
+		if (hm_set_has(nodes->bits, HM_ARRAY_LEN(nodes->bits), node) &&
+		    !sum_meminfo(node, &bytes))
 			return UINT64_MAX;
 	}
+	bytes -= reserves < bytes ? reserves : bytes;
 	return bytes + hm_topology_get_free_swap();
 }
 

@@ -45,6 +45,7 @@ pub fn tests() -> Vec<Test> {
             "shortage::small_pages_of_nodes_that_overlap",
             small_pages_of_nodes_that_overlap,
         ),
+        Test::new("shortage::what_the_kernel_keeps", what_the_kernel_keeps),
         Test::new(
             "shortage::a_node_that_fills_meanwhile",
             a_node_that_fills_meanwhile,
@@ -219,7 +220,8 @@ fn small_pages_of_nodes_that_overlap() {
     };
     let free = |nodes: &[u32]| nodes.iter().map(|&node| free_on(node)).sum::<u64>();
     let whole = |bytes: u64| bytes / (2 * MIB) * (2 * MIB);
-    let nearly = |nodes: &[u32]| whole(free(nodes) - MARGIN - 8 * MIB);
+    // Besides the margin what the kernel keeps of each node.
+    let nearly = |nodes: &[u32]| whole(free(nodes) - MARGIN - 56 * MIB);
     // One within the other, whichever comes first, and a row in which each overlaps the next.
     for (sizes, where_) in [
         (vec![(64 * MIB, "3"), (nearly(&[3, 4]), "3-4")], "3-4"),
@@ -254,12 +256,32 @@ fn small_pages_of_nodes_that_overlap() {
     assert_eq!(backends.iter().map(resident).sum::<u64>(), 152 * MIB);
 }
 
+/// Free memory that is never given out counts as none.
+fn what_the_kernel_keeps() {
+    let bystander = start_taker("size=100M,policy=bind,host-nodes=0");
+    let _reserve = Setting::set("/proc/sys/vm/min_free_kbytes", "524288").unwrap();
+    // In full without the reserve, on one node and on all.
+    let size = free_on(3) - 72 * MIB;
+    let all = [0, 1, 3, 4].map(free_on).iter().sum::<u64>() - 96 * MIB;
+    for (size, options) in [
+        (size, "policy=bind,host-nodes=3"),
+        (all, "policy=bind,host-nodes=0-1,,3-4"),
+        (all, "policy=default"),
+    ] {
+        let size = size / (2 * MIB) * (2 * MIB);
+        let options = format!("size={size},thp=never,prealloc=on,{options}");
+        let builder = access::new("ram", &options);
+        access::assert_refused(builder, ErrorKind::NoMemory, &["stopped before memory"]);
+    }
+    end_living(bystander);
+}
+
 /// What was enough at the beginning.
 fn a_node_that_fills_meanwhile() {
     let bystander = start_taker("size=200M,policy=bind,host-nodes=0");
     let rival = Arc::new(Mutex::new(None));
     let started = Arc::clone(&rival);
-    let options = "size=120M,thp=never,prealloc=on,policy=bind,host-nodes=3";
+    let options = "size=100M,thp=never,prealloc=on,policy=bind,host-nodes=3";
     let builder = access::new("ram", options).on_progress(move |_, _| {
         let mut rival = started.lock().unwrap();
         rival.get_or_insert_with(|| start_taker("size=100M,policy=preferred,host-nodes=3"));
