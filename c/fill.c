@@ -76,6 +76,7 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 		.range = *range,
 		.address = backend->mapping.address + range->offset,
 		.nodes = hm_policy_is_strict(values) ? &values->host_nodes : NULL,
+		.follows_process = values->policy == HM_POLICY_DEFAULT,
 		.context = hm_objects_get_link(backend),
 	};
 	fill->fresh = is_fresh(backend);

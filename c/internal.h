@@ -200,6 +200,8 @@ int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct
 		 unsigned int flags);
 /* Of the calling thread, which has to be one of ours. */
 int hm_numa_set_thread(enum hm_policy policy, const struct hm_nodes *nodes);
+/* The nodes that the calling thread is bound to; -ENOENT when its policy is another one. */
+int hm_numa_get_bound(struct hm_nodes *nodes);
 
 /* ---- host.c ---- */
 
@@ -816,8 +818,10 @@ struct hm_fill {
 	bool fresh;
 	/* What is there already is left out of what is to come. */
 	bool counted;
-	/* The nodes that the memory has to come from; NULL: any. */
+	/* The nodes that its policy binds it to; NULL: any. */
 	const struct hm_nodes *nodes;
+	/* It has no policy of its own. */
+	bool follows_process;
 	/* Small pages that nobody can take away again but by killing. */
 	bool takes_memory;
 	/* They cannot go to swap. */
@@ -865,6 +869,9 @@ struct hm_watch {
 	struct hm_fill *fills;
 	size_t fills_len;
 	struct hm_cgroup cgroup;
+	/* Where the cpuset, and with it the policy of this process, lets memory be; empty:
+	 * anywhere. */
+	struct hm_nodes allowed, process;
 	/* When to look; UINT64_MAX while somebody does. */
 	_Atomic uint64_t next;
 	/* Held for reading by whoever fills a chunk, after its turn. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The only file that knows libnuma. Of it only mbind() and set_mempolicy() are used, bare system
- * calls: the rest parses sysfs in a load-time constructor, prints, or exits. Owns the policies:
- * their names, the kernels that have them and the kernel's numbers for them.
+ * The only file that knows libnuma. Of it only mbind(), set_mempolicy() and get_mempolicy() are
+ * used, bare system calls: the rest parses sysfs in a load-time constructor, prints, or exits. Owns
+ * the policies: their names, the kernels that have them and the kernel's numbers for them.
  */
 #include <errno.h>
 
@@ -102,6 +102,18 @@ int hm_numa_set_thread(enum hm_policy policy, const struct hm_nodes *nodes)
 	return set_mempolicy(modes[policy], mask_of(nodes), count_bits(nodes)) ? -errno : 0;
 }
 
+int hm_numa_get_bound(struct hm_nodes *nodes)
+{
+	/* What is beside the mode, such as MPOL_F_STATIC_NODES. */
+	const int flags = 7 << 13;
+	int mode;
+
+	*nodes = (struct hm_nodes){ 0 };
+	if (get_mempolicy(&mode, (unsigned long *)nodes->bits, HOSTMEM_NODES_MAX, NULL, 0))
+		return -errno;
+	return (mode & ~flags) == MODE_BIND ? 0 : -ENOENT;
+}
+
 #else
 
 bool hm_numa_is_built(void)
@@ -119,6 +131,12 @@ int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct
 int hm_numa_set_thread(enum hm_policy policy, const struct hm_nodes *nodes)
 {
 	(void)policy, (void)nodes;
+	return -ENOSYS;
+}
+
+int hm_numa_get_bound(struct hm_nodes *nodes)
+{
+	(void)nodes;
 	return -ENOSYS;
 }
 

@@ -21,6 +21,32 @@
 #define MARGIN_MIN (1 * MIB)
 #define MARGIN_MAX (64 * MIB)
 
+/* Leaves of *nodes what is in the others too; nothing, which is anywhere, where that is all. */
+static void cut(struct hm_nodes *nodes, const struct hm_nodes *others, const struct hm_nodes *all)
+{
+	for (size_t i = 0; i < HM_ARRAY_LEN(nodes->bits); i++)
+		nodes->bits[i] &= others->bits[i];
+	if (hm_set_is_subset(all->bits, nodes->bits, HM_ARRAY_LEN(nodes->bits)))
+		*nodes = (struct hm_nodes){ 0 };
+}
+
+static void find_allowed(struct hm_watch *watch)
+{
+	struct hm_topology topology;
+	struct hm_nodes bound;
+
+	hm_topology_read(&topology);
+	watch->allowed = topology.memory;
+	cut(&watch->allowed, &topology.allowed, &topology.memory);
+	watch->process = watch->allowed;
+	if (hm_set_count(topology.memory.bits, HM_ARRAY_LEN(topology.memory.bits)) < 2 ||
+	    hm_numa_get_bound(&bound))
+		return;
+	if (hm_set_is_empty(watch->process.bits, HM_ARRAY_LEN(watch->process.bits)))
+		watch->process = topology.memory;
+	cut(&watch->process, &bound, &topology.memory);
+}
+
 void hm_watch_init(struct hm_watch *watch, struct hm_fill *fills, size_t fills_len)
 {
 	bool needed = false;
@@ -28,8 +54,10 @@ void hm_watch_init(struct hm_watch *watch, struct hm_fill *fills, size_t fills_l
 	*watch = (struct hm_watch){ .fills = fills, .fills_len = fills_len };
 	for (size_t i = 0; i < fills_len; i++)
 		needed |= fills[i].takes_memory;
-	if (needed)
+	if (needed) {
+		find_allowed(watch);
 		hm_cgroup_find(&watch->cgroup);
+	}
 	pthread_rwlock_init(&watch->filling, NULL);
 	pthread_mutex_init(&watch->turn, NULL);
 }
@@ -53,11 +81,24 @@ void hm_watch_end_chunk(struct hm_watch *watch)
 	pthread_rwlock_unlock(&watch->filling);
 }
 
-/* Whether its memory can come from these nodes alone; NULL: any. */
-static bool is_bound_to(const struct hm_fill *fill, const struct hm_nodes *nodes)
+/* The nodes that the memory of a fill has to come from; NULL: any. */
+static const struct hm_nodes *nodes_of(const struct hm_watch *watch, const struct hm_fill *fill)
 {
-	return !nodes || (fill->nodes && hm_set_is_subset(fill->nodes->bits, nodes->bits,
-							  HM_ARRAY_LEN(nodes->bits)));
+	const struct hm_nodes *nodes = fill->follows_process ? &watch->process : &watch->allowed;
+
+	if (fill->nodes)
+		return fill->nodes;
+	return hm_set_is_empty(nodes->bits, HM_ARRAY_LEN(nodes->bits)) ? NULL : nodes;
+}
+
+/* Whether its memory can come from these nodes alone; NULL: any. */
+static bool is_bound_to(const struct hm_watch *watch, const struct hm_fill *fill,
+			const struct hm_nodes *nodes)
+{
+	const struct hm_nodes *own = nodes_of(watch, fill);
+
+	return !nodes ||
+	       (own && hm_set_is_subset(own->bits, nodes->bits, HM_ARRAY_LEN(nodes->bits)));
 }
 
 static uint64_t choose_margin(uint64_t size)
@@ -78,7 +119,7 @@ static void find_needed(const struct hm_watch *watch, const struct hm_nodes *nod
 		shortage->nodes = *nodes;
 	for (size_t i = 0; i < watch->fills_len; i++) {
 		const struct hm_fill *fill = &watch->fills[i];
-		bool counts = is_bound_to(fill, nodes) && (fill->locked || !locked);
+		bool counts = is_bound_to(watch, fill, nodes) && (fill->locked || !locked);
 		uint64_t needed = counts ? hm_fill_count_to_come(fill) : 0;
 
 		if (needed && !shortage->fill)
@@ -150,7 +191,7 @@ static bool widen(const struct hm_watch *watch, struct hm_nodes *nodes)
 	const struct hm_nodes before = *nodes;
 
 	for (size_t i = 0; i < watch->fills_len; i++) {
-		const struct hm_nodes *more = watch->fills[i].nodes;
+		const struct hm_nodes *more = nodes_of(watch, &watch->fills[i]);
 
 		if (!more || !overlap(more, &before))
 			continue;
@@ -161,10 +202,14 @@ static bool widen(const struct hm_watch *watch, struct hm_nodes *nodes)
 }
 
 /* Whether an earlier fill has the same nodes, which were looked at for both. */
-static bool is_looked_at(const struct hm_watch *watch, const struct hm_fill *fill)
+static bool is_looked_at(const struct hm_watch *watch, size_t index)
 {
-	for (const struct hm_fill *other = watch->fills; other != fill; other++) {
-		if (other->nodes && !memcmp(other->nodes, fill->nodes, sizeof(*fill->nodes)))
+	const struct hm_nodes *nodes = nodes_of(watch, &watch->fills[index]);
+
+	for (size_t i = 0; i < index; i++) {
+		const struct hm_nodes *other = nodes_of(watch, &watch->fills[i]);
+
+		if (other && !memcmp(other, nodes, sizeof(*nodes)))
 			return true;
 	}
 	return false;
@@ -178,12 +223,12 @@ static bool is_short_on_nodes(const struct hm_watch *watch, bool locked,
 			      struct hm_shortage *shortage, uint64_t *spare)
 {
 	for (size_t i = 0; i < watch->fills_len; i++) {
-		const struct hm_fill *fill = &watch->fills[i];
+		const struct hm_nodes *own = nodes_of(watch, &watch->fills[i]);
 		struct hm_nodes nodes;
 
-		if (!fill->nodes || is_looked_at(watch, fill))
+		if (!own || is_looked_at(watch, i))
 			continue;
-		nodes = *fill->nodes;
+		nodes = *own;
 		do {
 			if (is_short_on(watch, &nodes, locked, shortage, spare))
 				return true;

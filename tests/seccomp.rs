@@ -57,6 +57,7 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("fstatfs", libc::SYS_fstatfs),
     ("ftruncate", libc::SYS_ftruncate),
     ("futex", libc::SYS_futex),
+    ("get_mempolicy", libc::SYS_get_mempolicy),
     ("getpid", libc::SYS_getpid),
     ("getrandom", libc::SYS_getrandom),
     ("ioctl", libc::SYS_ioctl),

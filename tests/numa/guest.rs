@@ -53,6 +53,7 @@ pub fn tests() -> Vec<Test> {
 /// What the tests start as processes of their own, by name.
 const CHILDREN: &[(&str, fn())] = &[
     ("confined", super::refusals::confined),
+    ("confined_to_one", super::shortage::confined_to_one),
     ("peer", super::rebind::peer),
     ("taker", super::shortage::taker),
 ];

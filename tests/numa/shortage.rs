@@ -46,6 +46,8 @@ pub fn tests() -> Vec<Test> {
             small_pages_of_nodes_that_overlap,
         ),
         Test::new("shortage::what_the_kernel_keeps", what_the_kernel_keeps),
+        Test::new("shortage::nodes_of_the_process", nodes_of_the_process),
+        Test::new("shortage::nodes_of_the_cpuset", nodes_of_the_cpuset),
         Test::new(
             "shortage::a_node_that_fills_meanwhile",
             a_node_that_fills_meanwhile,
@@ -274,6 +276,52 @@ fn what_the_kernel_keeps() {
         access::assert_refused(builder, ErrorKind::NoMemory, &["stopped before memory"]);
     }
     end_living(bystander);
+}
+
+/// Memory without a policy comes from where the process may take it.
+fn nodes_of_the_process() {
+    let bystander = start_taker("size=200M,policy=bind,host-nodes=0");
+    let set_policy = |mode: i32, nodes: u64| {
+        // SAFETY: reads the nodes, which outlive the call.
+        let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, &nodes, 64) };
+        assert_eq!(result, 0);
+    };
+    let size = more_than_is_free_on(3);
+    for options in ["thp=never", "thp=never,share=on"] {
+        let options = format!("size={size},prealloc=on,{options}");
+        set_policy(libc::MPOL_BIND, 1 << 3);
+        let builder = access::new("ram", &options);
+        access::assert_refused(builder, ErrorKind::NoMemory, &["available on node 3 and "]);
+        set_policy(libc::MPOL_DEFAULT, 0);
+        access::new("ram", &options).complete().unwrap();
+    }
+    end_living(bystander);
+}
+
+fn nodes_of_the_cpuset() {
+    let cgroups = "/sys/fs/cgroup";
+    fs::write(format!("{cgroups}/cgroup.subtree_control"), "+cpuset").unwrap();
+    let group = format!("{cgroups}/one");
+    fs::create_dir(&group).unwrap();
+    fs::write(format!("{group}/cpuset.mems"), "3").unwrap();
+    let status = guest::start_child("confined_to_one", &[]).wait().unwrap();
+    fs::remove_dir(&group).unwrap();
+    assert!(status.success(), "{status}");
+}
+
+/// In a cpuset of node 3.
+pub fn confined_to_one() {
+    fs::write(
+        "/sys/fs/cgroup/one/cgroup.procs",
+        std::process::id().to_string(),
+    )
+    .unwrap();
+    let size = more_than_is_free_on(3);
+    for policy in ["default", "local"] {
+        let options = format!("size={size},thp=never,prealloc=on,policy={policy}");
+        let builder = access::new("ram", &options);
+        access::assert_refused(builder, ErrorKind::NoMemory, &["available on node 3 and "]);
+    }
 }
 
 /// What was enough at the beginning.
