@@ -191,6 +191,23 @@ pub struct Belongings {
     threads: usize,
 }
 
+/// Those of this process, without the ones that have left it and are still to be seen for a moment:
+/// the kernel lets who joins a thread go on before that.
+fn count_threads() -> usize {
+    /// PF_EXITING, in the flags of proc_pid_stat(5).
+    const EXITING: u64 = 4;
+    let is_there = |stat: &String| {
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let flags: u64 = fields.split(' ').nth(6).unwrap().parse().unwrap();
+        flags & EXITING == 0
+    };
+    fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.unwrap().path().join("stat")).ok())
+        .filter(is_there)
+        .count()
+}
+
 impl Belongings {
     pub fn now() -> Self {
         // AddressSanitizer's own come and go.
@@ -212,7 +229,7 @@ impl Belongings {
                 .map(str::to_owned)
                 .collect(),
             descriptors,
-            threads: fs::read_dir("/proc/self/task").unwrap().count(),
+            threads: count_threads(),
         }
     }
 
@@ -276,6 +293,17 @@ pub fn meminfo(name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.unwrap().trim().trim_end_matches(" kB");
     kib.parse::<u64>().unwrap() * 1024
+}
+
+/// Held by a test that counts on memory to be short where there is no swap; None, having said so,
+/// where there is some.
+pub fn without_swap() -> Option<host::HostLock> {
+    let lock = host::HostLock::take();
+    if meminfo("SwapTotal:") > 0 {
+        skip("there is swap, which is memory too");
+        return None;
+    }
+    Some(lock)
 }
 
 /// A node that memory can be bound to here; None, having said why, where there is none.
