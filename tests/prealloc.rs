@@ -340,9 +340,9 @@ mod bound {
 /// Running out of small pages would end in the OOM killer, so it is refused while there is room.
 #[test]
 fn a_shortage_of_memory_is_an_error() {
-    if meminfo("SwapFree:") > 0 {
-        return skip("there is swap, which could take it all");
-    }
+    let Some(_no_swap) = common::without_swap() else {
+        return;
+    };
     let page = page_size();
     // Below all of memory, so that the kernel's overcommit guess lets it be mapped.
     let size = meminfo("MemTotal:") / page * page;

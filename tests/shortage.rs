@@ -471,9 +471,9 @@ fn a_limit_of_memory() {
             return;
         };
         group.limit_memory(LIMIT);
-        if meminfo("SwapFree:") > 0 {
-            return skip("there is swap, which the group may use");
-        }
+        let Some(_no_swap) = common::without_swap() else {
+            return;
+        };
         let sets = Sets::new();
         let neighbour = Neighbour::start("memory-backend-ram", 4 * MIB);
         let cases = small_cases(
@@ -532,7 +532,10 @@ fn many_threads_fill_nearly_all() {
             return;
         };
         group.limit_memory(512 * MIB);
-        if meminfo("SwapFree:") > 0 || meminfo("MemAvailable:") < 1 << 30 {
+        let Some(_no_swap) = common::without_swap() else {
+            return;
+        };
+        if meminfo("MemAvailable:") < 1 << 30 {
             return skip("the group's limit has to be what is short");
         }
         let sets = Sets::new();
@@ -561,9 +564,9 @@ fn memory_that_is_half_there() {
             return;
         };
         group.limit_memory(4 * HALF);
-        if meminfo("SwapFree:") > 0 {
-            return skip("there is swap, which the group may use");
-        }
+        let Some(_no_swap) = common::without_swap() else {
+            return;
+        };
         let sets = Sets::new();
         // The file that is copied takes memory of its own.
         for what in SMALL.iter().filter(|what| !what.contains("share=off")) {
@@ -593,9 +596,9 @@ fn memory_that_was_only_read() {
             return;
         };
         group.limit_memory(2 * SIZE);
-        if meminfo("SwapFree:") > 0 {
-            return skip("there is swap, which the group may use");
-        }
+        let Some(_no_swap) = common::without_swap() else {
+            return;
+        };
         for thp in ["never", "always"] {
             let options = format!("memory-backend-ram,id=m0,size={SIZE},thp={thp}");
             let backend = common::objects().parse(options).unwrap();
@@ -624,9 +627,9 @@ fn a_terabyte_is_cancelled() {
 #[test]
 fn all_memory() {
     in_child("all_memory", || {
-        if meminfo("SwapFree:") > 0 {
-            return skip("there is swap, which could take it all");
-        }
+        let Some(_no_swap) = common::without_swap() else {
+            return;
+        };
         let page = page_size();
         // Below all of memory, so that the kernel's overcommit guess lets it be mapped.
         let size = meminfo("MemTotal:") / page * page;
@@ -672,9 +675,9 @@ fn bind(from: &Path, to: &Path) {
 #[test]
 fn limits_are_found_wherever_they_are_mounted() {
     in_child("limits_are_found_wherever_they_are_mounted", || {
-        if meminfo("SwapFree:") > 0 {
-            return skip("there is swap, which the group may use");
-        }
+        let Some(_no_swap) = common::without_swap() else {
+            return;
+        };
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| {
             let path = directory.path().join(name);
