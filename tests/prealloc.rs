@@ -18,7 +18,6 @@ use common::objects;
 use common::page_size;
 use common::ram;
 use common::refusing;
-use common::skip;
 use common::Belongings;
 use common::Refusal;
 use hostmem::Backend;
@@ -281,6 +280,7 @@ fn workers_may_go_where_the_caller_may() {
 #[cfg(feature = "numa")]
 mod bound {
     use super::*;
+    use common::skip;
 
     fn node_cpus() -> Option<String> {
         let cpus = fs::read_to_string("/sys/devices/system/node/node0/cpulist").ok()?;
