@@ -92,7 +92,7 @@ pub struct Measured {
 /// A case is measured until no least time has fallen by so much for as many rounds as it has to
 /// have, and for so many times these at most.
 const FALL: f64 = 0.01;
-const MOST: usize = 3;
+const MOST: usize = 2;
 
 /// The least of several rounds, of which one before the others is not counted.
 #[derive(Clone, Copy, Default)]

@@ -187,7 +187,8 @@ impl Machine {
         if state.hangs {
             let seconds = self.silence.as_secs();
             return Err(format!(
-                "it hangs{at}: {seconds} s without a word; its console:\n{}",
+                "it hangs{at}: {seconds} s without a word:\n{}\nits console:\n{}",
+                state.output,
                 tail(console)
             ));
         }

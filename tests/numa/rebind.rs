@@ -170,8 +170,8 @@ fn start_peer(claim: &Claim, bytes: u64) -> Child {
     let _ = fs::remove_file(TAKEN);
     let fd = claim.memory().fd().unwrap().as_raw_fd();
     let path = format!("/proc/{}/fd/{fd}", process::id());
-    let peer = guest::start_child("peer", &[&path, &bytes.to_string()]);
-    wait_until_taken();
+    let mut peer = guest::start_child("peer", &[&path, &bytes.to_string()]);
+    wait_until_taken(&mut peer);
     peer
 }
 

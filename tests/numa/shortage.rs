@@ -159,13 +159,14 @@ fn preferred_memory_spills() {
 /// Starts a process that takes memory and then does nothing, and waits until it has it.
 fn start_taker(options: &str) -> Child {
     let _ = fs::remove_file(TAKEN);
-    let child = guest::start_child("taker", &[options]);
-    wait_until_taken();
+    let mut child = guest::start_child("taker", &[options]);
+    wait_until_taken(&mut child);
     child
 }
 
-pub fn wait_until_taken() {
+pub fn wait_until_taken(child: &mut Child) {
     while fs::metadata(TAKEN).is_err() {
+        assert_eq!(child.try_wait().unwrap(), None, "it has ended before");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -188,7 +189,7 @@ fn end_living(mut child: Child) {
 
 /// The kernel would kill a process, and seldom this one.
 fn small_pages_of_a_node() {
-    let bystander = start_taker("size=200M,policy=bind,host-nodes=0");
+    let bystander = start_taker("size=100M,policy=bind,host-nodes=0");
     let size = more_than_is_free_on(3);
     for (kind, options) in [
         ("ram", "thp=never"),
@@ -280,7 +281,7 @@ fn what_the_kernel_keeps() {
 
 /// Memory without a policy comes from where the process may take it.
 fn nodes_of_the_process() {
-    let bystander = start_taker("size=200M,policy=bind,host-nodes=0");
+    let bystander = start_taker("size=100M,policy=bind,host-nodes=0");
     let set_policy = |mode: i32, nodes: u64| {
         // SAFETY: reads the nodes, which outlive the call.
         let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, &nodes, 64) };
@@ -326,7 +327,7 @@ pub fn confined_to_one() {
 
 /// What was enough at the beginning.
 fn a_node_that_fills_meanwhile() {
-    let bystander = start_taker("size=200M,policy=bind,host-nodes=0");
+    let bystander = start_taker("size=100M,policy=bind,host-nodes=0");
     let rival = Arc::new(Mutex::new(None));
     let started = Arc::clone(&rival);
     let options = "size=100M,thp=never,prealloc=on,policy=bind,host-nodes=3";
