@@ -229,15 +229,21 @@ fn run(seed: u64) -> u64 {
     let end = Instant::now() + TIME;
     let acts = AtomicU64::new(0);
     thread::scope(|scope| {
-        for number in 0..THREADS {
-            let (world, acts) = (&world, &acts);
-            scope.spawn(move || {
-                let mut random = Random(seed * THREADS + number);
-                while Instant::now() < end {
-                    act(world, &mut random);
-                    acts.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let (world, acts) = (&world, &acts);
+                scope.spawn(move || {
+                    let mut random = Random(seed * THREADS + number);
+                    while Instant::now() < end {
+                        act(world, &mut random);
+                        acts.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        // The scope alone would wait for what they do, not for their end.
+        for thread in threads {
+            thread.join().unwrap();
         }
     });
     acts.into_inner()
