@@ -253,12 +253,16 @@ static uint64_t read_status(const char *status, const char *name, int base)
 	return found ? strtoull(found + strlen(name), NULL, base) : 0;
 }
 
-int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct hostmem_error *err)
+int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err)
 {
 	static const uint64_t cap_ipc_lock = UINT64_C(1) << 14;
-	uint64_t limit, locked;
+	uint64_t size = values->size, limit, locked;
 	char status[65536];
 
+	/* Huge pages of the pool are never swapped, so neither locked nor counted. */
+	if (values->hugetlb || backend->page_size > backend->host->page_size)
+		return 0;
 	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
 	    hm_os_read_file("/proc/self/status", status, sizeof(status)) <= 0 ||
 	    read_status(status, "\nCapEff:", 16) & cap_ipc_lock)
@@ -300,6 +304,5 @@ int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *
 	    check_reserve(backend, values, err) || check_context(backend, values, err) ||
 	    hm_policy_check(backend, values, err) || check_kind(backend, err))
 		return -1;
-	/* Huge pages of the pool are not counted, since they are never swapped. */
-	return values->lock && !values->hugetlb ? hm_check_lock(backend, values->size, err) : 0;
+	return values->lock ? hm_check_lock(backend, values, err) : 0;
 }

@@ -1037,8 +1037,9 @@ int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
 			struct hostmem_error *err);
 /* Whether the memory is mapped for reading only. */
 bool hm_check_is_readonly(const struct hm_values *values);
-/* Whether `lock` may be switched on for this size. */
-int hm_check_lock(const struct hostmem_backend *backend, uint64_t size, struct hostmem_error *err);
+/* Whether `lock` may be switched on, by what of it this process may still lock. */
+int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err);
 
 /* ---- complete.c ---- */
 

@@ -152,7 +152,7 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 static int change_lock(struct hostmem_backend *backend, const struct hm_values *old,
 		       const struct hm_values *new, struct hostmem_error *err)
 {
-	if (new->lock && !old->lock && hm_check_lock(backend, backend->mapping.size, err))
+	if (new->lock && !old->lock && hm_check_lock(backend, new, err))
 		return -1;
 	return hm_advise_lock(backend, new->lock, new->prealloc, err);
 }

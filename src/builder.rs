@@ -251,10 +251,11 @@ impl Builder {
         self
     }
 
-    /// Sets what is told that a preallocation in the background has ended, how, and how far it
-    /// came. It is called on the library's own thread, where the backend may be dropped, and waiting for or
-    /// deleting it is [`Busy`](crate::ErrorKind::Busy); a panic in it is caught. One that is
-    /// cancelled, by deleting too, has ended with that error.
+    /// Sets what is told of each preallocation in the background that it has ended, how, and how
+    /// far it came. It is called on the library's own thread, where the backend may be dropped, and
+    /// where waiting for it, deleting it and beginning another one are
+    /// [`Busy`](crate::ErrorKind::Busy). One that is cancelled, by deleting too, has ended with
+    /// that error. A panic is caught, and is the last call.
     ///
     /// Dropping another backend, or deleting it, waits for the callbacks of that one to end, so
     /// callbacks of two backends must not do so to each other's.

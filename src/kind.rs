@@ -51,7 +51,8 @@ pub trait Kind: Send + Sync + 'static {
     ) -> std::result::Result<Backing, Box<dyn StdError + Send + Sync>>;
 
     /// Undoes what [`allocate`](Kind::allocate) did beyond opening the descriptor, when a later
-    /// step of completing failed or by [`Backend::undo`](crate::Backend::undo). The library closes the descriptor afterwards. A panic is ignored.
+    /// step of completing failed or by [`Backend::undo`](crate::Backend::undo). The library closes
+    /// the descriptor afterwards. A panic is ignored.
     fn undo(&self, request: &Request<'_>, undo: &Undo<'_>) {
         let _ = (request, undo);
     }

@@ -594,25 +594,33 @@ fn the_last_event_is_the_status() {
     }
 }
 
-/// On a thread of its own, which alone sees the file system.
-#[test]
-fn a_fill_that_a_command_waits_for_fails() {
-    thread::scope(|scope| scope.spawn(fail_while_waiting).join().unwrap());
+/// Calls the function with what makes a file where only 16 MiB fit, on a thread of its own, which
+/// alone sees the file system.
+fn where_little_fits(fail: fn(&mut Client<ChildStdin>, Json)) {
+    let run = || {
+        let directory = tempfile::tempdir().unwrap();
+        if !mount("tmpfs", directory.path(), "size=16M,huge=never") {
+            return;
+        }
+        let (_server, mut client) = start();
+        let file = json!({
+            "qom-type": "memory-backend-file", "mem-path": directory.path(), "share": true,
+        });
+        fail(&mut client, file);
+    };
+    thread::scope(|scope| scope.spawn(run).join().unwrap());
 }
 
-fn fail_while_waiting() {
-    let directory = tempfile::tempdir().unwrap();
-    if !mount("tmpfs", directory.path(), "size=16M,huge=never") {
-        return;
-    }
-    let (_server, mut client) = start();
-    let file = json!({
-        "qom-type": "memory-backend-file", "mem-path": directory.path(), "share": true,
-    });
+#[test]
+fn a_fill_that_a_command_waits_for_fails() {
+    where_little_fits(fail_while_waiting);
+}
+
+fn fail_while_waiting(client: &mut Client<ChildStdin>, file: Json) {
     client.must("object-add", with(ram("a", 64 << 20), file));
     let all = json!({ "id": "a", "offset": 0, "length": 64 << 20 });
     client.fails("GenericError", "x-populate", all);
-    let last = wait_for_end(&mut client, "a");
+    let last = wait_for_end(client, "a");
     assert_eq!(last["data"]["status"], "failed", "{last}");
     let status = client.must("x-prealloc-status", id("a"));
     assert_eq!(status["status"], "failed", "{status}");
@@ -632,26 +640,17 @@ fn what_is_discarded_is_not_filled() {
     assert_eq!(placement["resident"], size - (2 << 20), "{placement}");
 }
 
-/// On a thread of its own, which alone sees the file system.
 #[test]
 fn a_fill_in_the_background_fails() {
-    thread::scope(|scope| scope.spawn(fail_in_the_background).join().unwrap());
+    where_little_fits(fail_in_the_background);
 }
 
-fn fail_in_the_background() {
-    let directory = tempfile::tempdir().unwrap();
-    if !mount("tmpfs", directory.path(), "size=16M,huge=never") {
-        return;
-    }
-    let (_server, mut client) = start();
-    let file = json!({
-        "qom-type": "memory-backend-file", "mem-path": directory.path(), "share": true,
-    });
+fn fail_in_the_background(client: &mut Client<ChildStdin>, file: Json) {
     client.must(
         "object-add",
         with(filling("a", 64 << 20, "background"), file),
     );
-    let last = wait_for_end(&mut client, "a");
+    let last = wait_for_end(client, "a");
     assert_eq!(last["data"]["status"], "failed", "{last}");
     let message = last["data"]["error"].as_str().unwrap();
     assert!(message.starts_with("a: "), "{message}");

@@ -38,10 +38,7 @@ pub(crate) fn add(monitor: &mut Monitor, mut members: Map<String, Json>) -> Answ
 fn make_memory(monitor: &Monitor, builder: Builder) -> Result<Object, QmpError> {
     let made = prealloc::tell(builder, &monitor.events).complete();
     let backend = made.map_err(hostmem::Error::from)?;
-    // What goes on in the background tells its end itself.
-    if backend.prealloc_event().is_none() {
-        prealloc::tell_end(&backend, &monitor.events, &Ok(()));
-    }
+    prealloc::tell_end_by_mode(&backend, &monitor.events, &Ok(()));
     Ok(Object::Memory(Memory {
         claim: None,
         backend,

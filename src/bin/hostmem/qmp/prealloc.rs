@@ -42,6 +42,13 @@ pub(crate) fn tell_end(backend: &Backend, events: &Events, answer: &hostmem::Res
     }
 }
 
+/// The same of one that the property asked for. In the background it tells its end itself.
+pub(crate) fn tell_end_by_mode(backend: &Backend, events: &Events, answer: &hostmem::Result<()>) {
+    if backend.get_text("prealloc-mode").as_deref() == Ok("wait") {
+        tell_end(backend, events, answer);
+    }
+}
+
 fn send(events: &Events, id: &str, mut status: Json) {
     status["id"] = id.into();
     events.send("X_PREALLOC_PROGRESS", id, &status);

@@ -124,7 +124,7 @@ pub(crate) fn set(monitor: &mut Monitor, arguments: NewValue) -> Answer {
             resolve_link(monitor, &property, &mut value)?;
             let set = object.set(&property, object::value(object.id(), &property, &value)?);
             if let (Object::Memory(memory), "prealloc") = (object, &*property) {
-                prealloc::tell_end(&memory.backend, &monitor.events, &set);
+                prealloc::tell_end_by_mode(&memory.backend, &monitor.events, &set);
             }
             set?;
             Ok(json!({}))
