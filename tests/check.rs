@@ -230,6 +230,12 @@ fn locking_above_the_limit_is_refused_beforehand() {
         first.delete().unwrap();
         second.set("lock", true).unwrap();
         second.delete().unwrap();
+        // Pages of the pool are not counted, whenever they are to be locked.
+        let huge = "memory-backend-memfd,id=huge,size=4M,hugetlb=on,hugetlbsize=2M,reserve=off";
+        for lock in ["on", "off"] {
+            let builder = objects().parse(format!("{huge},lock={lock}")).unwrap();
+            builder.complete().unwrap().set("lock", true).unwrap();
+        }
         // What is completed together counts together.
         let objects = objects();
         for (more, good) in [(0, true), (page, false)] {
