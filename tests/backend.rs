@@ -282,18 +282,27 @@ fn advice_the_kernel_lacks_is_skipped_unless_asked_for() {
     }
 }
 
+/// In a child, which ends with its locks. False, having said why, where that cannot be.
+fn lock_all_to_come() -> bool {
+    if common::has_address_sanitizer() {
+        return false;
+    }
+    // SAFETY: takes flags.
+    let locked = unsafe { libc::mlockall(libc::MCL_FUTURE) } == 0;
+    if !locked {
+        common::skip("this process may not lock its memory");
+    }
+    locked
+}
+
 /// Advice and policy come before any page can be there, so the memory is inaccessible until then.
 #[test]
 fn locking_everything_to_come_populates_by_policy_and_advice() {
     in_child(
         "locking_everything_to_come_populates_by_policy_and_advice",
         || {
-            if common::has_address_sanitizer() {
+            if !lock_all_to_come() {
                 return;
-            }
-            // SAFETY: takes flags; the child ends with its locks.
-            if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
-                return common::skip("this process may not lock its memory");
             }
             let backend = builder(",thp=always").complete().unwrap();
             let placement = backend.placement().unwrap();
@@ -314,12 +323,8 @@ fn locking_everything_to_come_leaves_prealloc_its_work() {
     in_child(
         "locking_everything_to_come_leaves_prealloc_its_work",
         || {
-            if common::has_address_sanitizer() {
+            if !lock_all_to_come() {
                 return;
-            }
-            // SAFETY: takes flags; the child ends with its locks.
-            if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
-                return common::skip("this process may not lock its memory");
             }
             let options = "size=1G,thp=never,prealloc=on,prealloc-mode=background";
             let backend = ram(options).complete().unwrap();

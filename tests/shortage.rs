@@ -459,21 +459,28 @@ fn small_cases(kinds: &[&str], ways: &[Way], size: u64, words: &str) -> Vec<Case
         .collect()
 }
 
-#[test]
-fn a_limit_of_memory() {
+/// Runs a test in a child that is in a group of so much memory, and that has no swap.
+fn in_limited_group(name: &str, limit: u64, test: impl FnOnce(&Group)) {
     // It takes the group's memory for itself.
     if common::has_address_sanitizer() {
         return;
     }
-    in_child("a_limit_of_memory", || {
-        const LIMIT: u64 = 128 * MIB;
+    in_child(name, || {
         let Some(group) = Group::enter("memory") else {
             return;
         };
-        group.limit_memory(LIMIT);
+        group.limit_memory(limit);
         let Some(_no_swap) = common::without_swap() else {
             return;
         };
+        test(&group);
+    });
+}
+
+#[test]
+fn a_limit_of_memory() {
+    const LIMIT: u64 = 128 * MIB;
+    in_limited_group("a_limit_of_memory", LIMIT, |group| {
         let sets = Sets::new();
         let neighbour = Neighbour::start("memory-backend-ram", 4 * MIB);
         let cases = small_cases(
@@ -506,7 +513,6 @@ fn a_limit_of_memory() {
             sets.fill(what, page_size(), Way::Wait).unwrap();
             sets.fill(what, 4 * MIB, Way::Wait).unwrap();
         }
-        drop((neighbour, group));
     });
 }
 
@@ -523,18 +529,7 @@ fn nearly_all(sets: &Sets, what: &str) -> u64 {
 /// What is being filled has taken some of what there is, and is not short for it.
 #[test]
 fn many_threads_fill_nearly_all() {
-    // It takes the group's memory for itself.
-    if common::has_address_sanitizer() {
-        return;
-    }
-    in_child("many_threads_fill_nearly_all", || {
-        let Some(group) = Group::enter("memory") else {
-            return;
-        };
-        group.limit_memory(512 * MIB);
-        let Some(_no_swap) = common::without_swap() else {
-            return;
-        };
+    in_limited_group("many_threads_fill_nearly_all", 512 * MIB, |_| {
         if meminfo("MemAvailable:") < 1 << 30 {
             return skip("the group's limit has to be what is short");
         }
@@ -547,26 +542,14 @@ fn many_threads_fill_nearly_all() {
                 builder.complete().unwrap();
             }
         }
-        drop(group);
     });
 }
 
 /// What is there already needs no memory, wherever it is.
 #[test]
 fn memory_that_is_half_there() {
-    // It takes the group's memory for itself.
-    if common::has_address_sanitizer() {
-        return;
-    }
-    in_child("memory_that_is_half_there", || {
-        const HALF: u64 = 64 * MIB;
-        let Some(group) = Group::enter("memory") else {
-            return;
-        };
-        group.limit_memory(4 * HALF);
-        let Some(_no_swap) = common::without_swap() else {
-            return;
-        };
+    const HALF: u64 = 64 * MIB;
+    in_limited_group("memory_that_is_half_there", 4 * HALF, |_| {
         let sets = Sets::new();
         // The file that is copied takes memory of its own.
         for what in SMALL.iter().filter(|what| !what.contains("share=off")) {
@@ -579,26 +562,14 @@ fn memory_that_is_half_there() {
                 assert_eq!(backend.placement().unwrap().absent, 0);
             }
         }
-        drop(group);
     });
 }
 
 /// The page of zeroes that the kernel has for all who only read is none of this memory's.
 #[test]
 fn memory_that_was_only_read() {
-    // It takes the group's memory for itself.
-    if common::has_address_sanitizer() {
-        return;
-    }
-    in_child("memory_that_was_only_read", || {
-        const SIZE: u64 = 64 * MIB;
-        let Some(group) = Group::enter("memory") else {
-            return;
-        };
-        group.limit_memory(2 * SIZE);
-        let Some(_no_swap) = common::without_swap() else {
-            return;
-        };
+    const SIZE: u64 = 64 * MIB;
+    in_limited_group("memory_that_was_only_read", 2 * SIZE, |_| {
         for thp in ["never", "always"] {
             let options = format!("memory-backend-ram,id=m0,size={SIZE},thp={thp}");
             let backend = common::objects().parse(options).unwrap();
@@ -608,7 +579,6 @@ fn memory_that_was_only_read() {
             assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
             assert_eq!(backend.placement().unwrap().resident, 0);
         }
-        drop(group);
     });
 }
 
