@@ -13,6 +13,9 @@
 
 #include "internal.h"
 
+/* Other threads map memory all the time; that they are first so often is not to be expected. */
+#define MOST_PLACES 1000
+
 static int check_file_size(const struct hostmem_backend *backend, const struct hm_values *values,
 			   uint64_t size, struct hostmem_error *err)
 {
@@ -166,13 +169,13 @@ static void choose_alignment(const struct hostmem_backend *backend, const struct
 }
 
 struct map_call {
-	const struct hm_mapping *mapping;
+	struct hm_mapping *mapping;
 	const struct hm_map_request *request;
 };
 
 static int call_map_fill(void *data)
 {
-	const struct map_call *call = data;
+	struct map_call *call = data;
 
 	return hm_map_fill(call->mapping, call->request);
 }
@@ -191,7 +194,7 @@ static bool maps_by_policy(const struct hostmem_backend *backend, const struct h
 	       !pool.overcommit;
 }
 
-static int fill_mapping(const struct hostmem_backend *backend, const struct hm_values *values,
+static int fill_mapping(struct hostmem_backend *backend, const struct hm_values *values,
 			const struct hm_map_request *request)
 {
 	struct map_call call = { .mapping = &backend->mapping, .request = request };
@@ -199,6 +202,21 @@ static int fill_mapping(const struct hostmem_backend *backend, const struct hm_v
 	if (maps_by_policy(backend, values))
 		return hm_policy_run(backend, values, call_map_fill, &call);
 	return call_map_fill(&call);
+}
+
+/* Elsewhere when another thread has mapped something in the place that was reserved. */
+static int reserve_and_fill(struct hostmem_backend *backend, const struct hm_values *values,
+			    const struct hm_map_request *request)
+{
+	int result = -EEXIST;
+
+	for (int i = 0; i < MOST_PLACES && result == -EEXIST; i++) {
+		hm_map_destroy(&backend->mapping);
+		result = hm_map_reserve(&backend->mapping, request);
+		if (!result)
+			result = fill_mapping(backend, values, request);
+	}
+	return result;
 }
 
 static int map_memory(struct hostmem_backend *backend, const struct hm_values *values,
@@ -215,9 +233,7 @@ static int map_memory(struct hostmem_backend *backend, const struct hm_values *v
 	int result;
 
 	choose_alignment(backend, values, &request);
-	result = hm_map_reserve(&backend->mapping, &request);
-	if (!result)
-		result = fill_mapping(backend, values, &request);
+	result = reserve_and_fill(backend, values, &request);
 	/* The pools may have become short since they were looked at; then this says it better. */
 	if (result == -ENOMEM && backend->page_size > backend->host->page_size &&
 	    hm_check_huge_pages(backend, backend->page_size, values, err))

@@ -362,6 +362,8 @@ struct hm_mapping {
 	size_t base_size;
 	uint8_t *address;
 	size_t size;
+	/* Between the guards nothing is mapped by us; what is there is somebody else's. */
+	bool hole;
 };
 
 struct hm_map_request {
@@ -379,8 +381,12 @@ struct hm_map_request {
 
 /* Reserves address space with a guard page on both sides. Returns 0 or -errno, nothing left. */
 int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *request);
-/* Maps the backing, inaccessible, between the guard pages. Returns 0 or -errno. */
-int hm_map_fill(const struct hm_mapping *mapping, const struct hm_map_request *request);
+/*
+ * Maps the backing, inaccessible, between the guard pages. Returns 0 or -errno: -EEXIST when
+ * another thread has mapped something there meanwhile. After a failure only hm_map_destroy() may
+ * follow.
+ */
+int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request);
 void hm_map_destroy(struct hm_mapping *mapping);
 
 /* ---- a backend ---- */

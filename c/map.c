@@ -67,10 +67,16 @@ int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *requ
 	return result;
 }
 
-int hm_map_fill(const struct hm_mapping *mapping, const struct hm_map_request *request)
+/*
+ * A mapping over the reservation, MAP_FIXED, can fail when the kernel has unmapped what was there
+ * (mmap(2)): the range is then anybody's, and so must not be unmapped by us. So it is given back
+ * first, and taken again only if nobody else has it.
+ */
+int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request)
 {
-	int flags = MAP_FIXED | (request->shared ? MAP_SHARED : MAP_PRIVATE);
+	int flags = MAP_FIXED_NOREPLACE | (request->shared ? MAP_SHARED : MAP_PRIVATE);
 	void *address = mapping->address;
+	int result;
 
 	if (request->fd < 0)
 		flags |= MAP_ANONYMOUS;
@@ -78,12 +84,28 @@ int hm_map_fill(const struct hm_mapping *mapping, const struct hm_map_request *r
 		flags |= MAP_NORESERVE;
 	if (request->sync)
 		flags = (flags & ~MAP_SHARED) | MAP_SHARED_VALIDATE | MAP_SYNC;
-	return hm_os_map(&address, mapping->size, PROT_NONE, flags, request->fd, request->offset);
+	result = hm_os_unmap(mapping->address, mapping->size);
+	if (result)
+		return result;
+	mapping->hole = true;
+	result = hm_os_map(&address, mapping->size, PROT_NONE, flags, request->fd, request->offset);
+	mapping->hole = result;
+	return result;
+}
+
+static void unmap_guards(const struct hm_mapping *mapping)
+{
+	uint8_t *end = mapping->address + mapping->size;
+
+	hm_os_unmap(mapping->base, (size_t)(mapping->address - mapping->base));
+	hm_os_unmap(end, (size_t)(mapping->base + mapping->base_size - end));
 }
 
 void hm_map_destroy(struct hm_mapping *mapping)
 {
-	if (mapping->base)
+	if (mapping->hole)
+		unmap_guards(mapping);
+	else if (mapping->base)
 		hm_os_unmap(mapping->base, mapping->base_size);
 	*mapping = (struct hm_mapping){ 0 };
 }

@@ -4,7 +4,15 @@
 mod common;
 
 use std::fs;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
+use common::access::memfd;
+use common::access::new;
+use common::host::HugePages;
 use common::in_child;
 use common::page_size;
 use common::ram;
@@ -130,6 +138,57 @@ fn deleting_unmaps_exactly_what_was_mapped() {
             assert_eq!(Belongings::now(), before, "{options}");
         }
     });
+}
+
+/// Maps memory, and finds in it what it has written.
+fn use_fresh_memory(byte: u8) {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: fresh memory of this function's own, used inside its bounds, unmapped at the end.
+    unsafe {
+        let address = libc::mmap(std::ptr::null_mut(), MIB as usize, protection, flags, -1, 0);
+        assert_ne!(address, libc::MAP_FAILED);
+        let pages = (0..MIB).step_by(page_size() as usize);
+        let bytes = pages.map(|offset| address.cast::<u8>().add(offset as usize));
+        bytes.clone().for_each(|it| it.write_volatile(byte));
+        bytes.for_each(|it| assert_eq!(it.read_volatile(), byte));
+        assert_eq!(libc::munmap(address, MIB as usize), 0);
+    }
+}
+
+/// The kernel refuses to map huge pages that its pool does not have after it has unmapped what was
+/// there, and another thread may have mapped something in that place before the failure is undone.
+#[test]
+fn a_failed_mapping_does_not_unmap_the_memory_of_other_threads() {
+    in_child(
+        "a_failed_mapping_does_not_unmap_the_memory_of_other_threads",
+        || {
+            let Some(_empty) = HugePages::have(0) else {
+                return;
+            };
+            let huge = libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
+            let file = memfd("huge", huge, 256 * MIB);
+            let ended = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for byte in 1..=2u8 {
+                    let ended = &ended;
+                    scope.spawn(move || {
+                        while !ended.load(Ordering::Relaxed) {
+                            use_fresh_memory(byte);
+                        }
+                    });
+                }
+                let until = Instant::now() + Duration::from_secs(3);
+                let mut refusals = 0;
+                while Instant::now() < until {
+                    let builder = new("fd", "size=256M").fd(&file);
+                    refusals += u32::from(builder.complete().is_err());
+                }
+                ended.store(true, Ordering::Relaxed);
+                assert!(refusals > 100, "{refusals}");
+            });
+        },
+    );
 }
 
 #[test]
