@@ -79,7 +79,11 @@ const CASES: &[Case] = &[
         refusal: || {
             Refusal::new(libc::SYS_mmap, libc::ENOMEM)
                 .only(1, SIZE)
-                .only_masked(3, libc::MAP_FIXED as u64, libc::MAP_FIXED as u64)
+                .only_masked(
+                    3,
+                    libc::MAP_FIXED_NOREPLACE as u64,
+                    libc::MAP_FIXED_NOREPLACE as u64,
+                )
         },
         options: BOTH,
         kind: ErrorKind::NoMemory,

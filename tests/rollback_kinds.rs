@@ -333,7 +333,11 @@ fn cases() -> Vec<Case> {
             || {
                 Refusal::new(libc::SYS_mmap, libc::EPERM)
                     .only(1, SIZE)
-                    .only_masked(3, libc::MAP_FIXED as u64, libc::MAP_FIXED as u64)
+                    .only_masked(
+                        3,
+                        libc::MAP_FIXED_NOREPLACE as u64,
+                        libc::MAP_FIXED_NOREPLACE as u64,
+                    )
             },
             Io,
             libc::EPERM,
