@@ -1,59 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Compiles the C, links libnuma (feature `numa`) and makes the bindings (feature `bindgen`).
 
-/// Every C file of the library, in alphabetical order.
-const SOURCES: &[&str] = &[
-    "c/advise.c",
-    "c/backend.c",
-    "c/background.c",
-    "c/cgroup.c",
-    "c/check.c",
-    "c/complete.c",
-    "c/create.c",
-    "c/crew.c",
-    "c/discard.c",
-    "c/error.c",
-    "c/fill.c",
-    "c/gaps.c",
-    "c/host.c",
-    "c/inhibit.c",
-    "c/judge.c",
-    "c/kind_fd.c",
-    "c/kind_file.c",
-    "c/kind_memfd.c",
-    "c/kind_ram.c",
-    "c/kind_shm.c",
-    "c/life.c",
-    "c/live.c",
-    "c/map.c",
-    "c/numa.c",
-    "c/objects.c",
-    "c/options.c",
-    "c/os.c",
-    "c/piece.c",
-    "c/placement.c",
-    "c/policy.c",
-    "c/populate.c",
-    "c/populate_touch.c",
-    "c/prealloc.c",
-    "c/process.c",
-    "c/props.c",
-    "c/rebind.c",
-    "c/snapshot.c",
-    "c/table.c",
-    "c/text.c",
-    "c/thread.c",
-    "c/thread_context.c",
-    "c/topology.c",
-    "c/value.c",
-    "c/watch.c",
+/// The folders of the C sources with their files. A folder sees its own header and those of the
+/// folders before it, and none of those behind it.
+const FOLDERS: &[(&str, &[&str])] = &[
+    (
+        "base",
+        &[
+            "error", "gaps", "map", "numa", "os", "set", "text", "thread",
+        ],
+    ),
+    ("host", &["cgroup", "features", "snapshot", "topology"]),
+    (
+        "object",
+        &[
+            "backend",
+            "objects",
+            "process",
+            "table",
+            "thread_context",
+            "value",
+        ],
+    ),
+    (
+        "memory",
+        &[
+            "advise",
+            "check",
+            "judge",
+            "placement",
+            "policy",
+            "populate",
+            "populate_touch",
+            "rebind",
+        ],
+    ),
+    ("kind", &["fd", "file", "kinds", "memfd", "ram", "shm"]),
+    ("fill", &["crew", "fill", "prealloc", "watch"]),
+    (
+        "life",
+        &[
+            "background",
+            "complete",
+            "discard",
+            "inhibit",
+            "life",
+            "live",
+            "piece",
+        ],
+    ),
+    ("api", &["create", "options", "props"]),
 ];
-const HEADERS: &[&str] = &["c/hostmem.h", "c/internal.h"];
 
 fn main() {
-    for file in SOURCES.iter().chain(HEADERS).chain(&["build.rs"]) {
-        println!("cargo:rerun-if-changed={file}");
-    }
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=c");
     compile();
     // After the C, so that the linker meets libnuma behind what needs it.
     #[cfg(feature = "numa")]
@@ -64,9 +65,25 @@ fn main() {
 }
 
 fn compile() {
+    let mut library = cc::Build::new();
+    let mut seen = vec!["c".to_owned()];
+    for (folder, files) in FOLDERS {
+        seen.push(format!("c/{folder}"));
+        let sources = files.iter().map(|file| format!("c/{folder}/{file}.c"));
+        library.objects(
+            settings()
+                .includes(&seen)
+                .files(sources)
+                .compile_intermediates(),
+        );
+    }
+    library.compile("hostmem");
+}
+
+fn settings() -> cc::Build {
     let numa = if cfg!(feature = "numa") { "1" } else { "0" };
-    cc::Build::new()
-        .files(SOURCES)
+    let mut build = cc::Build::new();
+    build
         .define("_GNU_SOURCE", None)
         .define("HOSTMEM_NUMA", numa)
         .flag("-std=gnu11")
@@ -74,8 +91,8 @@ fn compile() {
         .flag("-pthread")
         .flag("-Werror=implicit-function-declaration")
         // Somebody else's newer compiler may warn; that is not for a user of the crate to read.
-        .warnings(false)
-        .compile("hostmem");
+        .warnings(false);
+    build
 }
 
 #[cfg(feature = "numa")]

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Option strings, in the grammar of QEMU's -object: cut into parts, which are set on a new object.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api.h"
+
+/* What the options are set on: one of the two. */
+struct target {
+	struct hm_subject subject;
+	struct hostmem_backend *backend;
+	struct hostmem_thread_context *context;
+};
+
+static int set(const struct target *target, const char *property, const char *text,
+	       struct hostmem_error *err)
+{
+	if (target->context)
+		return hostmem_thread_context_set_text(target->context, property, text, err);
+	return hostmem_backend_set_text(target->backend, property, text, err);
+}
+
+/* The parts of an option string; they point into a copy of it. */
+struct option {
+	char *key, *value;
+};
+
+static struct option *find_option(struct option *options, size_t count, const char *key)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!strcmp(options[i].key, key))
+			return &options[i];
+	}
+	return NULL;
+}
+
+/* Cuts `text` into options; the first part is the kind. */
+static int split(char *text, struct option *options, size_t *count, struct hostmem_error *err)
+{
+	char *key, *value;
+
+	*count = 0;
+	while (hm_text_next_option(&text, &key, &value)) {
+		if (!key && *count)
+			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+				       "option '%.128s' has no value; write %.128s=VALUE", value,
+				       value);
+		options[*count].key = key ? key : (char *)(uintptr_t) "qom-type";
+		options[*count].value = value;
+		(*count)++;
+	}
+	return 0;
+}
+
+/* The parts of a set that is given in several, as one text; NULL without memory. */
+static char *join_values(const struct option *options, size_t count, const char *key)
+{
+	bool first = true;
+	char *joined;
+	size_t size = 1;
+
+	for (size_t i = 0; i < count; i++)
+		size += strlen(options[i].value) + 1;
+	joined = calloc(1, size);
+	for (size_t i = 0; joined && i < count; i++) {
+		if (strcmp(options[i].key, key))
+			continue;
+		if (!first)
+			strcat(joined, ",");
+		strcat(joined, options[i].value);
+		first = false;
+	}
+	return joined;
+}
+
+static int set_in_parts(const struct target *target, const struct option *options, size_t count,
+			const char *key, struct hostmem_error *err)
+{
+	const struct hm_row *row = hm_table_find(&target->subject, key, err);
+	char *joined;
+	int result;
+
+	if (!row)
+		return -1;
+	if (!hm_value_is_set(row))
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice",
+			       target->subject.id, key);
+	joined = join_values(options, count, key);
+	if (!joined)
+		return hm_fail_alloc(err);
+	result = set(target, key, joined, err);
+	free(joined);
+	return result;
+}
+
+static int set_options(const struct target *target, struct option *options, size_t count,
+		       struct hostmem_error *err)
+{
+	for (size_t i = 0; i < count; i++) {
+		const char *key = options[i].key;
+		int result;
+
+		if (!strcmp(key, "qom-type") || !strcmp(key, "id")) {
+			if (find_option(&options[i + 1], count - i - 1, key))
+				return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice",
+					       target->subject.id, key);
+			continue;
+		}
+		if (find_option(options, i, key))
+			continue;
+		if (find_option(&options[i + 1], count - i - 1, key))
+			result = set_in_parts(target, options, count, key, err);
+		else
+			result = set(target, key, options[i].value, err);
+		if (result)
+			return -1;
+	}
+	return 0;
+}
+
+/* The parts of an option string, and the text that they point into. */
+struct options {
+	char *text;
+	struct option *parts;
+	size_t count;
+};
+
+static void free_options(struct options *options)
+{
+	free(options->parts);
+	free(options->text);
+}
+
+static int parse_options(struct options *options, const char *text, struct hostmem_error *err)
+{
+	options->text = strdup(text);
+	/* Each part but the last ends in a comma. */
+	options->parts = calloc(strlen(text) + 1, sizeof(*options->parts));
+	if (!options->text || !options->parts) {
+		free_options(options);
+		return hm_fail_alloc(err);
+	}
+	if (split(options->text, options->parts, &options->count, err)) {
+		free_options(options);
+		return -1;
+	}
+	return 0;
+}
+
+static const char *get_kind(const struct options *options, struct hostmem_error *err)
+{
+	const struct option *kind = find_option(options->parts, options->count, "qom-type");
+
+	if (kind)
+		return kind->value;
+	hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		"the kind is missing; begin with it, as in memory-backend-ram,id=ram0,size=1G");
+	return NULL;
+}
+
+static const char *get_id(const struct options *options, const char *kind,
+			  struct hostmem_error *err)
+{
+	const struct option *id = find_option(options->parts, options->count, "id");
+
+	if (id)
+		return id->value;
+	hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: id is missing; add one, for example id=ram0",
+		kind);
+	return NULL;
+}
+
+int hostmem_options_get_kind(const char *text, char *buffer, size_t size, struct hostmem_error *err)
+{
+	struct options options;
+	const char *kind;
+	int length = -1;
+
+	if (parse_options(&options, text, err))
+		return -1;
+	kind = get_kind(&options, err);
+	if (kind)
+		length = hm_text_copy(kind, buffer, size);
+	free_options(&options);
+	return length;
+}
+
+static int new_backend(struct hostmem_objects *objects, struct hostmem_backend **backend,
+		       const struct options *options, struct hostmem_error *err)
+{
+	const char *kind = get_kind(options, err), *id;
+	struct target target = { 0 };
+
+	if (!kind || hm_create_check_kind(objects, kind, err))
+		return -1;
+	id = get_id(options, kind, err);
+	if (!id || hostmem_backend_new(objects, &target.backend, kind, id, err))
+		return -1;
+	target.subject = (struct hm_subject){ .id = id, .kind = kind };
+	if (set_options(&target, options->parts, options->count, err)) {
+		hostmem_backend_free(target.backend);
+		return -1;
+	}
+	*backend = target.backend;
+	return 0;
+}
+
+int hostmem_backend_new_from_options(struct hostmem_objects *objects,
+				     struct hostmem_backend **backend, const char *text,
+				     struct hostmem_error *err)
+{
+	struct options options;
+	int result;
+
+	if (parse_options(&options, text, err))
+		return -1;
+	result = new_backend(objects, backend, &options, err);
+	free_options(&options);
+	return result;
+}
+
+static int new_context(struct hostmem_objects *objects, struct hostmem_thread_context **context,
+		       const struct options *options, struct hostmem_error *err)
+{
+	const char *kind = get_kind(options, err), *id;
+	struct target target = { 0 };
+
+	if (!kind)
+		return -1;
+	if (strcmp(kind, HOSTMEM_THREAD_CONTEXT) != 0)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "kind '%.128s' is no " HOSTMEM_THREAD_CONTEXT, kind);
+	id = get_id(options, kind, err);
+	if (!id || hostmem_thread_context_new(objects, &target.context, id, err))
+		return -1;
+	target.subject = (struct hm_subject){ .id = id, .kind = kind };
+	if (set_options(&target, options->parts, options->count, err)) {
+		hostmem_thread_context_free(target.context);
+		return -1;
+	}
+	*context = target.context;
+	return 0;
+}
+
+int hostmem_thread_context_new_from_options(struct hostmem_objects *objects,
+					    struct hostmem_thread_context **context,
+					    const char *text, struct hostmem_error *err)
+{
+	struct options options;
+	int result;
+
+	if (parse_options(&options, text, err))
+		return -1;
+	result = new_context(objects, context, &options, err);
+	free_options(&options);
+	return result;
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The folder base: system calls, libnuma, threads, address space, errors and text. Knows no backend
+ * and no property.
+ */
+#ifndef HOSTMEM_BASE_H
+#define HOSTMEM_BASE_H
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "hostmem.h"
+
+#define HM_ARRAY_LEN(array) (sizeof(array) / sizeof((array)[0]))
+
+/* ---- set.c: sets of NUMA nodes and of CPUs ---- */
+
+/* A set of NUMA nodes or of CPUs, by id, each below HM_SET_MAX. */
+#define HM_SET_MAX HOSTMEM_CPUS_MAX
+
+struct hm_set {
+	uint64_t bits[HM_SET_MAX / 64];
+};
+
+bool hm_set_has(const struct hm_set *set, uint64_t id);
+void hm_set_add(struct hm_set *set, uint64_t id);
+bool hm_set_is_empty(const struct hm_set *set);
+size_t hm_set_count(const struct hm_set *set);
+/* The first id of the set that is at least `from`; HM_SET_MAX when there is none. */
+uint64_t hm_set_next(const struct hm_set *set, uint64_t from);
+bool hm_set_equals(const struct hm_set *set, const struct hm_set *other);
+/* Whether all of the set is in `whole`. */
+bool hm_set_is_subset(const struct hm_set *set, const struct hm_set *whole);
+bool hm_set_overlaps(const struct hm_set *set, const struct hm_set *other);
+/* Each changes the set. */
+void hm_set_unite(struct hm_set *set, const struct hm_set *other);
+void hm_set_intersect(struct hm_set *set, const struct hm_set *other);
+void hm_set_subtract(struct hm_set *set, const struct hm_set *other);
+/* Reads "0-3,5", whose ids are below `limit`. Returns 0, or -1 when the text is not of that form.
+ */
+int hm_set_parse(struct hm_set *set, const char *text, uint64_t limit);
+/* The inverse; returns the length of the whole text as snprintf does. */
+int hm_set_format(const struct hm_set *set, char *buffer, size_t size);
+/* The same of what is in `wanted` and not in `have`; 0 when that is nothing. */
+int hm_set_format_missing(const struct hm_set *wanted, const struct hm_set *have, char *buffer,
+			  size_t size);
+
+/* ---- error.c: the caller's error ---- */
+
+/* Writes *err, unless it is NULL, and returns -1. os_error is a positive errno or 0. */
+int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_error,
+	    const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Adds to the message of an error that was written. */
+void hm_fail_more(struct hostmem_error *err, const char *text);
+/* NO_MEMORY for our own bookkeeping. */
+int hm_fail_alloc(struct hostmem_error *err);
+/* The kind of error that an errno (positive) of a memory call amounts to. */
+enum hostmem_error_kind hm_error_kind_of(int os_error);
+
+/* ---- text.c: words and values as text ---- */
+
+/* Each returns 0, or -1 when the text is not of that form or does not fit. */
+int hm_text_parse_size(const char *text, uint64_t *value);
+int hm_text_parse_number(const char *text, uint64_t *value);
+int hm_text_parse_bool(const char *text, bool *value);
+/* Takes the digits at the start of *text, of which there is at least one. */
+int hm_text_take_digits(const char **text, int base, uint64_t *value);
+/* Turns control characters and broken UTF-8 into '?', so that the text is one line. */
+void hm_text_clean(char *text);
+/* Copies with snprintf's contract. */
+int hm_text_copy(const char *text, char *buffer, size_t size);
+/* Whether it is a letter, then letters, digits, '-', '.', '_', at most HOSTMEM_ID_MAX bytes. */
+bool hm_text_is_id(const char *text);
+/*
+ * Takes the next "key=value" or "value" off *options, which moves past it; ",," in a value is one
+ * comma. *key is NULL for a lone value. Both are cut out of the caller's writable string. Returns
+ * 1, or 0 at the end.
+ */
+int hm_text_next_option(char **options, char **key, char **value);
+
+const char *hm_text_state(enum hostmem_state state);
+
+/* ---- os.c: system calls; each returns a value >= 0 or -errno ---- */
+
+/* What a descriptor is of. */
+struct hm_file {
+	mode_t mode;
+	dev_t device, special;
+	ino_t inode;
+	/* Bytes; UINT64_MAX where it has no size of its own. */
+	uint64_t size;
+	/* Bytes of it that are allocated. */
+	uint64_t allocated;
+	/* Of a hugetlb file its huge page, of any other the base page. */
+	uint64_t page_size;
+	/* Its contents are in memory and nowhere else (tmpfs, memfd). */
+	bool shmem;
+};
+
+int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset);
+int hm_os_unmap(void *address, size_t size);
+int hm_os_protect(void *address, size_t size, int protection);
+int hm_os_advise(void *address, size_t size, int advice);
+int hm_os_lock(void *address, size_t size, unsigned int flags);
+int hm_os_unlock(void *address, size_t size);
+/* Whether any of it is locked, by mlock(2) or mlockall(2). */
+bool hm_os_is_locked(void *address, size_t size);
+int hm_os_name(void *address, size_t size, const char *name);
+int hm_os_set_home_node(void *address, size_t size, unsigned int node);
+int hm_os_memfd(const char *name, unsigned int flags);
+int hm_os_set_size(int fd, uint64_t size);
+int hm_os_stat(int fd, struct hm_file *file);
+int hm_os_open(const char *path, int flags);
+/* Where a symbolic link leads to; returns the length. */
+int hm_os_read_link(const char *path, char *buffer, size_t size);
+/* Makes a file of no name in a directory. */
+int hm_os_open_temporary(const char *directory);
+int hm_os_open_shm(const char *name);
+int hm_os_unlink(const char *path);
+int hm_os_duplicate(int fd);
+int hm_os_random(void *buffer, size_t size);
+int hm_os_get_access(int fd);
+/* The seals of a memfd; -EINVAL where a file cannot have any. */
+int hm_os_get_seals(int fd);
+int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length);
+/* Gives a file blocks, without changing its size. */
+int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
+/* userfaultfd(2), for faults of user space only, which needs no privilege. */
+int hm_os_fault_open(void);
+int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size);
+int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
+/* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */
+int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
+/* Counts the bytes of a range that are in memory. */
+int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident);
+/* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
+ */
+int hm_os_count_own(const uint8_t *address, uint64_t size, uint64_t *own);
+int hm_os_add_seals(int fd, unsigned int seals);
+int hm_os_close_on_exec(int fd);
+int hm_os_close(int fd);
+int hm_os_get_limit(int resource, uint64_t *limit);
+/* thread 0: the calling one. */
+int hm_os_get_affinity(pid_t thread, struct hm_set *cpus);
+/* A file's text, cut to size - 1 bytes and ended by NUL; returns its length. */
+int hm_os_read_file(const char *path, char *buffer, size_t size);
+int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus);
+int hm_os_set_thread_name(const char *name);
+/* eventfd(2), close-on-exec, not blocking. */
+int hm_os_event_open(void);
+void hm_os_event_clear(int event);
+void hm_os_event_signal(int event);
+uint64_t hm_os_page_size(void);
+uint64_t hm_os_nanoseconds(void);
+pid_t hm_os_process(void);
+
+/* ---- numa.c: NUMA policies of ranges and threads ---- */
+
+/* In the place of a node's id. */
+#define HM_NODE_NONE UINT64_MAX
+
+enum hm_policy {
+	HM_POLICY_DEFAULT,
+	HM_POLICY_PREFERRED,
+	HM_POLICY_BIND,
+	HM_POLICY_INTERLEAVE,
+	HM_POLICY_PREFERRED_MANY,
+	HM_POLICY_WEIGHTED_INTERLEAVE,
+	HM_POLICY_LOCAL,
+	HM_POLICY_COUNT,
+};
+
+/*
+ * Fail when pages cannot be where the policy wants them; move those that can; and those that others
+ * use too.
+ */
+#define HM_NUMA_STRICT   1u
+#define HM_NUMA_MOVE     2u
+#define HM_NUMA_MOVE_ALL 4u
+
+/* NULL-terminated; the index is enum hm_policy. */
+extern const char *const hm_numa_policy_names[];
+/* The first kernel that has the policy, where some in use do not; else NULL. */
+extern const char *const hm_numa_policy_since[];
+
+bool hm_numa_is_built(void);
+/* nodes may be NULL. */
+int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_set *nodes,
+		 unsigned int flags);
+/* Of the calling thread, which has to be one of ours. */
+int hm_numa_set_thread(enum hm_policy policy, const struct hm_set *nodes);
+/* The nodes that the calling thread is bound to; -ENOENT when its policy is another one. */
+int hm_numa_get_bound(struct hm_set *nodes);
+
+/* ---- thread.c: how threads of the library start ---- */
+
+/* Threads that work together. */
+struct hm_creation {
+	pthread_t *threads;
+	uint32_t wanted, created;
+	/* Where they may run; NULL: where whoever creates them may. */
+	const struct hm_set *cpus;
+	/* Whoever creates them works too. */
+	bool beside_caller;
+	void *(*run)(void *data);
+	void *data;
+};
+
+/* Returns 0 or -errno. */
+int hm_thread_create(pthread_t *thread, void *(*run)(void *), void *data);
+/* Creates as many as can be had. Where they are enough for all CPUs, each begins on its own. */
+void hm_thread_create_all(struct hm_creation *creation);
+/* Names the calling thread hm-<id>, cut to 15 bytes. */
+void hm_thread_name(const char *id);
+
+/* ---- map.c: address space ---- */
+
+/* Provenance: what was mapped, so that exactly this is unmapped. */
+struct hm_mapping {
+	/* The reservation: guard page, memory, guard page. NULL: nothing is mapped. */
+	uint8_t *base;
+	size_t base_size;
+	uint8_t *address;
+	size_t size;
+	/* Between the guards nothing is mapped by us; what is there is somebody else's. */
+	bool hole;
+};
+
+struct hm_map_request {
+	size_t size;
+	/* The address is this many bytes above a multiple of the alignment. */
+	size_t alignment, skew;
+	/* -1 for anonymous memory. */
+	int fd;
+	uint64_t offset;
+	bool shared;
+	bool reserve;
+	/* Shared memory whose stores need no flush by the file system (DAX). */
+	bool sync;
+};
+
+/* Reserves address space with a guard page on both sides. Returns 0 or -errno, nothing left. */
+int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *request);
+/*
+ * Maps the backing, inaccessible, between the guard pages. Returns 0 or -errno: -EEXIST when
+ * another thread has mapped something there meanwhile. After a failure only hm_map_destroy() may
+ * follow.
+ */
+int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request);
+void hm_map_destroy(struct hm_mapping *mapping);
+
+/* ---- gaps.c: ranges that a fill leaves out ---- */
+
+/* A range of a backend's memory, or of what a fill has to fill, in bytes. */
+struct hm_range {
+	uint64_t offset, length;
+};
+
+struct hm_gaps {
+	/* Held for reading by whoever fills a chunk. */
+	pthread_rwlock_t lock;
+	/* Held by who adds a range, so that no reader comes before it. */
+	pthread_mutex_t turn;
+	_Atomic bool wanted;
+	/* Sorted, apart from each other. */
+	struct hm_range *ranges;
+	size_t len;
+};
+
+void hm_gaps_init(struct hm_gaps *gaps);
+void hm_gaps_destroy(struct hm_gaps *gaps);
+void hm_gaps_clear(struct hm_gaps *gaps);
+/*
+ * Discards the range while nobody fills a chunk; it is a gap from then on where that went well.
+ * Returns 0, -ENOMEM, or what discarding returned.
+ */
+int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
+		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
+		const struct hostmem_backend *backend);
+/* What is done in between is done before a gap is added, or after. */
+void hm_gaps_hold(struct hm_gaps *gaps);
+void hm_gaps_let_go(struct hm_gaps *gaps);
+/* Takes the next part that is in no gap off *rest; false when there is none. Called held. */
+bool hm_gaps_next_part(const struct hm_gaps *gaps, struct hm_range *rest, struct hm_range *part);
+/* Bytes of a range that are in gaps. */
+uint64_t hm_gaps_count(struct hm_gaps *gaps, const struct hm_range *range);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Ranges of a backend's memory that a fill has to leave out because they were discarded while it
+ * runs. Whoever fills holds the gaps meanwhile, so that nobody fills a range any more once adding
+ * it has returned.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base.h"
+
+void hm_gaps_init(struct hm_gaps *gaps)
+{
+	*gaps = (struct hm_gaps){ 0 };
+	pthread_mutex_init(&gaps->turn, NULL);
+	pthread_rwlock_init(&gaps->lock, NULL);
+}
+
+void hm_gaps_destroy(struct hm_gaps *gaps)
+{
+	free(gaps->ranges);
+	pthread_rwlock_destroy(&gaps->lock);
+	pthread_mutex_destroy(&gaps->turn);
+}
+
+void hm_gaps_clear(struct hm_gaps *gaps)
+{
+	pthread_rwlock_wrlock(&gaps->lock);
+	free(gaps->ranges);
+	gaps->ranges = NULL;
+	gaps->len = 0;
+	pthread_rwlock_unlock(&gaps->lock);
+}
+
+static uint64_t end_of(const struct hm_range *range)
+{
+	return range->offset + range->length;
+}
+
+/* How many of the ranges end before the offset. */
+static size_t count_before(const struct hm_gaps *gaps, uint64_t offset)
+{
+	size_t first = 0, end = gaps->len;
+
+	while (first < end) {
+		size_t middle = first + (end - first) / 2;
+
+		if (end_of(&gaps->ranges[middle]) < offset)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	return first;
+}
+
+/* For one more range. */
+static int make_room(struct hm_gaps *gaps)
+{
+	struct hm_range *grown = realloc(gaps->ranges, (gaps->len + 1) * sizeof(gaps->ranges[0]));
+
+	if (!grown)
+		return -ENOMEM;
+	gaps->ranges = grown;
+	return 0;
+}
+
+/* Puts the range in the place of all that it touches, so that ranges stay sorted and apart. */
+static void insert(struct hm_gaps *gaps, struct hm_range range)
+{
+	struct hm_range *ranges = gaps->ranges;
+	size_t first = count_before(gaps, range.offset), after = first;
+
+	for (; after < gaps->len && ranges[after].offset <= end_of(&range); after++) {
+		uint64_t end = end_of(&range), other = end_of(&ranges[after]);
+
+		if (ranges[after].offset < range.offset)
+			range.offset = ranges[after].offset;
+		range.length = (other > end ? other : end) - range.offset;
+	}
+	memmove(&ranges[first + 1], &ranges[after], (gaps->len - after) * sizeof(ranges[0]));
+	ranges[first] = range;
+	gaps->len += 1 + first - after;
+}
+
+/* Readers come one after the other, so a writer would wait forever were it not its turn first. */
+int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
+		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
+		const struct hostmem_backend *backend)
+{
+	int result;
+
+	pthread_mutex_lock(&gaps->turn);
+	atomic_store(&gaps->wanted, true);
+	pthread_rwlock_wrlock(&gaps->lock);
+	result = make_room(gaps);
+	if (!result)
+		result = discard(backend, range);
+	if (!result)
+		insert(gaps, *range);
+	pthread_rwlock_unlock(&gaps->lock);
+	atomic_store(&gaps->wanted, false);
+	pthread_mutex_unlock(&gaps->turn);
+	return result;
+}
+
+void hm_gaps_hold(struct hm_gaps *gaps)
+{
+	if (atomic_load(&gaps->wanted)) {
+		pthread_mutex_lock(&gaps->turn);
+		pthread_mutex_unlock(&gaps->turn);
+	}
+	pthread_rwlock_rdlock(&gaps->lock);
+}
+
+void hm_gaps_let_go(struct hm_gaps *gaps)
+{
+	pthread_rwlock_unlock(&gaps->lock);
+}
+
+bool hm_gaps_next_part(const struct hm_gaps *gaps, struct hm_range *rest, struct hm_range *part)
+{
+	uint64_t end = end_of(rest), offset = rest->offset;
+	size_t i = count_before(gaps, offset + 1);
+
+	for (; i < gaps->len && gaps->ranges[i].offset <= offset; i++)
+		offset = end_of(&gaps->ranges[i]);
+	if (offset >= end)
+		return false;
+	part->offset = offset;
+	part->length = end - offset;
+	if (i < gaps->len && gaps->ranges[i].offset < end)
+		part->length = gaps->ranges[i].offset - offset;
+	rest->offset = end_of(part);
+	rest->length = end - rest->offset;
+	return true;
+}
+
+uint64_t hm_gaps_count(struct hm_gaps *gaps, const struct hm_range *range)
+{
+	struct hm_range rest = *range, part;
+	uint64_t left = range->length;
+
+	hm_gaps_hold(gaps);
+	while (hm_gaps_next_part(gaps, &rest, &part))
+		left -= part.length;
+	hm_gaps_let_go(gaps);
+	return left;
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Address space: reserves it, aligns it, maps the backing in between guard pages, and unmaps
+ * exactly what it mapped. Does not know what the memory is for.
+ *
+ *     base                address                        address + size
+ *      │ (trimmed) │ guard │ memory, inaccessible at first │ guard │ (trimmed) │
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "base.h"
+
+/* Bytes that leave room to align the memory and for both guards; -1 when there are none. */
+static int reservation_size(const struct hm_map_request *request, size_t page, size_t *size)
+{
+	if (__builtin_add_overflow(request->size, request->alignment, size) ||
+	    __builtin_add_overflow(*size, 2 * page, size))
+		return -1;
+	return *size > PTRDIFF_MAX ? -1 : 0;
+}
+
+/* Unmaps what the alignment left over on both sides of the guards. */
+static int trim(struct hm_mapping *mapping, size_t page)
+{
+	uint8_t *first = mapping->address - page;
+	uint8_t *end = mapping->address + mapping->size + page;
+	size_t front = (size_t)(first - mapping->base);
+	size_t back = (size_t)(mapping->base + mapping->base_size - end);
+	int result = 0;
+
+	if (front)
+		result = hm_os_unmap(mapping->base, front);
+	if (result)
+		return result;
+	mapping->base = first;
+	mapping->base_size -= front;
+	if (back)
+		result = hm_os_unmap(end, back);
+	if (!result)
+		mapping->base_size -= back;
+	return result;
+}
+
+int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *request)
+{
+	size_t page = (size_t)hm_os_page_size();
+	void *base = NULL;
+	uintptr_t first, over;
+	int result;
+
+	if (reservation_size(request, page, &mapping->base_size))
+		return -ENOMEM;
+	result = hm_os_map(&base, mapping->base_size, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (result)
+		return result;
+	mapping->base = base;
+	mapping->size = request->size;
+	first = (uintptr_t)base + page;
+	over = (first - request->skew) % request->alignment;
+	first += over ? request->alignment - over : 0;
+	mapping->address = mapping->base + (first - (uintptr_t)base);
+	result = trim(mapping, page);
+	if (result)
+		hm_map_destroy(mapping);
+	return result;
+}
+
+/*
+ * A mapping over the reservation, MAP_FIXED, can fail when the kernel has unmapped what was there
+ * (mmap(2)): the range is then anybody's, and so must not be unmapped by us. So it is given back
+ * first, and taken again only if nobody else has it.
+ */
+int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request)
+{
+	int flags = MAP_FIXED_NOREPLACE | (request->shared ? MAP_SHARED : MAP_PRIVATE);
+	void *address = mapping->address;
+	int result;
+
+	if (request->fd < 0)
+		flags |= MAP_ANONYMOUS;
+	if (!request->reserve)
+		flags |= MAP_NORESERVE;
+	if (request->sync)
+		flags = (flags & ~MAP_SHARED) | MAP_SHARED_VALIDATE | MAP_SYNC;
+	result = hm_os_unmap(mapping->address, mapping->size);
+	if (result)
+		return result;
+	mapping->hole = true;
+	result = hm_os_map(&address, mapping->size, PROT_NONE, flags, request->fd, request->offset);
+	mapping->hole = result;
+	return result;
+}
+
+static void unmap_guards(const struct hm_mapping *mapping)
+{
+	uint8_t *end = mapping->address + mapping->size;
+
+	hm_os_unmap(mapping->base, (size_t)(mapping->address - mapping->base));
+	hm_os_unmap(end, (size_t)(mapping->base + mapping->base_size - end));
+}
+
+void hm_map_destroy(struct hm_mapping *mapping)
+{
+	if (mapping->hole)
+		unmap_guards(mapping);
+	else if (mapping->base)
+		hm_os_unmap(mapping->base, mapping->base_size);
+	*mapping = (struct hm_mapping){ 0 };
+}

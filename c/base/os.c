@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Every system call of the library but libnuma's, each in one place: a value >= 0 or -errno. Does
+ * not decide anything.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base.h"
+
+#ifndef PR_SET_VMA
+#define PR_SET_VMA           0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef SYS_set_mempolicy_home_node
+#define SYS_set_mempolicy_home_node 450
+#endif
+
+static int or_errno(long result)
+{
+	return result < 0 ? -errno : (int)result;
+}
+
+int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset)
+{
+	void *mapped = mmap(*address, size, protection, flags, fd, (off_t)offset);
+
+	if (mapped == MAP_FAILED)
+		return -errno;
+	*address = mapped;
+	return 0;
+}
+
+int hm_os_unmap(void *address, size_t size)
+{
+	return or_errno(munmap(address, size));
+}
+
+int hm_os_protect(void *address, size_t size, int protection)
+{
+	return or_errno(mprotect(address, size, protection));
+}
+
+int hm_os_advise(void *address, size_t size, int advice)
+{
+	return or_errno(madvise(address, size, advice));
+}
+
+/*
+ * Locking is not left to the C library, whose mlock2() makes another call where there are no flags,
+ * and in whose place sanitizers do nothing.
+ */
+int hm_os_lock(void *address, size_t size, unsigned int flags)
+{
+	return or_errno(syscall(SYS_mlock2, address, size, flags));
+}
+
+int hm_os_unlock(void *address, size_t size)
+{
+	return or_errno(syscall(SYS_munlock, address, size));
+}
+
+/* Invalidating is refused where there is a lock and does nothing else (msync(2)). */
+bool hm_os_is_locked(void *address, size_t size)
+{
+	return msync(address, size, MS_ASYNC | MS_INVALIDATE) && errno == EBUSY;
+}
+
+int hm_os_name(void *address, size_t size, const char *name)
+{
+	return or_errno(prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name));
+}
+
+int hm_os_set_home_node(void *address, size_t size, unsigned int node)
+{
+	return or_errno(syscall(SYS_set_mempolicy_home_node, address, size, node, 0));
+}
+
+int hm_os_memfd(const char *name, unsigned int flags)
+{
+	return or_errno(memfd_create(name, flags));
+}
+
+int hm_os_set_size(int fd, uint64_t size)
+{
+	int result;
+
+	do
+		result = or_errno(ftruncate(fd, (off_t)size));
+	while (result == -EINTR);
+	return result;
+}
+
+static uint64_t size_of(int fd, const struct stat *status)
+{
+	uint64_t bytes;
+
+	if (S_ISREG(status->st_mode))
+		return (uint64_t)status->st_size;
+	return S_ISBLK(status->st_mode) && !ioctl(fd, BLKGETSIZE64, &bytes) ? bytes : UINT64_MAX;
+}
+
+int hm_os_stat(int fd, struct hm_file *file)
+{
+	struct stat status;
+	struct statfs file_system;
+
+	if (fstat(fd, &status) || fstatfs(fd, &file_system))
+		return -errno;
+	*file = (struct hm_file){
+		.mode = status.st_mode,
+		.device = status.st_dev,
+		.special = status.st_rdev,
+		.inode = status.st_ino,
+		.size = size_of(fd, &status),
+		.allocated = (uint64_t)status.st_blocks * 512,
+		.page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
+								   : hm_os_page_size(),
+		.shmem = file_system.f_type == TMPFS_MAGIC,
+	};
+	return 0;
+}
+
+/* What is created is for its owner only. */
+int hm_os_open(const char *path, int flags)
+{
+	int result;
+
+	do
+		result = or_errno(open(path, flags | O_CLOEXEC, 0600));
+	while (result == -EINTR);
+	return result;
+}
+
+int hm_os_read_link(const char *path, char *buffer, size_t size)
+{
+	ssize_t length = readlink(path, buffer, size - 1);
+
+	if (length < 0)
+		return -errno;
+	buffer[length] = '\0';
+	return (int)length;
+}
+
+/* Under a name for an instant, for file systems that cannot do without. */
+static int open_and_unlink(const char *directory)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	if (snprintf(path, sizeof(path), "%s/hostmem-XXXXXX", directory) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (unlink(path)) {
+		int result = -errno;
+
+		close(fd);
+		return result;
+	}
+	return fd;
+}
+
+int hm_os_open_temporary(const char *directory)
+{
+	int fd = hm_os_open(directory, O_TMPFILE | O_EXCL | O_RDWR);
+
+	return fd == -EOPNOTSUPP || fd == -EISDIR ? open_and_unlink(directory) : fd;
+}
+
+int hm_os_open_shm(const char *name)
+{
+	int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	if (shm_unlink(name)) {
+		int result = -errno;
+
+		close(fd);
+		return result;
+	}
+	return fd;
+}
+
+int hm_os_unlink(const char *path)
+{
+	return or_errno(unlink(path));
+}
+
+int hm_os_duplicate(int fd)
+{
+	return or_errno(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+int hm_os_random(void *buffer, size_t size)
+{
+	ssize_t got = getrandom(buffer, size, 0);
+
+	if (got < 0)
+		return -errno;
+	return (size_t)got == size ? 0 : -EAGAIN;
+}
+
+/* O_RDONLY, O_WRONLY or O_RDWR. */
+int hm_os_get_access(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -errno;
+	/* A descriptor of a mere path can do nothing, though it looks like one for reading. */
+	return flags & O_PATH ? -EBADF : flags & O_ACCMODE;
+}
+
+int hm_os_get_seals(int fd)
+{
+	return or_errno(fcntl(fd, F_GET_SEALS));
+}
+
+int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length)
+{
+	int result;
+
+	do
+		result = or_errno(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					    (off_t)offset, (off_t)length));
+	while (result == -EINTR);
+	return result;
+}
+
+int hm_os_allocate(int fd, uint64_t offset, uint64_t length)
+{
+	int result;
+
+	do
+		result = or_errno(fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
+	while (result == -EINTR);
+	return result;
+}
+
+int hm_os_fault_open(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = or_errno(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
+
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, UFFDIO_API, &api)) {
+		int result = -errno;
+
+		close(fd);
+		return result;
+	}
+	return fd;
+}
+
+int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size)
+{
+	struct uffdio_register range = {
+		.range = { .start = (uintptr_t)address, .len = size },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return or_errno(ioctl(fault_fd, UFFDIO_REGISTER, &range));
+}
+
+int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size)
+{
+	struct uffdio_range range = { .start = (uintptr_t)address, .len = size };
+
+	return or_errno(ioctl(fault_fd, UFFDIO_UNREGISTER, &range));
+}
+
+int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
+{
+	struct uffdio_zeropage zero = {
+		.range = { .start = (uintptr_t)address, .len = size },
+		.mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE,
+	};
+	int result = or_errno(ioctl(fault_fd, UFFDIO_ZEROPAGE, &zero));
+
+	/* What was done before a failure is told as bytes; a failure at once as -errno. */
+	*done = zero.zeropage > 0 ? (uint64_t)zero.zeropage : 0;
+	return result;
+}
+
+int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident)
+{
+	uint64_t page = hm_os_page_size();
+	unsigned char pages[16384];
+
+	*resident = 0;
+	for (uint64_t offset = 0; offset < size; offset += sizeof(pages) * page) {
+		uint64_t part = size - offset;
+
+		if (part > sizeof(pages) * page)
+			part = sizeof(pages) * page;
+		if (mincore(address + offset, (size_t)part, pages))
+			return -errno;
+		for (uint64_t i = 0; i < part / page; i++)
+			*resident += pages[i] & 1 ? page : 0;
+	}
+	return 0;
+}
+
+/* Of an entry of pagemap: the page is present, of a file or shared, in this one mapping only. */
+#define PAGEMAP_PRESENT   (UINT64_C(1) << 63)
+#define PAGEMAP_FILE      (UINT64_C(1) << 61)
+#define PAGEMAP_EXCLUSIVE (UINT64_C(1) << 56)
+
+static uint64_t count_own_pages(const uint64_t *entries, size_t len)
+{
+	const uint64_t own = PAGEMAP_PRESENT | PAGEMAP_EXCLUSIVE;
+	uint64_t count = 0;
+
+	for (size_t i = 0; i < len; i++)
+		count += (entries[i] & (own | PAGEMAP_FILE)) == own;
+	return count;
+}
+
+int hm_os_count_own(const uint8_t *address, uint64_t size, uint64_t *own)
+{
+	uint64_t page = hm_os_page_size(), entries[2048];
+	uint64_t next = (uintptr_t)address / page, left = size / page;
+	int fd = hm_os_open("/proc/self/pagemap", O_RDONLY), result = 0;
+
+	*own = 0;
+	if (fd < 0)
+		return fd;
+	while (left && !result) {
+		size_t want = left < HM_ARRAY_LEN(entries) ? left : HM_ARRAY_LEN(entries);
+		ssize_t got = pread(fd, entries, want * sizeof(entries[0]),
+				    (off_t)(next * sizeof(entries[0])));
+
+		if (got < (ssize_t)sizeof(entries[0])) {
+			result = got < 0 ? -errno : -EIO;
+			break;
+		}
+		*own += count_own_pages(entries, (size_t)got / sizeof(entries[0])) * page;
+		next += (size_t)got / sizeof(entries[0]);
+		left -= (size_t)got / sizeof(entries[0]);
+	}
+	close(fd);
+	return result;
+}
+
+int hm_os_add_seals(int fd, unsigned int seals)
+{
+	return or_errno(fcntl(fd, F_ADD_SEALS, seals));
+}
+
+int hm_os_close_on_exec(int fd)
+{
+	return or_errno(fcntl(fd, F_SETFD, FD_CLOEXEC));
+}
+
+int hm_os_close(int fd)
+{
+	return or_errno(close(fd));
+}
+
+/* UINT64_MAX for no limit. */
+int hm_os_get_limit(int resource, uint64_t *limit)
+{
+	struct rlimit now;
+
+	if (getrlimit((__rlimit_resource_t)resource, &now))
+		return -errno;
+	*limit = now.rlim_cur == RLIM_INFINITY ? UINT64_MAX : now.rlim_cur;
+	return 0;
+}
+
+int hm_os_get_affinity(pid_t thread, struct hm_set *cpus)
+{
+	*cpus = (struct hm_set){ 0 };
+	return or_errno(sched_getaffinity(thread, sizeof(*cpus), (cpu_set_t *)cpus));
+}
+
+int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus)
+{
+	return or_errno(sched_setaffinity(thread, sizeof(*cpus), (const cpu_set_t *)cpus));
+}
+
+/* Of the calling thread; the kernel cuts it to 15 bytes. */
+int hm_os_set_thread_name(const char *name)
+{
+	return or_errno(prctl(PR_SET_NAME, name));
+}
+
+static int read_all(int fd, char *buffer, size_t size)
+{
+	size_t length = 0;
+
+	while (length < size - 1) {
+		ssize_t got = read(fd, buffer + length, size - 1 - length);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		length += (size_t)got;
+	}
+	buffer[length] = '\0';
+	return (int)length;
+}
+
+int hm_os_read_file(const char *path, char *buffer, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int result;
+
+	if (fd < 0)
+		return -errno;
+	result = read_all(fd, buffer, size);
+	close(fd);
+	return result;
+}
+
+int hm_os_event_open(void)
+{
+	return or_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+void hm_os_event_clear(int event)
+{
+	eventfd_t count;
+
+	eventfd_read(event, &count);
+}
+
+void hm_os_event_signal(int event)
+{
+	eventfd_write(event, 1);
+}
+
+uint64_t hm_os_page_size(void)
+{
+	return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t hm_os_nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+pid_t hm_os_process(void)
+{
+	return getpid();
+}

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What the control groups that this process is in leave it of memory, v1 and v2 (cgroups(7)). A
+ * group over its limit is met by the OOM killer, not by an errno; huge pages over theirs by SIGBUS.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host.h"
+
+/* The words for the same things in both versions. */
+struct version {
+	/* Of the file system, and what its mount options have to name. */
+	const char *type, *option;
+	/* In the second field of /proc/self/cgroup, among others; "" when that is empty. */
+	const char *controller;
+	const char *limit, *usage;
+	/* Of swap; in v1 of memory and swap together. */
+	const char *swap_limit, *swap_usage;
+	bool swap_has_memory;
+	/* Lines of memory.stat that can be given up. */
+	const char *reclaimable[3];
+	/* Behind "hugetlb.<size of the page>.". */
+	const char *huge_limit, *huge_usage;
+};
+
+static const struct version version_1 = {
+	.type = "cgroup",
+	.option = "memory",
+	.controller = "memory",
+	.limit = "memory.limit_in_bytes",
+	.usage = "memory.usage_in_bytes",
+	.swap_limit = "memory.memsw.limit_in_bytes",
+	.swap_usage = "memory.memsw.usage_in_bytes",
+	.swap_has_memory = true,
+	.reclaimable = { "\ntotal_inactive_file ", "\ntotal_active_file ", NULL },
+};
+
+static const struct version version_2 = {
+	.type = "cgroup2",
+	.option = "",
+	.controller = "",
+	.limit = "memory.max",
+	.usage = "memory.current",
+	.swap_limit = "memory.swap.max",
+	.swap_usage = "memory.swap.current",
+	.reclaimable = { "\ninactive_file ", "\nactive_file ", "\nslab_reclaimable " },
+	.huge_limit = "max",
+	.huge_usage = "current",
+};
+
+/* In v1 it is a controller of its own. */
+static const struct version huge_1 = {
+	.type = "cgroup",
+	.option = "hugetlb",
+	.controller = "hugetlb",
+	.huge_limit = "limit_in_bytes",
+	.huge_usage = "usage_in_bytes",
+};
+
+/* Whether a list "a,b" has the word; an empty list has the empty word alone. */
+static bool has_word(const char *list, size_t list_len, const char *word)
+{
+	size_t length = strlen(word);
+
+	if (!list_len)
+		return !length;
+	while (list_len) {
+		size_t part = 0;
+
+		while (part < list_len && list[part] != ',')
+			part++;
+		if (part == length && !strncmp(list, word, length))
+			return true;
+		part += part < list_len;
+		list += part;
+		list_len -= part;
+	}
+	return false;
+}
+
+/* The path of this process's group, from a line "id:controllers:path"; "" when it has none. */
+static void read_path(const struct version *version, char *path, size_t size)
+{
+	char text[8192];
+	const char *line = text;
+
+	*path = '\0';
+	if (hm_os_read_file("/proc/self/cgroup", text, sizeof(text)) <= 0)
+		return;
+	while (*line && !*path) {
+		const char *list = line + strcspn(line, ":\n");
+		const char *end;
+		bool ours;
+
+		list += *list == ':';
+		end = list + strcspn(list, ":\n");
+		ours = *end == ':' && has_word(list, (size_t)(end - list), version->controller);
+		if (ours)
+			snprintf(path, size, "%.*s", (int)strcspn(end + 1, "\n"), end + 1);
+		line += strcspn(line, "\n");
+		line += *line == '\n';
+	}
+}
+
+/* One line of mountinfo (proc(5)), as far as it is looked at. */
+struct mount {
+	char root[1024], point[1024], type[32], options[512];
+};
+
+static bool is_octal(char character)
+{
+	return character >= '0' && character <= '7';
+}
+
+/* Space, tab, newline and backslash are three octal digits in mountinfo, as in "\040". */
+static void unescape(char *text)
+{
+	char *write = text;
+
+	for (const char *read = text; *read; write++) {
+		bool escaped = *read == '\\' && is_octal(read[1]) && is_octal(read[2]) &&
+			       is_octal(read[3]);
+
+		*write = escaped ? (char)((read[1] - '0') << 6 | (read[2] - '0') << 3 |
+					  (read[3] - '0'))
+				 : *read;
+		read += escaped ? 4 : 1;
+	}
+	*write = '\0';
+}
+
+static bool parse_mount(const char *line, struct mount *mount)
+{
+	const char *tail = strstr(line, " - ");
+
+	if (!tail || sscanf(line, "%*s %*s %*s %1023s %1023s", mount->root, mount->point) != 2 ||
+	    sscanf(tail, " - %31s %*s %511s", mount->type, mount->options) != 2)
+		return false;
+	unescape(mount->root);
+	unescape(mount->point);
+	return true;
+}
+
+/* Whether a root is above the namespace that the paths are seen from (cgroup_namespaces(7)). */
+static bool is_above(const char *root)
+{
+	while (!strncmp(root, "/..", 3))
+		root += 3;
+	return !*root;
+}
+
+/*
+ * Where the group's directory is: a mount shows the tree from its root on, which in a container is
+ * the container's own group. Of a root above the namespace only that one group is known to be an
+ * ancestor. False when the mount does not show the group.
+ */
+static bool place(const struct mount *mount, const char *path, char *directory, size_t *mount_len)
+{
+	size_t root = strcmp(mount->root, "/") ? strlen(mount->root) : 0;
+
+	if (is_above(mount->root))
+		path = "";
+	else if (root && (strncmp(path, mount->root, root) || (path[root] && path[root] != '/')))
+		return false;
+	else
+		path += root;
+	snprintf(directory, PATH_MAX, "%s%s", mount->point, strcmp(path, "/") ? path : "");
+	*mount_len = strlen(mount->point);
+	return true;
+}
+
+static void find(const struct version *version, char *directory, size_t *mount_len)
+{
+	FILE *file = fopen("/proc/thread-self/mountinfo", "re");
+	char path[1024], *line = NULL;
+	struct mount mount;
+	size_t size = 0;
+
+	*directory = '\0';
+	read_path(version, path, sizeof(path));
+	while (file && *path && getline(&line, &size, file) >= 0) {
+		if (parse_mount(line, &mount) && !strcmp(mount.type, version->type) &&
+		    (!*version->option ||
+		     has_word(mount.options, strlen(mount.options), version->option)) &&
+		    place(&mount, path, directory, mount_len))
+			break;
+	}
+	free(line);
+	if (file)
+		fclose(file);
+}
+
+void hm_cgroup_find(struct hm_cgroup *cgroup)
+{
+	find(&version_1, cgroup->v1, &cgroup->v1_mount);
+	find(&version_2, cgroup->v2, &cgroup->v2_mount);
+}
+
+static int read_file(const char *directory, const char *name, char *text, size_t size)
+{
+	char path[PATH_MAX + 64];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return hm_os_read_file(path, text, size);
+}
+
+/* UINT64_MAX for a file that is not there or has the word max. */
+static uint64_t read_number(const char *directory, const char *name)
+{
+	char text[32];
+
+	if (read_file(directory, name, text, sizeof(text)) <= 0 || *text == 'm')
+		return UINT64_MAX;
+	return strtoull(text, NULL, 10);
+}
+
+/* Where there is no limit v1 has a number near 2^63. */
+static bool has_limit(const char *directory, const char *name)
+{
+	return read_number(directory, name) <= INT64_MAX / 2;
+}
+
+/* What a limit leaves; UINT64_MAX without one. */
+static uint64_t left_of(const char *directory, const char *limit_name, const char *usage_name,
+			uint64_t reclaimable)
+{
+	uint64_t limit = read_number(directory, limit_name);
+	uint64_t usage = read_number(directory, usage_name);
+
+	if (limit > INT64_MAX / 2 || usage == UINT64_MAX)
+		return UINT64_MAX;
+	usage -= reclaimable < usage ? reclaimable : usage;
+	return limit > usage ? limit - usage : 0;
+}
+
+static uint64_t count_reclaimable(const struct version *version, const char *directory)
+{
+	uint64_t reclaimable = 0;
+	char text[8192];
+
+	if (read_file(directory, "memory.stat", text + 1, sizeof(text) - 1) <= 0)
+		return 0;
+	*text = '\n';
+	for (size_t i = 0; i < HM_ARRAY_LEN(version->reclaimable); i++) {
+		const char *name = version->reclaimable[i];
+		const char *found = name ? strstr(text, name) : NULL;
+
+		reclaimable += found ? strtoull(found + strlen(name), NULL, 10) : 0;
+	}
+	return reclaimable;
+}
+
+/* What one group leaves, its page cache counted as free; UINT64_MAX without a limit. */
+static uint64_t available_in(const struct version *version, const char *directory, uint64_t swap)
+{
+	uint64_t reclaimable, memory, left;
+
+	if (!has_limit(directory, version->limit))
+		return UINT64_MAX;
+	reclaimable = count_reclaimable(version, directory);
+	memory = left_of(directory, version->limit, version->usage, reclaimable);
+	if (!swap || memory == UINT64_MAX)
+		return memory;
+	left = left_of(directory, version->swap_limit, version->swap_usage,
+		       version->swap_has_memory ? reclaimable : 0);
+	if (version->swap_has_memory)
+		return left < memory + swap ? left : memory + swap;
+	return memory + (left < swap ? left : swap);
+}
+
+/* Makes a directory that of the group above; false at the mount point. */
+static bool go_up(char *directory, size_t mount_len)
+{
+	char *slash = strrchr(directory, '/');
+
+	if (!slash || strlen(directory) <= mount_len)
+		return false;
+	*slash = '\0';
+	return true;
+}
+
+/* The least of a group and its ancestors up to the mount point. */
+static uint64_t available_up(const struct version *version, const char *directory, size_t mount_len,
+			     uint64_t swap)
+{
+	uint64_t least = UINT64_MAX;
+	char path[PATH_MAX];
+
+	if (!*directory)
+		return least;
+	hm_text_copy(directory, path, sizeof(path));
+	do {
+		uint64_t available = available_in(version, path, swap);
+
+		least = available < least ? available : least;
+	} while (go_up(path, mount_len));
+	return least;
+}
+
+uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup, uint64_t swap)
+{
+	uint64_t v1 = available_up(&version_1, cgroup->v1, cgroup->v1_mount, swap);
+	uint64_t v2 = available_up(&version_2, cgroup->v2, cgroup->v2_mount, swap);
+
+	return v1 < v2 ? v1 : v2;
+}
+
+/* ---- Huge pages ---- */
+
+/* What is in use is limited, and what is reserved. */
+static const char *const huge_kinds[] = { "", "rsvd." };
+
+/* The size in names of files. */
+static void format_page_size(uint64_t size, char *text, size_t text_size)
+{
+	unsigned int shift = size >> 30 ? 30 : size >> 20 ? 20 : 10;
+
+	snprintf(text, text_size, "%ju%cB", (uintmax_t)(size >> shift),
+		 shift == 30   ? 'G'
+		 : shift == 20 ? 'M'
+			       : 'K');
+}
+
+/* Makes *least this group's limit where that leaves less. */
+static void look_at_huge(const struct version *version, const char *directory, const char *size,
+			 struct hm_cgroup_limit *least)
+{
+	for (size_t i = 0; i < HM_ARRAY_LEN(huge_kinds); i++) {
+		char limit[63], usage[63];
+		uint64_t available;
+
+		snprintf(limit, sizeof(limit), "hugetlb.%s.%s%s", size, huge_kinds[i],
+			 version->huge_limit);
+		snprintf(usage, sizeof(usage), "hugetlb.%s.%s%s", size, huge_kinds[i],
+			 version->huge_usage);
+		available = left_of(directory, limit, usage, 0);
+		if (available >= least->available)
+			continue;
+		least->available = available;
+		least->limit = read_number(directory, limit);
+		snprintf(least->file, sizeof(least->file), "%s/%s", directory, limit);
+	}
+}
+
+bool hm_cgroup_find_huge_limit(uint64_t page_size, struct hm_cgroup_limit *limit)
+{
+	static const struct version *const versions[] = { &huge_1, &version_2 };
+	char directory[PATH_MAX], size[32];
+	size_t mount_len = 0;
+
+	*limit = (struct hm_cgroup_limit){ .available = UINT64_MAX };
+	format_page_size(page_size, size, sizeof(size));
+	for (size_t i = 0; i < HM_ARRAY_LEN(versions); i++) {
+		find(versions[i], directory, &mount_len);
+		if (!*directory)
+			continue;
+		do
+			look_at_huge(versions[i], directory, size, limit);
+		while (go_up(directory, mount_len));
+	}
+	return limit->available != UINT64_MAX;
+}

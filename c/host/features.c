@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What the kernel can do, asked once, of scratch memory: the host record. Knows nothing of what
+ * there is at the moment; that is topology.c.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "host.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
+#endif
+
+struct row {
+	const char *name;
+	/* The first kernel that has it, where some in use do not. */
+	const char *since;
+};
+
+static const struct row rows[HM_FEATURE_COUNT] = {
+	[HM_FEATURE_POPULATE] = { "populate", "5.14" },
+	[HM_FEATURE_COLLAPSE] = { "collapse", "6.1" },
+	[HM_FEATURE_USERFAULTFD] = { "userfaultfd", "5.11" },
+	[HM_FEATURE_DONTNEED_LOCKED] = { "dontneed-locked", "5.18" },
+	[HM_FEATURE_NOEXEC_SEAL] = { "noexec-seal", "6.3" },
+	[HM_FEATURE_MERGE] = { "merge", NULL },
+	[HM_FEATURE_HOME_NODE] = { "home-node", "5.17" },
+};
+
+static uint64_t read_thp_size(void)
+{
+	char text[64];
+
+	if (hm_os_read_file("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", text,
+			    sizeof(text)) <= 0)
+		return 0;
+	return strtoull(text, NULL, 10);
+}
+
+/* Any node that this process may use is good for asking whether a mode exists. */
+static bool find_allowed_node(struct hm_set *node)
+{
+	struct hm_topology topology;
+
+	*node = (struct hm_set){ 0 };
+	hm_topology_read(&topology);
+	for (uint64_t i = 0; i < HOSTMEM_NODES_MAX; i++) {
+		if (hm_set_has(&topology.allowed, i)) {
+			hm_set_add(node, i);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void probe_policies(struct hostmem_host *host, void *scratch)
+{
+	struct hm_set node;
+	bool found = find_allowed_node(&node);
+
+	/* The default asks nothing of the kernel. */
+	for (int policy = HM_POLICY_DEFAULT + 1; policy < HM_POLICY_COUNT; policy++) {
+		bool takes_nodes = policy != HM_POLICY_LOCAL;
+		int result = -ENOSYS;
+
+		if (found || !takes_nodes)
+			result = hm_numa_bind(scratch, host->page_size, (enum hm_policy)policy,
+					      takes_nodes ? &node : NULL, 0);
+		host->policy_error[policy] = -result;
+	}
+}
+
+/* Without a length nothing is done, but the advice has to be one that the kernel knows. */
+static int ask_advice(void *scratch, int advice)
+{
+	return -hm_os_advise(scratch, 0, advice);
+}
+
+static int ask_fault(void)
+{
+	int fd = hm_os_fault_open();
+
+	if (fd < 0)
+		return -fd;
+	hm_os_close(fd);
+	return 0;
+}
+
+static int ask_noexec_seal(void)
+{
+	int fd = hm_os_memfd("hostmem-probe", MFD_NOEXEC_SEAL);
+
+	if (fd < 0)
+		return -fd;
+	hm_os_close(fd);
+	return 0;
+}
+
+static void probe_features(struct hostmem_host *host, void *scratch)
+{
+	int *errors = host->feature_error;
+
+	errors[HM_FEATURE_POPULATE] = -hm_os_advise(scratch, host->page_size, MADV_POPULATE_WRITE);
+	errors[HM_FEATURE_COLLAPSE] = ask_advice(scratch, MADV_COLLAPSE);
+	errors[HM_FEATURE_DONTNEED_LOCKED] = ask_advice(scratch, MADV_DONTNEED_LOCKED);
+	errors[HM_FEATURE_MERGE] = ask_advice(scratch, MADV_MERGEABLE);
+	errors[HM_FEATURE_USERFAULTFD] = ask_fault();
+	errors[HM_FEATURE_NOEXEC_SEAL] = ask_noexec_seal();
+	errors[HM_FEATURE_HOME_NODE] = host->home_node_error;
+}
+
+static void probe_home_node(struct hostmem_host *host, void *scratch)
+{
+	int result =
+		hm_numa_is_built() ? hm_os_set_home_node(scratch, host->page_size, 0) : -ENOSYS;
+
+	/* Memory without a policy is ENOENT; a kernel that lacks the call says ENOSYS. */
+	host->home_node_error = result == -ENOSYS || result == -EPERM ? -result : 0;
+	/* It goes with policies alone, of which there are none without libnuma. */
+	if (!hm_numa_is_built())
+		host->home_node_error = ENOSYS;
+}
+
+static void probe_scratch(struct hostmem_host *host, void *scratch)
+{
+	probe_home_node(host, scratch);
+	probe_policies(host, scratch);
+	probe_features(host, scratch);
+	host->populate = !host->feature_error[HM_FEATURE_POPULATE];
+}
+
+/* The first line of a file; of a choice, the one in brackets. "" where there is none. */
+static void read_setting(const char *path, char *setting, size_t size)
+{
+	char text[256], *begin = text, *bracket;
+
+	if (hm_os_read_file(path, text, sizeof(text)) <= 0)
+		text[0] = '\0';
+	bracket = strchr(text, '[');
+	begin = bracket ? bracket + 1 : text;
+	begin[strcspn(begin, "]\n")] = '\0';
+	hm_text_copy(begin, setting, size);
+}
+
+static void probe_info(struct hostmem_host *host)
+{
+	struct hostmem_host_info *info = &host->info;
+	char number[16];
+
+	info->page_size = host->page_size = hm_os_page_size();
+	info->thp_size = host->thp_size = read_thp_size();
+	info->numa = hm_numa_is_built();
+	if (hm_os_get_limit(RLIMIT_MEMLOCK, &info->memlock_limit))
+		info->memlock_limit = UINT64_MAX;
+	if (hm_os_get_limit(RLIMIT_FSIZE, &info->file_limit))
+		info->file_limit = UINT64_MAX;
+	read_setting("/proc/sys/vm/overcommit_memory", number, sizeof(number));
+	info->overcommit = *number ? atoi(number) : -1;
+	read_setting("/proc/sys/kernel/osrelease", info->kernel, sizeof(info->kernel));
+	read_setting("/sys/kernel/mm/transparent_hugepage/enabled", info->thp, sizeof(info->thp));
+	read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", info->thp_shmem,
+		     sizeof(info->thp_shmem));
+	read_setting("/sys/kernel/mm/ksm/run", number, sizeof(number));
+	if (*number)
+		hm_text_copy(*number == '1' ? "on" : "off", info->merging, sizeof(info->merging));
+}
+
+int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err)
+{
+	struct hostmem_host *probed = calloc(1, sizeof(*probed));
+	void *scratch = NULL;
+	int result;
+
+	if (!probed)
+		return hm_fail_alloc(err);
+	probe_info(probed);
+	probed->methods = HOSTMEM_METHODS_ALL;
+	result = hm_os_map(&scratch, probed->page_size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (result) {
+		free(probed);
+		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, -result,
+			       "cannot map a page of scratch memory to ask the kernel what it can "
+			       "do: %s",
+			       strerror(-result));
+	}
+	probe_scratch(probed, scratch);
+	hm_os_unmap(scratch, probed->page_size);
+	*host = probed;
+	return 0;
+}
+
+void hostmem_host_free(struct hostmem_host *host)
+{
+	free(host);
+}
+
+void hostmem_host_get_info(const struct hostmem_host *host, struct hostmem_host_info *info)
+{
+	*info = host->info;
+}
+
+static void explain(int os_error, const char *since, char *reason, size_t size)
+{
+	if (!os_error)
+		*reason = '\0';
+	else if (since && (os_error == EINVAL || os_error == ENOSYS))
+		snprintf(reason, size, "needs Linux %s", since);
+	else if (os_error == EPERM || os_error == EACCES)
+		hm_text_copy("forbidden in this process (a container's seccomp profile?)", reason,
+			     size);
+	else
+		hm_text_copy(strerror(os_error), reason, size);
+}
+
+static void describe(struct hostmem_feature *feature, int os_error, bool needs_numa,
+		     const char *since)
+{
+	feature->os_error = os_error;
+	if (needs_numa && !hm_numa_is_built() && os_error)
+		hm_text_copy("needs hostmem to be built with libnuma", feature->reason,
+			     sizeof(feature->reason));
+	else
+		explain(os_error, since, feature->reason, sizeof(feature->reason));
+}
+
+int hostmem_host_get_feature(const struct hostmem_host *host, size_t index,
+			     struct hostmem_feature *feature)
+{
+	size_t policy = index - HM_FEATURE_COUNT;
+
+	*feature = (struct hostmem_feature){ 0 };
+	if (index < HM_FEATURE_COUNT) {
+		hm_text_copy(rows[index].name, feature->name, sizeof(feature->name));
+		describe(feature, host->feature_error[index], index == HM_FEATURE_HOME_NODE,
+			 rows[index].since);
+		return 0;
+	}
+	if (policy >= HM_POLICY_COUNT)
+		return -1;
+	snprintf(feature->name, sizeof(feature->name), "policy=%s", hm_numa_policy_names[policy]);
+	describe(feature, host->policy_error[policy], true, hm_numa_policy_since[policy]);
+	return 0;
+}
+
+uint32_t hostmem_host_get_methods(const struct hostmem_host *host)
+{
+	return host->methods;
+}
+
+void hostmem_host_narrow_methods(struct hostmem_host *host, uint32_t methods)
+{
+	host->methods &= methods;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The folder host: what this machine offers. The host record says what the kernel can do and is
+ * read once; all else is read anew each time, since it changes.
+ */
+#ifndef HOSTMEM_HOST_H
+#define HOSTMEM_HOST_H
+
+#include "base.h"
+
+/* ---- features.c: the host record ---- */
+
+/* What not every kernel in use, or every process, can do. */
+enum hm_feature {
+	HM_FEATURE_POPULATE,
+	HM_FEATURE_COLLAPSE,
+	HM_FEATURE_USERFAULTFD,
+	HM_FEATURE_DONTNEED_LOCKED,
+	HM_FEATURE_NOEXEC_SEAL,
+	HM_FEATURE_MERGE,
+	HM_FEATURE_HOME_NODE,
+	HM_FEATURE_COUNT,
+};
+
+struct hostmem_host {
+	struct hostmem_host_info info;
+	/* The same as in the info. */
+	uint64_t page_size, thp_size;
+	/* MADV_POPULATE_READ and _WRITE. */
+	bool populate;
+	/* The errno of each feature, 0 where the kernel can. */
+	int feature_error[HM_FEATURE_COUNT];
+	/* errno with which mbind refuses the mode of each policy, 0 where it takes it. */
+	int policy_error[HM_POLICY_COUNT];
+	/* errno of set_mempolicy_home_node, 0 where the kernel has it. */
+	int home_node_error;
+	uint32_t methods;
+};
+
+/* ---- topology.c: nodes, CPUs, memory and huge pages ---- */
+
+struct hm_topology {
+	/* Nodes that are online, that have memory, that this process may use. */
+	struct hm_set online, memory, allowed;
+};
+
+/* Fills what the kernel tells; a kernel without NUMA leaves all sets empty. */
+void hm_topology_read(struct hm_topology *topology);
+/*
+ * The CPUs that this process may use and that are nearest to the nodes: their own, and for a node
+ * without CPUs those of the closest node that has some. Returns their number; 0: unknown.
+ */
+size_t hm_topology_get_cpus(const struct hm_set *nodes, struct hm_set *cpus);
+/* The same, whether this process may use them or not. */
+void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus);
+void hm_topology_get_online_cpus(struct hm_set *cpus);
+/* How many CPUs this process may use, at least 1. */
+uint32_t hm_topology_count_cpus(void);
+/* The CPUs of a node, none where it has none. */
+void hm_topology_get_own_cpus(uint64_t node, struct hm_set *cpus);
+/* Bytes of a node, 0 where the kernel does not tell. */
+void hm_topology_get_node_memory(uint64_t node, uint64_t *total, uint64_t *free);
+/*
+ * Bytes of small-page memory that can be had without the OOM killer: free and file pages and
+ * reclaimable slab, less what the kernel keeps for itself, and swap. nodes: on these; NULL:
+ * anywhere. UINT64_MAX when the kernel does not tell.
+ */
+uint64_t hm_topology_get_available(const struct hm_set *nodes);
+uint64_t hm_topology_get_free_swap(void);
+
+/* The sizes of huge pages that the architectures of Linux have lie between these. */
+#define HM_HUGE_SIZE_MIN (UINT64_C(1) << 16)
+#define HM_HUGE_SIZE_MAX (UINT64_C(1) << 34)
+
+/* A pool of huge pages, in pages. */
+struct hm_huge_pool {
+	uint64_t total, free;
+	/* Of the free ones, promised to memory that has not touched them. */
+	uint64_t reserved;
+	/* Pages that the kernel may still add when the pool is short. */
+	uint64_t overcommit;
+};
+
+/* Returns -1 when this host has no huge pages of that size. */
+int hm_topology_get_pool(uint64_t page_size, struct hm_huge_pool *pool);
+/* What is free and total on one node; 0 where that has no pool. */
+void hm_topology_get_node_pool(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
+/* The size of huge pages where none is asked for; 0: this host has none. */
+uint64_t hm_topology_get_default_huge_size(void);
+/* How many pages in turn a node gets of weighted interleaving. */
+uint8_t hm_topology_get_weight(uint64_t node);
+/* Whether shared memory of a file system is made huge where that is advised. */
+bool hm_topology_is_shmem_huge(dev_t device);
+/* Whether a character device is direct access memory. */
+bool hm_topology_is_dax(dev_t device);
+/* "2M, 1G": the sizes of huge pages that this host has; "none". */
+void hm_topology_list_huge_sizes(char *text, size_t size);
+
+/* ---- cgroup.c: what control groups leave of memory and of huge pages ---- */
+
+/* The directories of this process's groups, v1 and v2; "" where there is none. */
+struct hm_cgroup {
+	/* Each is below its mount point, whose length is here, and so are its ancestors. */
+	char v1[PATH_MAX], v2[PATH_MAX];
+	size_t v1_mount, v2_mount;
+};
+
+void hm_cgroup_find(struct hm_cgroup *cgroup);
+/*
+ * Bytes that can still be allocated in all of them, with as much swap space there is; UINT64_MAX
+ * for no limit.
+ */
+uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup, uint64_t swap);
+
+/* A limit, in bytes. */
+struct hm_cgroup_limit {
+	/* The file that has it, behind its directory. */
+	char file[PATH_MAX + 64];
+	uint64_t limit, available;
+};
+
+/* The one that leaves least of huge pages of a size; false when none limits them. */
+bool hm_cgroup_find_huge_limit(uint64_t page_size, struct hm_cgroup_limit *limit);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The folder kind: the kinds of backends that come with the library, each a table of operations.
+ */
+#ifndef HOSTMEM_KIND_H
+#define HOSTMEM_KIND_H
+
+#include "memory.h"
+
+/* ---- kinds.c ---- */
+
+/* The table of each kind; its functions are in the file of that name. */
+extern const struct hostmem_kind hm_kind_fd;
+extern const struct hostmem_kind hm_kind_file;
+extern const struct hostmem_kind hm_kind_memfd;
+extern const struct hostmem_kind hm_kind_ram;
+extern const struct hostmem_kind hm_kind_shm;
+
+/* Registers the kinds of the library, as an embedder registers its own. */
+int hm_kinds_register(struct hostmem_objects *objects, struct hostmem_error *err);
+
+/* ---- memfd.c ---- */
+
+/*
+ * Makes a memfd of that many bytes, of pages of that size (0: small ones). Returns its descriptor
+ * or -1.
+ */
+int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64_t page_size,
+		    struct hostmem_error *err);
+
+#endif

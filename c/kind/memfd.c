@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * memory-backend-memfd: a nameless file in memory, of small pages or of the host's huge pages. Also
+ * makes the memfds of other kinds.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kind.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef MFD_HUGE_SHIFT
+#define MFD_HUGE_SHIFT 26
+#endif
+
+/* Kernels before 6.3 do not know that a memfd may be not executable, later ones warn without it. */
+static int create(const char *name, unsigned int flags)
+{
+	int fd = hm_os_memfd(name, flags | MFD_NOEXEC_SEAL);
+
+	return fd == -EINVAL ? hm_os_memfd(name, flags) : fd;
+}
+
+static unsigned int huge_flags(uint64_t page_size)
+{
+	if (page_size <= hm_os_page_size())
+		return 0;
+	return MFD_HUGETLB | (unsigned int)__builtin_ctzll(page_size) << MFD_HUGE_SHIFT;
+}
+
+static int fail(const struct hostmem_backend *backend, const char *what, uint64_t size, int result,
+		struct hostmem_error *err)
+{
+	return hm_fail(err, hm_error_kind_of(-result), -result,
+		       "%s: cannot %s a memfd of %ju bytes: %s", backend->id, what, (uintmax_t)size,
+		       strerror(-result));
+}
+
+int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64_t page_size,
+		    struct hostmem_error *err)
+{
+	int fd = create(backend->id, MFD_CLOEXEC | MFD_ALLOW_SEALING | huge_flags(page_size));
+	int result;
+
+	if (fd < 0)
+		return fail(backend, "create", size, fd, err);
+	result = hm_os_set_size(fd, size);
+	if (!result)
+		return fd;
+	hm_os_close(fd);
+	return fail(backend, "size", size, result, err);
+}
+
+/* The size of the huge pages asked for. */
+static uint64_t huge_size(const struct hm_values *values)
+{
+	return values->hugetlbsize ? values->hugetlbsize : hm_topology_get_default_huge_size();
+}
+
+static int check_huge_size(const struct hostmem_backend *backend, const struct hm_values *values,
+			   struct hostmem_error *err)
+{
+	uint64_t page = huge_size(values);
+	struct hm_huge_pool pool;
+	char sizes[128];
+
+	if (page && !(page & (page - 1)) && !hm_topology_get_pool(page, &pool))
+		return hm_check_huge_pages(backend, page, values, err);
+	hm_topology_list_huge_sizes(sizes, sizeof(sizes));
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: hugetlbsize=%ju: this host has no huge pages of that size; it has %s",
+		       backend->id, (uintmax_t)page, sizes);
+}
+
+static int check(void *data, const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	struct hm_values values;
+
+	(void)data;
+	hm_backend_snapshot(backend, &values);
+	if (values.hugetlbsize && !values.hugetlb)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: hugetlbsize=%ju has no effect without hugetlb=on; add it, or "
+			       "leave hugetlbsize out",
+			       backend->id, (uintmax_t)values.hugetlbsize);
+	if (hm_check_file_limit(backend, values.size, err))
+		return -1;
+	return values.hugetlb ? check_huge_size(backend, &values, err) : 0;
+}
+
+static int allocate(void *data, const struct hostmem_backend *backend,
+		    struct hostmem_backing *backing, struct hostmem_error *err)
+{
+	struct hm_values values;
+	int fd;
+
+	(void)data;
+	hm_backend_snapshot(backend, &values);
+	fd = hm_memfd_create(backend, values.size, values.hugetlb ? huge_size(&values) : 0, err);
+	if (fd < 0)
+		return -1;
+	*backing = (struct hostmem_backing){
+		.fd = fd,
+		.flags = HOSTMEM_BACKING_OWN,
+		.seals = F_SEAL_SEAL | (values.seal ? F_SEAL_GROW | F_SEAL_SHRINK : 0),
+	};
+	return 0;
+}
+
+const struct hostmem_kind hm_kind_memfd = {
+	.name = "memory-backend-memfd",
+	.description = "A nameless file in memory that can be handed to other processes; of huge "
+		       "pages from the host's pool with hugetlb=on.",
+	.share = true,
+	.check = check,
+	.allocate = allocate,
+};

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Ranges of ready memory: giving them back to the host, and filling them again. What giving back
+ * means depends on what is behind the memory and on who else may have it.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "life.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
+static int check_range(const struct hostmem_backend *backend, const char *what,
+		       const struct hm_range *range, struct hostmem_error *err)
+{
+	uint64_t page = backend->page_size, size = backend->mapping.size;
+
+	if (range->offset % page || range->length % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: %s: offset %ju and length %ju are not both multiples of the "
+			       "page size, %ju bytes",
+			       backend->id, what, (uintmax_t)range->offset,
+			       (uintmax_t)range->length, (uintmax_t)page);
+	if (range->offset > size || range->length > size - range->offset)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: %s: offset %ju with length %ju is outside the memory of %ju "
+			       "bytes",
+			       backend->id, what, (uintmax_t)range->offset,
+			       (uintmax_t)range->length, (uintmax_t)size);
+	return 0;
+}
+
+/* Kernels before 5.18 give locked pages back only when they are unlocked. */
+static int drop_locked_pages(uint8_t *address, size_t length)
+{
+	int result = hm_os_advise(address, length, MADV_DONTNEED_LOCKED);
+	int locked;
+
+	/* It may have been refused for another reason than a lock. */
+	if (result != -EINVAL || !hm_os_is_locked(address, length))
+		return result;
+	result = hm_os_unlock(address, length);
+	if (result)
+		return result;
+	result = hm_os_advise(address, length, MADV_DONTNEED);
+	locked = hm_os_lock(address, length, MLOCK_ONFAULT);
+	return result ? result : locked;
+}
+
+/* EINVAL is how the kernel answers for locked memory, by us or by mlockall(2) (madvise(2)). */
+static int drop_pages(uint8_t *address, size_t length)
+{
+	int result = hm_os_advise(address, length, MADV_DONTNEED);
+
+	return result == -EINVAL ? drop_locked_pages(address, length) : result;
+}
+
+/*
+ * Shared memory and memory that nobody else can have is freed behind the mapping. The pages of a
+ * private mapping are this process's own copies, which go as well.
+ */
+static int discard(const struct hostmem_backend *backend, const struct hm_range *range)
+{
+	uint8_t *address = backend->mapping.address + range->offset;
+	bool own = backend->backing.flags & HOSTMEM_BACKING_OWN;
+	bool huge = backend->page_size > backend->host->page_size;
+	int result = 0;
+
+	if (backend->backing.fd >= 0 && (backend->shared || own))
+		result = hm_os_punch_hole(backend->backing.fd,
+					  backend->backing.offset + range->offset, range->length);
+	/* A hole in shared huge pages unmaps them everywhere; older kernels refuse the advice. */
+	if (result || (huge && backend->shared))
+		return result;
+	return drop_pages(address, (size_t)range->length);
+}
+
+/* What is discarded while a preallocation runs is not filled by it any more. */
+static int discard_for_good(struct hostmem_backend *backend, const struct hm_range *range)
+{
+	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, discard, backend)
+					      : discard(backend, range);
+}
+
+static int discard_checked(struct hostmem_backend *backend, const struct hm_range *range,
+			   struct hostmem_error *err)
+{
+	int result;
+
+	if (check_range(backend, "discard", range, err))
+		return -1;
+	if (backend->readonly)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: discard: the memory is for reading only and keeps its contents",
+			       backend->id);
+	if (!range->length)
+		return 0;
+	result = discard_for_good(backend, range);
+	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
+				"%s: discard of %ju bytes at offset %ju: %s%s", backend->id,
+				(uintmax_t)range->length, (uintmax_t)range->offset,
+				strerror(-result),
+				result == -EOPNOTSUPP ? "; this file system cannot make holes" : "")
+		      : 0;
+}
+
+/* Called with `change`, so that the memory stays where it is. */
+static int check_usable(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	enum hostmem_state state = hostmem_backend_get_state(backend);
+
+	if (state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED)
+		return 0;
+	return hm_fail_no_memory_yet(backend, state, err);
+}
+
+int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			    struct hostmem_error *err)
+{
+	const struct hm_range range = { .offset = offset, .length = length };
+	int result;
+
+	if (hm_process_check(backend, "discard", err))
+		return -1;
+	pthread_mutex_lock(&backend->change);
+	result = check_usable(backend, err);
+	if (!result)
+		result = hm_inhibit_check(backend, "discard", err);
+	if (!result)
+		result = discard_checked(backend, &range, err);
+	pthread_mutex_unlock(&backend->change);
+	return result;
+}
+
+int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			     struct hostmem_error *err)
+{
+	const struct hm_range range = { .offset = offset, .length = length };
+	struct hm_values values;
+	int result;
+
+	if (hm_process_check(backend, "populate", err))
+		return -1;
+	pthread_mutex_lock(&backend->change);
+	result = check_usable(backend, err);
+	if (!result && hm_backend_is_running(backend))
+		result = hm_live_fail_busy(backend, "populate", err);
+	if (!result)
+		result = check_range(backend, "populate", &range, err);
+	if (!result && length) {
+		hm_backend_snapshot(backend, &values);
+		result = hm_live_populate(backend, &values, &range, err);
+	}
+	pthread_mutex_unlock(&backend->change);
+	return result;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What changing a property of ready memory does. Called by the property table with the old values
+ * and the new; storing the new ones is its business.
+ */
+#include "life.h"
+
+int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
+		      struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+		       "%s: %s: a preallocation is running; try again when it is done", backend->id,
+		       what);
+}
+
+/*
+ * While one runs, deleting, rebinding and another one are BUSY. Looked at in the same moment, since
+ * deleting, which is decided under the lock alone, goes on once `change` is given up.
+ */
+static int begin_running(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	enum hostmem_state state;
+	bool there, runs;
+
+	pthread_mutex_lock(&backend->lock);
+	state = backend->state;
+	there = state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED;
+	runs = backend->running;
+	if (there && !runs)
+		backend->running = HM_RUNNING_FOREGROUND;
+	pthread_mutex_unlock(&backend->lock);
+	if (!there)
+		return hm_fail_no_memory_yet(backend, state, err);
+	return runs ? hm_live_fail_busy(backend, "prealloc", err) : 0;
+}
+
+/* result NULL: it failed. */
+static void end_running(struct hostmem_backend *backend,
+			const struct hostmem_prealloc_result *result)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->running = HM_RUNNING_NONE;
+	if (result)
+		backend->result = *result;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+/* Another preallocation of all takes the place of one that failed. */
+static void forget_failure(struct hostmem_backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->fill_error = (struct hostmem_error){ 0 };
+	pthread_mutex_unlock(&backend->lock);
+}
+
+static void leave_to_background(struct hostmem_backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->running = HM_RUNNING_BACKGROUND;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *values,
+		     const struct hm_range *range, struct hostmem_error *err)
+{
+	struct hostmem_prealloc_result result;
+	const struct hm_prealloc_request request = {
+		.backend = backend,
+		.values = values,
+		.range = *range,
+		.result = &result,
+	};
+	int failed;
+
+	if (begin_running(backend, err))
+		return -1;
+	hm_gaps_clear(&backend->gaps);
+	/* Other changes, from the progress callback too, need not wait for this one. */
+	pthread_mutex_unlock(&backend->change);
+	failed = hm_prealloc_run(&request, 1, err);
+	pthread_mutex_lock(&backend->change);
+	end_running(backend, failed ? NULL : &result);
+	return failed;
+}
+
+static int populate_in_background(struct hostmem_backend *backend, struct hm_values *new,
+				  struct hostmem_error *err)
+{
+	int failed;
+
+	if (begin_running(backend, err))
+		return -1;
+	hm_gaps_clear(&backend->gaps);
+	/* A callback of the last one, which has to end first, may be about to take it. */
+	pthread_mutex_unlock(&backend->change);
+	failed = hm_background_clear(backend, err);
+	pthread_mutex_lock(&backend->change);
+	if (failed || hm_background_start(backend, err)) {
+		end_running(backend, NULL);
+		return -1;
+	}
+	forget_failure(backend);
+	leave_to_background(backend);
+	/* It reads on when the memory is there. */
+	new->prealloc = false;
+	return 0;
+}
+
+static int populate_waiting(struct hostmem_backend *backend, const struct hm_values *new,
+			    struct hostmem_error *err)
+{
+	const struct hm_range all = { .length = backend->mapping.size };
+
+	if (hm_live_populate(backend, new, &all, err))
+		return -1;
+	forget_failure(backend);
+	return 0;
+}
+
+static int change_prealloc(struct hostmem_backend *backend, const struct hm_values *old,
+			   struct hm_values *new, struct hostmem_error *err)
+{
+	if (hm_backend_is_running(backend))
+		return hm_live_fail_busy(backend, "prealloc", err);
+	if (old->prealloc == new->prealloc)
+		return 0;
+	if (!new->prealloc)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+			       "%s: prealloc cannot be switched off: the memory is already there; "
+			       "discard gives it back",
+			       backend->id);
+	if (!new->reserve)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: prealloc=on and reserve=off exclude each other; make a backend "
+			       "with reserve=on",
+			       backend->id);
+	if (!backend->mapping.size)
+		return 0;
+	return hm_complete_is_background(new) ? populate_in_background(backend, new, err)
+					      : populate_waiting(backend, new, err);
+}
+
+int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
+		   const struct hm_values *new, uint32_t flags,
+		   struct hostmem_rebind_result *rebound, struct hostmem_error *err)
+{
+	if (hm_backend_is_running(backend))
+		return hm_live_fail_busy(backend, "policy", err);
+	return hm_rebind(backend, old, new, flags, rebound, err);
+}
+
+static int change_lock(struct hostmem_backend *backend, const struct hm_values *old,
+		       const struct hm_values *new, struct hostmem_error *err)
+{
+	if (new->lock && !old->lock && hm_check_lock(backend, new, err))
+		return -1;
+	return hm_advise_lock(backend, new->lock, new->prealloc, err);
+}
+
+int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
+		  const struct hm_values *old, struct hm_values *new, struct hostmem_error *err)
+{
+	struct hostmem_rebind_result rebound;
+
+	switch (property) {
+	case HM_PROPERTY_PREALLOC:
+		return change_prealloc(backend, old, new, err);
+	case HM_PROPERTY_HOME_NODE:
+	case HM_PROPERTY_HOST_NODES:
+	case HM_PROPERTY_POLICY:
+		return hm_live_rebind(backend, old, new, 0, &rebound, err);
+	default:
+		break;
+	}
+	if (!backend->mapping.size)
+		return 0;
+	switch (property) {
+	case HM_PROPERTY_MERGE:
+		return hm_advise_merge(backend, new->merge, true, err);
+	case HM_PROPERTY_DUMP:
+		return hm_advise_dump(backend, new->dump, err);
+	case HM_PROPERTY_THP:
+		return hm_advise_thp(backend, (enum hm_thp) new->thp, err);
+	case HM_PROPERTY_LOCK:
+		return change_lock(backend, old, new, err);
+	default:
+		return 0;
+	}
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What the kernel is told about the memory as a whole: huge pages, page sharing, dumps, forks,
+ * locking. Each is done as asked, off as well as on. Owns no values.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "memory.h"
+
+static int advise(const struct hostmem_backend *backend, int advice)
+{
+	return hm_os_advise(backend->mapping.address, backend->mapping.size, advice);
+}
+
+static int fail(const struct hostmem_backend *backend, const char *property, const char *name,
+		int result, struct hostmem_error *err)
+{
+	return hm_fail(err, hm_error_kind_of(-result), -result, "%s: %s: madvise(%s) failed: %s",
+		       backend->id, property, name, strerror(-result));
+}
+
+/* EINVAL is how a kernel built without page sharing answers (madvise(2)). */
+int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool asked,
+		    struct hostmem_error *err)
+{
+	int result = advise(backend, merge ? MADV_MERGEABLE : MADV_UNMERGEABLE);
+
+	if (!result || (result == -EINVAL && !(merge && asked)))
+		return 0;
+	if (result == -EINVAL)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, EINVAL,
+			       "%s: merge=on: this kernel has no same-page merging (CONFIG_KSM); "
+			       "use merge=off",
+			       backend->id);
+	return fail(backend, "merge", merge ? "MADV_MERGEABLE" : "MADV_UNMERGEABLE", result, err);
+}
+
+int hm_advise_dump(const struct hostmem_backend *backend, bool dump, struct hostmem_error *err)
+{
+	int result = advise(backend, dump ? MADV_DODUMP : MADV_DONTDUMP);
+
+	return result ? fail(backend, "dump", dump ? "MADV_DODUMP" : "MADV_DONTDUMP", result, err)
+		      : 0;
+}
+
+static int advise_never_huge(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result = advise(backend, MADV_NOHUGEPAGE);
+
+	/* A kernel without huge pages gives none. */
+	return result && result != -EINVAL ? fail(backend, "thp", "MADV_NOHUGEPAGE", result, err)
+					   : 0;
+}
+
+int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
+{
+	uint64_t huge = backend->host->thp_size;
+	int result;
+
+	/* hugetlb memory has its page size already. */
+	if (backend->page_size > backend->host->page_size)
+		return 0;
+	if (thp == HM_THP_NEVER)
+		return advise_never_huge(backend, err);
+	if (thp == HM_THP_AUTO && (!huge || backend->mapping.size < huge))
+		return 0;
+	result = advise(backend, MADV_HUGEPAGE);
+	if (!result || (result == -EINVAL && thp == HM_THP_AUTO))
+		return 0;
+	if (result == -EINVAL)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, EINVAL,
+			       "%s: thp=always: this kernel has no transparent huge pages for this "
+			       "memory; use thp=auto",
+			       backend->id);
+	return fail(backend, "thp", "MADV_HUGEPAGE", result, err);
+}
+
+static int keep_out_of_children(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result = advise(backend, MADV_DONTFORK);
+
+	return result ? fail(backend, "complete", "MADV_DONTFORK", result, err) : 0;
+}
+
+int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err)
+{
+	bool asked = backend->origins[HM_PROPERTY_MERGE] != HOSTMEM_ORIGIN_DEFAULT;
+
+	if (hm_advise_thp(backend, (enum hm_thp)values->thp, err) ||
+	    keep_out_of_children(backend, err) ||
+	    hm_advise_merge(backend, values->merge, asked, err))
+		return -1;
+	return hm_advise_dump(backend, values->dump, err);
+}
+
+static int fail_lock(const struct hostmem_backend *backend, int result, struct hostmem_error *err)
+{
+	uint64_t limit = 0;
+
+	if (result == -ENOMEM || result == -EPERM || result == -EAGAIN) {
+		hm_os_get_limit(RLIMIT_MEMLOCK, &limit);
+		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, -result,
+			       "%s: lock=on: the kernel refused to lock %zu bytes (%s); "
+			       "RLIMIT_MEMLOCK is %ju bytes: raise it (ulimit -l) or use lock=off",
+			       backend->id, backend->mapping.size, strerror(-result),
+			       (uintmax_t)limit);
+	}
+	return hm_fail(err, hm_error_kind_of(-result), -result,
+		       "%s: lock=on: the kernel refused to lock %zu bytes: %s", backend->id,
+		       backend->mapping.size, strerror(-result));
+}
+
+int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool populated,
+		   struct hostmem_error *err)
+{
+	int result;
+
+	/* Never swapped; mlock2(2) would populate them, or fail where they are not accessible. */
+	if (backend->page_size > backend->host->page_size)
+		return 0;
+	if (lock)
+		result = hm_os_lock(backend->mapping.address, backend->mapping.size,
+				    populated ? 0 : MLOCK_ONFAULT);
+	else
+		result = hm_os_unlock(backend->mapping.address, backend->mapping.size);
+	return result ? fail_lock(backend, result, err) : 0;
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Whether a whole configuration is possible on this host, whatever order it was set in. Makes and
+ * changes nothing, so that a refusal leaves nothing to undo.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "memory.h"
+
+/* The largest size whose reservation, with alignment and guards, is no wrapped number. */
+#define SIZE_LIMIT ((uint64_t)PTRDIFF_MAX - (UINT64_C(1) << 31))
+
+static int check_size(const struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_error *err)
+{
+	uint64_t page = backend->host->page_size;
+
+	if (!values->size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: size is required, for example size=1G", backend->id);
+	if (values->size % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: size=%ju is not a multiple of the page size, %ju bytes",
+			       backend->id, (uintmax_t)values->size, (uintmax_t)page);
+	if (values->size > SIZE_LIMIT)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: size=%ju is more than an address space holds", backend->id,
+			       (uintmax_t)values->size);
+	return 0;
+}
+
+static int check_offset(const struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_error *err)
+{
+	uint64_t page = backend->host->page_size;
+
+	if (values->offset % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset=%ju is not a multiple of the page size, %ju bytes",
+			       backend->id, (uintmax_t)values->offset, (uintmax_t)page);
+	if (values->offset > SIZE_LIMIT - values->size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset=%ju with size=%ju is more than a file holds",
+			       backend->id, (uintmax_t)values->offset, (uintmax_t)values->size);
+	return 0;
+}
+
+static int check_align(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_error *err)
+{
+	uint64_t page = backend->host->page_size;
+
+	if (!values->align)
+		return 0;
+	if (values->align & (values->align - 1) || values->align < page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: align=%ju: expected a power of two from the page size on, %ju "
+			       "bytes; 0 chooses one",
+			       backend->id, (uintmax_t)values->align, (uintmax_t)page);
+	return 0;
+}
+
+bool hm_check_is_readonly(const struct hm_values *values)
+{
+	return values->rom == HM_ROM_ON || (values->rom == HM_ROM_AUTO && values->readonly);
+}
+
+static int check_rom(const struct hostmem_backend *backend, const struct hm_values *values,
+		     struct hostmem_error *err)
+{
+	if (values->rom == HM_ROM_ON && !values->readonly)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: rom=on needs readonly=on; add it, or use rom=auto",
+			       backend->id);
+	if (values->rom == HM_ROM_OFF && values->readonly && values->share)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: rom=off with readonly=on needs share=off: memory that is read "
+			       "only and shared cannot be written",
+			       backend->id);
+	return 0;
+}
+
+static const char *type_name(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return "a directory";
+	case S_IFIFO:
+		return "a FIFO";
+	case S_IFSOCK:
+		return "a socket";
+	case S_IFCHR:
+		return "a character device that is no DAX device";
+	default:
+		return "of a type without contents";
+	}
+}
+
+int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
+		       const struct hm_file *file, struct hostmem_error *err)
+{
+	if (S_ISREG(file->mode) || S_ISBLK(file->mode) ||
+	    (S_ISCHR(file->mode) && hm_topology_is_dax(file->special)))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: %s is %s; expected a regular file, a block device or a DAX device",
+		       backend->id, property, type_name(file->mode));
+}
+
+/* Growing a file past the limit does not fail: it kills the process (SIGXFSZ, setrlimit(2)). */
+int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
+			struct hostmem_error *err)
+{
+	uint64_t limit;
+
+	if (hm_os_get_limit(RLIMIT_FSIZE, &limit) || size <= limit)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: size: a file of %ju bytes is above RLIMIT_FSIZE, %ju bytes: raise it "
+		       "(ulimit -f), or use a smaller size",
+		       backend->id, (uintmax_t)size, (uintmax_t)limit);
+}
+
+/* What the kernel's overcommit mode leaves of NORESERVE; -1 when it cannot be read. */
+static int read_overcommit_mode(void)
+{
+	char text[16];
+
+	if (hm_os_read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) <= 0)
+		return -1;
+	return atoi(text);
+}
+
+static int check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
+			 struct hostmem_error *err)
+{
+	if (values->reserve || !values->prealloc)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: reserve=off and prealloc=on exclude each other: use reserve=on or "
+		       "prealloc=off",
+		       backend->id);
+}
+
+int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
+		     uint64_t page_size, struct hostmem_error *err)
+{
+	int mode;
+
+	/* The kernel accounts as a whole for private memory that can be written only. */
+	if (values->reserve || values->share || hm_check_is_readonly(values) ||
+	    page_size > backend->host->page_size)
+		return 0;
+	mode = read_overcommit_mode();
+	if (mode == 0 || mode == 1)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+		       "%s: reserve=off has no effect on private memory while "
+		       "/proc/sys/vm/overcommit_memory is %s: set it to 0 or 1, or use reserve=on",
+		       backend->id, mode < 0 ? "unreadable" : "2");
+}
+
+static int fail_pool(const struct hostmem_backend *backend, uint64_t page_size, uint64_t wanted,
+		     const char *where, const struct hm_huge_pool *pool, struct hostmem_error *err)
+{
+	return hm_fail(
+		err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
+		"%s: size: %ju huge pages of %ju KiB are wanted; %s has %ju, %ju of them free, "
+		"of which %ju are promised to others; raise "
+		"/sys/kernel/mm/hugepages/hugepages-%jukB/nr_hugepages, or use a smaller size",
+		backend->id, (uintmax_t)wanted, (uintmax_t)(page_size / 1024), where,
+		(uintmax_t)pool->total, (uintmax_t)pool->free, (uintmax_t)pool->reserved,
+		(uintmax_t)(page_size / 1024));
+}
+
+/* Beyond it the kernel refuses to reserve, or a touch is SIGBUS. */
+static int check_huge_limit(const struct hostmem_backend *backend, uint64_t page_size,
+			    const struct hm_values *values, struct hostmem_error *err)
+{
+	struct hm_cgroup_limit limit;
+
+	if (!hm_cgroup_find_huge_limit(page_size, &limit) || values->size <= limit.available)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
+		       "%s: size: %ju huge pages of %ju KiB are wanted; the control group's limit "
+		       "%.512s is %ju bytes, %ju of them left; raise it, or use a smaller size",
+		       backend->id, (uintmax_t)(values->size / page_size),
+		       (uintmax_t)(page_size / 1024), limit.file, (uintmax_t)limit.limit,
+		       (uintmax_t)limit.available);
+}
+
+/* The kernel reserves from the whole pool, so a shortage of the bound nodes would show too late. */
+static int check_node_pools(const struct hostmem_backend *backend, uint64_t page_size,
+			    uint64_t wanted, const struct hm_values *values, uint64_t overcommit,
+			    struct hostmem_error *err)
+{
+	struct hm_huge_pool sum = { 0 }, pool;
+	char nodes[128], where[160];
+
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		if (!hm_set_has(&values->host_nodes, node))
+			continue;
+		hm_topology_get_node_pool(node, page_size, &pool);
+		sum.total += pool.total;
+		sum.free += pool.free;
+	}
+	if (wanted <= sum.free + overcommit)
+		return 0;
+	hm_set_format(&values->host_nodes, nodes, sizeof(nodes));
+	snprintf(where, sizeof(where), "node %s", nodes);
+	return fail_pool(backend, page_size, wanted, where, &sum, err);
+}
+
+int hm_check_huge_pages(const struct hostmem_backend *backend, uint64_t page_size,
+			const struct hm_values *values, struct hostmem_error *err)
+{
+	uint64_t wanted = values->size / page_size;
+	struct hm_huge_pool pool;
+
+	if (values->size % page_size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: size=%ju is not a multiple of the huge page size, %ju bytes",
+			       backend->id, (uintmax_t)values->size, (uintmax_t)page_size);
+	if (values->offset % page_size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset=%ju is not a multiple of the huge page size, %ju bytes",
+			       backend->id, (uintmax_t)values->offset, (uintmax_t)page_size);
+	if (!values->reserve || hm_topology_get_pool(page_size, &pool))
+		return 0;
+	if (pool.reserved > pool.free)
+		pool.reserved = pool.free;
+	if (wanted > pool.free - pool.reserved + pool.overcommit)
+		return fail_pool(backend, page_size, wanted, "the pool", &pool, err);
+	if (check_huge_limit(backend, page_size, values, err))
+		return -1;
+	if (!hm_policy_is_strict(values))
+		return 0;
+	return check_node_pools(backend, page_size, wanted, values, pool.overcommit, err);
+}
+
+/* The number after a name in /proc/self/status; 0 when there is none. */
+static uint64_t read_status(const char *status, const char *name, int base)
+{
+	const char *found = strstr(status, name);
+
+	return found ? strtoull(found + strlen(name), NULL, base) : 0;
+}
+
+int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err)
+{
+	static const uint64_t cap_ipc_lock = UINT64_C(1) << 14;
+	uint64_t size = values->size, limit, locked;
+	char status[65536];
+
+	/* Huge pages of the pool are never swapped, so neither locked nor counted. */
+	if (values->hugetlb || backend->page_size > backend->host->page_size)
+		return 0;
+	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
+	    hm_os_read_file("/proc/self/status", status, sizeof(status)) <= 0 ||
+	    read_status(status, "\nCapEff:", 16) & cap_ipc_lock)
+		return 0;
+	locked = read_status(status, "\nVmLck:", 10) * 1024;
+	if (locked <= limit && size <= limit - locked)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: lock=on: %ju bytes do not fit RLIMIT_MEMLOCK, %ju bytes, of which %ju "
+		       "are locked: raise it (ulimit -l), or use lock=off",
+		       backend->id, (uintmax_t)size, (uintmax_t)limit, (uintmax_t)locked);
+}
+
+static int check_context(const struct hostmem_backend *backend, const struct hm_values *values,
+			 struct hostmem_error *err)
+{
+	struct hostmem_thread_context *context = hm_objects_get_link(backend);
+	int result = 0;
+
+	if (context && values->prealloc)
+		result = hm_thread_context_check_ready(context, backend->id, err);
+	hm_thread_context_unlink(context);
+	return result;
+}
+
+/* The kind's own rules come after all that need no look at the world. */
+static int check_kind(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	const struct hostmem_kind *kind = backend->kind;
+
+	return kind->check ? kind->check(kind->data, backend, err) : 0;
+}
+
+int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		 struct hostmem_error *err)
+{
+	if (check_size(backend, values, err) || check_offset(backend, values, err) ||
+	    check_align(backend, values, err) || check_rom(backend, values, err) ||
+	    check_reserve(backend, values, err) || check_context(backend, values, err) ||
+	    hm_policy_check(backend, values, err) || check_kind(backend, err))
+		return -1;
+	return values->lock ? hm_check_lock(backend, values, err) : 0;
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The folder memory: what is done to one range of memory of a backend. Owns no state.
+ */
+#ifndef HOSTMEM_MEMORY_H
+#define HOSTMEM_MEMORY_H
+
+#include "object.h"
+
+/* ---- advise.c ---- */
+
+/* Page sharing, dumping, huge pages as the properties say, and no copies in forked children. */
+int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err);
+/* asked: whether the user asked for it, so that a kernel that cannot is an error. */
+int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool asked,
+		    struct hostmem_error *err);
+int hm_advise_dump(const struct hostmem_backend *backend, bool dump, struct hostmem_error *err);
+int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp,
+		  struct hostmem_error *err);
+/* populated: whether the pages are there, so that they are locked now and not on first use. */
+int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool populated,
+		   struct hostmem_error *err);
+
+/* ---- policy.c ---- */
+
+/* Whether policy, host nodes and home node go together and this host can do them. */
+int hm_policy_check(const struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err);
+/* Binds fresh memory. Makes no system call for the default policy. */
+int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values *values,
+		   struct hostmem_error *err);
+/* Sets policy and home node; flags: HM_NUMA_*. Returns 0 or -errno of *call. */
+int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values *values,
+		  unsigned int flags, const char **call);
+/* Puts what hm_policy_set() returned into words. */
+int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values *values,
+		   const char *call, int result, struct hostmem_error *err);
+/*
+ * Calls run(data) on a thread of ours that has the policy, and returns what that does; on the
+ * caller's own, without, where there cannot be one.
+ */
+int hm_policy_run(const struct hostmem_backend *backend, const struct hm_values *values,
+		  int (*run)(void *data), void *data);
+/* What the kernel is asked for: preferred is preferred-many wherever that exists. */
+enum hm_policy hm_policy_in_kernel(const struct hostmem_backend *backend, uint64_t policy);
+/* Whether the memory may only be on the host nodes. */
+bool hm_policy_is_strict(const struct hm_values *values);
+/* Whether the policy is about nodes. */
+bool hm_policy_takes_nodes(uint64_t policy);
+/* What /proc/self/numa_maps says where the policy is in force. */
+void hm_policy_format(const struct hostmem_backend *backend, const struct hm_values *values,
+		      char *text, size_t size);
+
+/* ---- judge.c ---- */
+
+/* Bytes on other nodes than a policy names; 0 where it names none. */
+uint64_t hm_judge_outside(const struct hm_values *values,
+			  const struct hostmem_placement *placement);
+/*
+ * Whether memory is where the threads that touch it are told to take it from, whatever the
+ * mapping's policy: shared memory of a file that is not in memory alone.
+ */
+bool hm_judge_follows_threads(const struct hostmem_backend *backend);
+/* Fills in whether what was counted satisfies the policy. */
+void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_placement *placement);
+
+/* ---- populate.c ---- */
+
+enum hm_populate_way {
+	/* MADV_POPULATE alone; every other way ends in it unless it did all there is. */
+	HM_POPULATE_PLAIN,
+	/* The last base page of each huge page first, so that it is zeroed upwards. */
+	HM_POPULATE_LAST_PAGE_FIRST,
+	/* Zero pages put into shared memory by userfaultfd(2). */
+	HM_POPULATE_ZEROPAGE,
+	/* A page in each huge page's place, made huge by MADV_COLLAPSE. */
+	HM_POPULATE_COLLAPSE,
+	/* Blocks of a disk file first. */
+	HM_POPULATE_FALLOCATE,
+};
+
+/* How the memory of a backend is populated. */
+struct hm_populate {
+	enum hm_populate_way way;
+	uint64_t page_size;
+	/* Bytes of the huge pages that the memory is expected to be made of; 0: small pages. */
+	uint64_t huge_size;
+	bool readonly;
+	/* The kernel cannot be asked to populate, so each page is touched. */
+	bool touch;
+	/* The whole memory, and what is mapped there. */
+	uint8_t *address;
+	uint64_t size;
+	int fd;
+	uint64_t fd_offset;
+	/* Of userfaultfd(2), -1 for none. */
+	int fault_fd;
+};
+
+void hm_populate_begin(struct hm_populate *plan, const struct hostmem_backend *backend,
+		       const struct hm_values *values);
+/* Gives up what the way needs; from then on it is the plain one. */
+void hm_populate_end(struct hm_populate *plan);
+/* Some of a range is not there yet and can only be populated after hm_populate_end(). */
+#define HM_POPULATE_AGAIN 1
+
+/*
+ * Makes [address, address + size) present, contents untouched. Returns 0, HM_POPULATE_AGAIN or
+ * -errno.
+ */
+int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size);
+
+/* ---- populate_touch.c ---- */
+
+/* The same by touching, for a kernel that cannot be asked. Returns 0 or -EFAULT. */
+int hm_populate_touch(uint8_t *address, uint64_t size, uint64_t page, bool readonly);
+
+/* ---- placement.c ---- */
+
+/*
+ * Counts what is mapped on each node, and says whether the policy of `values` is the kernel's; what
+ * only smaps tells, and whether the policy is satisfied, is left 0. Returns 0 or -errno.
+ */
+int hm_placement_count(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_placement *placement);
+/* Puts what hm_placement_count() returned into words. */
+int hm_placement_fail(const struct hostmem_backend *backend, int result, struct hostmem_error *err);
+
+/* ---- rebind.c ---- */
+
+/*
+ * Makes policy, host nodes and home node be those of `new` and moves the pages of memory in use; on
+ * failure the old ones are back. flags: enum hostmem_rebind_flag.
+ */
+int hm_rebind(const struct hostmem_backend *backend, const struct hm_values *old,
+	      const struct hm_values *new, uint32_t flags, struct hostmem_rebind_result *rebound,
+	      struct hostmem_error *err);
+
+/* ---- check.c ---- */
+
+/* Whether the whole configuration is possible here; touches nothing. */
+int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		 struct hostmem_error *err);
+/* Whether memory of the backend's size may be reserved in huge pages of this size. */
+int hm_check_huge_pages(const struct hostmem_backend *backend, uint64_t page_size,
+			const struct hm_values *values, struct hostmem_error *err);
+/* Whether a file of this type can be mapped. property: what named it. */
+int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
+		       const struct hm_file *file, struct hostmem_error *err);
+/* Whether reserve=off has an effect on memory with this page size. */
+int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
+		     uint64_t page_size, struct hostmem_error *err);
+/* Whether a file may be grown to this size. */
+int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
+			struct hostmem_error *err);
+/* Whether the memory is mapped for reading only. */
+bool hm_check_is_readonly(const struct hm_values *values);
+/* Whether `lock` may be switched on, by what of it this process may still lock. */
+int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err);
+
+#endif

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Where the memory is, as the kernel tells in /proc/self/numa_maps (numa(7)) and smaps (proc(5)).
+ * Moves nothing, remembers nothing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+
+struct reading {
+	const struct hostmem_backend *backend;
+	struct hostmem_placement *placement;
+	/* What the policy reads as where it is in force. */
+	char expected[HOSTMEM_POLICY_SIZE];
+	/* The policy of the guard page before the memory, which is the process's own. */
+	char own[HOSTMEM_POLICY_SIZE];
+};
+
+typedef void (*line_reader)(const char *line, bool ours, struct reading *reading);
+
+/* The address that a line begins with, in hex; false when it begins otherwise. */
+static bool take_address(const char *line, uint64_t *address)
+{
+	char *end;
+
+	*address = strtoull(line, &end, 16);
+	return end != line && (*end == ' ' || *end == '-');
+}
+
+/*
+ * Hands the lines of a file to `read`, up to the end of the backend's memory, and says which belong
+ * to that: a line that begins with an address opens a mapping, the lines after it belong to that
+ * mapping.
+ */
+static int read_lines(struct reading *reading, const char *path, line_reader read)
+{
+	const struct hm_mapping *mapping = &reading->backend->mapping;
+	uint64_t first = (uint64_t)(uintptr_t)mapping->address;
+	uint64_t end = first + mapping->size, address = 0;
+	FILE *file = fopen(path, "re");
+	bool ours = false;
+	char *line = NULL;
+	size_t size = 0;
+
+	if (!file)
+		return -errno;
+	while (address < end && getline(&line, &size, file) >= 0) {
+		if (take_address(line, &address))
+			ours = address >= first && address < end;
+		read(line, ours, reading);
+	}
+	free(line);
+	fclose(file);
+	return 0;
+}
+
+/* Some policies have a space in their name: "prefer (many):0", "weighted interleave:0-1". */
+static size_t policy_length(const char *text)
+{
+	size_t length = strcspn(text, " \n");
+	const char *more = text + length + 1;
+
+	if (text[length] == ' ' &&
+	    (!strncmp(more, "(many)", 6) || !strncmp(more, "interleave", 10)))
+		length += 1 + strcspn(more, " \n");
+	return length;
+}
+
+static void copy_policy(const char *line, char *policy)
+{
+	const char *text = strchr(line, ' ');
+	size_t length = text ? policy_length(++text) : 0;
+
+	if (length >= HOSTMEM_POLICY_SIZE)
+		length = HOSTMEM_POLICY_SIZE - 1;
+	memcpy(policy, text ? text : "", length);
+	policy[length] = '\0';
+}
+
+/* The kernel cuts its words to 63 bytes. */
+static bool is_same_policy(const char *expected, const char *policy)
+{
+	return !strncmp(expected, policy, 63);
+}
+
+/* Of several mappings with several policies, the one that differs from what was set is told. */
+static void read_policy(const char *line, struct reading *reading)
+{
+	struct hostmem_placement *placement = reading->placement;
+	char policy[HOSTMEM_POLICY_SIZE];
+
+	if (placement->policy_changed)
+		return;
+	copy_policy(line, policy);
+	if (!strcmp(reading->expected, "default"))
+		hm_text_copy(reading->own, reading->expected, sizeof(reading->expected));
+	placement->policy_changed = !is_same_policy(reading->expected, policy);
+	hm_text_copy(policy, placement->policy, sizeof(placement->policy));
+}
+
+/* " N3=17": 17 pages, of the size that the line's last word gives, on node 3. */
+static void read_node_counts(const char *line, struct hostmem_placement *placement)
+{
+	static const char page_word[] = " kernelpagesize_kB=";
+	const char *page = strstr(line, page_word);
+	uint64_t page_size = page ? strtoull(page + strlen(page_word), NULL, 10) * 1024 : 0;
+
+	for (const char *word = strchr(line, ' '); word; word = strchr(word + 1, ' ')) {
+		char *end;
+		uint64_t node, bytes;
+
+		if (word[1] != 'N')
+			continue;
+		node = strtoull(word + 2, &end, 10);
+		if (end == word + 2 || *end != '=' || node >= HOSTMEM_NODES_MAX)
+			continue;
+		bytes = strtoull(end + 1, NULL, 10) * page_size;
+		placement->nodes[node] += bytes;
+		placement->resident += bytes;
+	}
+}
+
+static void read_mapmax(const char *line, struct hostmem_placement *placement)
+{
+	static const char word[] = " mapmax=";
+	const char *text = strstr(line, word);
+	/* The kernel leaves a 1 out. */
+	unsigned long mapmax = text ? strtoul(text + strlen(word), NULL, 10) : 1;
+
+	if (strstr(line, " kernelpagesize_kB=") && mapmax > placement->mapmax)
+		placement->mapmax = (uint32_t)mapmax;
+}
+
+static void read_numa_line(const char *line, bool ours, struct reading *reading)
+{
+	if (!ours) {
+		copy_policy(line, reading->own);
+		return;
+	}
+	read_policy(line, reading);
+	read_node_counts(line, reading->placement);
+	read_mapmax(line, reading->placement);
+}
+
+/* Adds a "name: 123 kB" line to *bytes. */
+static void add_kib(const char *line, const char *name, uint64_t *bytes)
+{
+	if (!strncmp(line, name, strlen(name)))
+		*bytes += strtoull(line + strlen(name), NULL, 10) * 1024;
+}
+
+static void read_smaps_line(const char *line, bool ours, struct reading *reading)
+{
+	static const char *const huge[] = { "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:",
+					    "Shared_Hugetlb:", "Private_Hugetlb:" };
+	static const char flags[] = "VmFlags:";
+	struct hostmem_placement *placement = reading->placement;
+
+	if (!ours)
+		return;
+	for (size_t i = 0; i < HM_ARRAY_LEN(huge); i++)
+		add_kib(line, huge[i], &placement->huge);
+	add_kib(line, "Swap:", &placement->swapped);
+	if (!strncmp(line, flags, strlen(flags)) && strstr(line, " mg"))
+		placement->mergeable = true;
+}
+
+/* For a kernel without NUMA, where smaps is all there is. hugetlb pages are not in Rss. */
+static void read_resident_line(const char *line, bool ours, struct reading *reading)
+{
+	static const char *const names[] = { "Rss:", "Shared_Hugetlb:", "Private_Hugetlb:" };
+
+	for (size_t i = 0; ours && i < HM_ARRAY_LEN(names); i++)
+		add_kib(line, names[i], &reading->placement->resident);
+}
+
+/* What the file behind the memory has; 0 where it cannot be told. */
+static uint64_t count_allocated(const struct hostmem_backend *backend)
+{
+	struct hm_file file;
+
+	if (hm_os_stat(backend->backing.fd, &file) || file.size != backend->mapping.size)
+		return 0;
+	return file.shmem || backend->page_size > backend->host->page_size ? file.allocated : 0;
+}
+
+/* Whether nobody has touched any of it, where a file in memory tells so. */
+static bool is_untouched(const struct hostmem_backend *backend)
+{
+	struct hm_file file;
+
+	return !hm_os_stat(backend->backing.fd, &file) && file.shmem && !file.allocated;
+}
+
+/* Bytes of shared memory that are in memory, whoever has touched them. */
+static uint64_t count_present(const struct hostmem_backend *backend,
+			      const struct hostmem_placement *placement)
+{
+	uint64_t present, allocated;
+
+	/* To look for pages where there are none takes many seconds for each TiB. */
+	if (is_untouched(backend))
+		return 0;
+	if (backend->page_size == backend->host->page_size &&
+	    !hm_os_count_resident(backend->mapping.address, backend->mapping.size, &present))
+		return present;
+	allocated = count_allocated(backend);
+	return allocated > placement->swapped ? allocated - placement->swapped : 0;
+}
+
+/* The rest of the memory: touched by others only, or by nobody. */
+static void read_rest(const struct hostmem_backend *backend, struct hostmem_placement *placement)
+{
+	uint64_t size = backend->mapping.size, there = placement->resident + placement->swapped;
+	uint64_t rest = there < size ? size - there : 0, present = 0;
+
+	/* Of what it may not write, the kernel tells a process nothing. */
+	if (rest && backend->shared && !backend->readonly)
+		present = count_present(backend, placement);
+	if (present > placement->resident)
+		placement->unmapped = present - placement->resident;
+	if (placement->unmapped > rest)
+		placement->unmapped = rest;
+	placement->absent = rest - placement->unmapped;
+}
+
+int hm_placement_fail(const struct hostmem_backend *backend, int result, struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_IO, -result,
+		       "%s: placement: /proc/self/smaps and numa_maps cannot be read: %s",
+		       backend->id, strerror(-result));
+}
+
+int hm_placement_count(const struct hostmem_backend *backend, const struct hm_values *values,
+		       struct hostmem_placement *placement)
+{
+	struct reading reading = { .backend = backend, .placement = placement };
+
+	memset(placement, 0, sizeof(*placement));
+	hm_policy_format(backend, values, reading.expected, sizeof(reading.expected));
+	return read_lines(&reading, "/proc/self/numa_maps", read_numa_line);
+}
+
+static int read_placement(const struct hostmem_backend *backend, const struct hm_values *values,
+			  struct hostmem_placement *placement, struct hostmem_error *err)
+{
+	struct reading reading = { .backend = backend, .placement = placement };
+	int result = 0;
+
+	memset(placement, 0, sizeof(*placement));
+	if (backend->mapping.size)
+		result = hm_placement_count(backend, values, placement);
+	if (result == -ENOENT)
+		result = read_lines(&reading, "/proc/self/smaps", read_resident_line);
+	if (!result && backend->mapping.size)
+		result = read_lines(&reading, "/proc/self/smaps", read_smaps_line);
+	if (result)
+		return hm_placement_fail(backend, result, err);
+	read_rest(backend, placement);
+	hm_judge_placement(backend, values, placement);
+	return 0;
+}
+
+int hostmem_backend_get_placement(const struct hostmem_backend *backend,
+				  struct hostmem_placement *placement, struct hostmem_error *err)
+{
+	/* Held so that the memory is not deleted meanwhile; no part of the backend's value. */
+	pthread_mutex_t *change = &((struct hostmem_backend *)(uintptr_t)backend)->change;
+	enum hostmem_state state;
+	struct hm_values values;
+	int result;
+
+	if (hm_process_check(backend, "placement", err))
+		return -1;
+	pthread_mutex_lock(change);
+	state = hostmem_backend_get_state(backend);
+	hm_backend_snapshot(backend, &values);
+	if (state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED)
+		result = read_placement(backend, &values, placement, err);
+	else
+		result = hm_fail_no_memory_yet(backend, state, err);
+	pthread_mutex_unlock(change);
+	return result;
+}

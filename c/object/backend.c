@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * What a backend is at this moment: its state, its values, its memory, how far it is filled and who
+ * is told so. Who moves it from one state to the next is life.c's.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "object.h"
+
+static void reset_values(struct hostmem_backend *backend, const struct hostmem_defaults *defaults)
+{
+	struct hm_values *values = &backend->values;
+
+	*values = (struct hm_values){ 0 };
+	for (int i = 0; i < HM_PROPERTY_COUNT; i++) {
+		backend->origins[i] = HOSTMEM_ORIGIN_DEFAULT;
+		hm_value_reset(hm_table_get((enum hm_property)i), values);
+	}
+	values->merge = defaults->merge;
+	values->dump = defaults->dump;
+	values->prealloc = defaults->prealloc;
+	values->prealloc_threads = defaults->prealloc_threads;
+	values->share = backend->kind->share;
+}
+
+void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *objects,
+		     const struct hostmem_kind *kind, const char *id)
+{
+	pthread_condattr_t attributes;
+
+	hm_text_copy(id, backend->id, sizeof(backend->id));
+	backend->entry.id = backend->id;
+	backend->entry.backend = backend;
+	backend->fill_event = -1;
+	backend->objects = objects;
+	backend->kind = kind;
+	backend->host = &objects->host;
+	backend->state = HOSTMEM_STATE_CONFIGURING;
+	backend->backing.fd = -1;
+	backend->page_size = objects->host.page_size;
+	pthread_mutex_init(&backend->change, NULL);
+	pthread_mutex_init(&backend->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&backend->filled, &attributes);
+	pthread_condattr_destroy(&attributes);
+	hm_gaps_init(&backend->gaps);
+	reset_values(backend, &objects->defaults);
+}
+
+void hm_backend_destroy(struct hostmem_backend *backend)
+{
+	if (backend->values.fd != HM_FD_NONE)
+		hm_os_close((int)backend->values.fd);
+	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
+	hm_gaps_destroy(&backend->gaps);
+	/* In a forked child those who waited do not exist, for whom destroying it would wait. */
+	if (!hm_process_is_forked(&backend->process))
+		pthread_cond_destroy(&backend->filled);
+	pthread_mutex_destroy(&backend->lock);
+	pthread_mutex_destroy(&backend->change);
+	free(backend);
+}
+
+int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
+			  struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: there is no memory while the backend is %s; complete it first",
+		       backend->id, hm_text_state(state));
+}
+
+pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend)
+{
+	return &((struct hostmem_backend *)(uintptr_t)backend)->lock;
+}
+
+enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backend)
+{
+	enum hostmem_state state;
+
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	state = backend->state;
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return state;
+}
+
+void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values)
+{
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	*values = backend->values;
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+}
+
+const char *hostmem_backend_get_id(const struct hostmem_backend *backend)
+{
+	return backend->id;
+}
+
+const char *hostmem_backend_get_kind(const struct hostmem_backend *backend)
+{
+	return backend->kind->name;
+}
+
+int hostmem_backend_get_name(const struct hostmem_backend *backend, char *buffer, size_t size,
+			     struct hostmem_error *err)
+{
+	struct hm_values values;
+
+	(void)err;
+	hm_backend_snapshot(backend, &values);
+	return snprintf(buffer, size, "%s%s", values.canonical_name ? "/objects/" : "",
+			backend->id);
+}
+
+int hostmem_backend_get_owner(const struct hostmem_backend *backend, char *buffer, size_t size,
+			      struct hostmem_error *err)
+{
+	int length;
+
+	(void)err;
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	length = hm_text_copy(backend->owner, buffer, size);
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return length;
+}
+
+int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hostmem_memory *memory,
+			       struct hostmem_error *err)
+{
+	enum hostmem_state state;
+	bool there;
+
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	state = backend->state;
+	there = state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED;
+	if (there)
+		*memory = (struct hostmem_memory){
+			.address = backend->mapping.address,
+			.size = backend->mapping.size,
+			.page_size = backend->page_size,
+			.fd = backend->backing.fd,
+			.shared = backend->shared,
+			.readonly = backend->readonly,
+			.hugetlb = backend->page_size > backend->host->page_size,
+			.offset = backend->backing.offset,
+		};
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return there ? 0 : hm_fail_no_memory_yet(backend, state, err);
+}
+
+bool hm_backend_is_orphaned(const struct hostmem_backend *backend)
+{
+	bool orphaned;
+
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	orphaned = backend->orphaned;
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return orphaned;
+}
+
+bool hm_backend_is_running(const struct hostmem_backend *backend)
+{
+	bool running;
+
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	running = backend->running;
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return running;
+}
+
+/* ---- Progress ---- */
+
+void hostmem_backend_set_progress(struct hostmem_backend *backend,
+				  hostmem_progress_callback callback, void *data)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->progress = callback;
+	backend->progress_data = data;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
+				       hostmem_prealloc_callback callback, void *data)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->done = callback;
+	backend->done_data = data;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
+				  uint64_t *total)
+{
+	uint64_t all = atomic_load(&backend->bytes_total),
+		 so_far = atomic_load(&backend->bytes_done);
+
+	/* A longer one may have begun in between. */
+	*done = so_far < all ? so_far : all;
+	*total = all;
+}
+
+void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
+					 struct hostmem_prealloc_result *result)
+{
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	*result = backend->result;
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The folder object: the property table and its values, the record of a backend and of a
+ * thread-context, and the set of objects that they belong to.
+ */
+#ifndef HOSTMEM_OBJECT_H
+#define HOSTMEM_OBJECT_H
+
+#include "host.h"
+
+/* ---- records ---- */
+
+enum hm_thp {
+	HM_THP_AUTO,
+	HM_THP_ALWAYS,
+	HM_THP_NEVER,
+};
+
+enum hm_prealloc_mode {
+	HM_PREALLOC_WAIT,
+	HM_PREALLOC_BACKGROUND,
+};
+
+enum hm_rom {
+	HM_ROM_AUTO,
+	HM_ROM_ON,
+	HM_ROM_OFF,
+};
+
+#define HM_FD_NONE     UINT64_MAX
+#define HM_THREAD_NONE UINT64_MAX
+
+/*
+ * The value of every property, of whichever kind. A copy of the struct is a snapshot; the
+ * descriptor in it stays the backend's.
+ */
+struct hm_values {
+	uint64_t align;
+	uint64_t fd;
+	uint64_t hugetlbsize;
+	uint64_t offset;
+	uint64_t rom;
+	uint64_t size;
+	uint64_t home_node;
+	uint64_t policy;
+	uint64_t prealloc_mode;
+	uint64_t prealloc_threads;
+	uint64_t thp;
+	uint64_t thread_id;
+	struct hm_set host_nodes;
+	struct hm_set node_affinity;
+	struct hm_set cpu_affinity;
+	char mem_path[PATH_MAX];
+	char prealloc_context[HOSTMEM_ID_MAX + 1];
+	bool canonical_name;
+	bool discard_data;
+	bool dump;
+	bool hugetlb;
+	bool lock;
+	bool merge;
+	bool pmem;
+	bool prealloc;
+	bool readonly;
+	bool reserve;
+	bool seal;
+	bool share;
+};
+
+enum hm_property {
+	HM_PROPERTY_ALIGN,
+	HM_PROPERTY_CPU_AFFINITY,
+	HM_PROPERTY_DISCARD_DATA,
+	HM_PROPERTY_DUMP,
+	HM_PROPERTY_FD,
+	HM_PROPERTY_HOME_NODE,
+	HM_PROPERTY_HOST_NODES,
+	HM_PROPERTY_HUGETLB,
+	HM_PROPERTY_HUGETLBSIZE,
+	HM_PROPERTY_LOCK,
+	HM_PROPERTY_MEM_PATH,
+	HM_PROPERTY_MERGE,
+	HM_PROPERTY_NODE_AFFINITY,
+	HM_PROPERTY_OFFSET,
+	HM_PROPERTY_PMEM,
+	HM_PROPERTY_POLICY,
+	HM_PROPERTY_PREALLOC,
+	HM_PROPERTY_PREALLOC_CONTEXT,
+	HM_PROPERTY_PREALLOC_MODE,
+	HM_PROPERTY_PREALLOC_THREADS,
+	HM_PROPERTY_READONLY,
+	HM_PROPERTY_RESERVE,
+	HM_PROPERTY_ROM,
+	HM_PROPERTY_SEAL,
+	HM_PROPERTY_SHARE,
+	HM_PROPERTY_SIZE,
+	HM_PROPERTY_THP,
+	HM_PROPERTY_THREAD_ID,
+	HM_PROPERTY_CANONICAL_NAME,
+	HM_PROPERTY_COUNT,
+};
+
+/* An object in its set: one of the two. */
+struct hm_entry {
+	const char *id;
+	struct hostmem_backend *backend;
+	struct hostmem_thread_context *context;
+	/* Guarded by the set's lock. */
+	struct hm_entry *next;
+};
+
+/* One who has pinned memory, so that it is not discarded. */
+struct hm_inhibitor {
+	struct hm_inhibitor *next;
+	char name[HOSTMEM_ID_MAX + 1];
+};
+
+/* The preallocation of ready memory that runs. */
+enum hm_running {
+	HM_RUNNING_NONE,
+	/* Whoever asked for it waits. */
+	HM_RUNNING_FOREGROUND,
+	HM_RUNNING_BACKGROUND,
+};
+
+struct hostmem_backend {
+	char id[HOSTMEM_ID_MAX + 1];
+	struct hm_entry entry;
+	struct hostmem_objects *objects;
+	const struct hostmem_kind *kind;
+	const struct hostmem_host *host;
+	/* What prealloc-context links to, guarded by the set's lock. */
+	struct hostmem_thread_context *context;
+
+	/* One live change at a time. Taken before `lock`, never after. */
+	pthread_mutex_t change;
+	/* Guards what follows, held for a few instructions only, never during a system call. */
+	pthread_mutex_t lock;
+	enum hostmem_state state;
+	enum hm_running running;
+	/* Why the one in the background failed, kind 0 if it did not, and who waits for its end. */
+	struct hostmem_error fill_error;
+	pthread_cond_t filled;
+	/* The last owner went away on the thread that fills: that frees. */
+	bool orphaned;
+	char owner[HOSTMEM_ID_MAX + 1];
+	/* Who has pinned the memory. */
+	struct hm_inhibitor *inhibitors;
+	struct hm_values values;
+	uint8_t origins[HM_PROPERTY_COUNT];
+	hostmem_progress_callback progress;
+	void *progress_data;
+	/* Told the end of what runs in the background. */
+	hostmem_prealloc_callback done;
+	void *done_data;
+	struct hostmem_prealloc_result result;
+
+	/* Written while completing, read when ready. */
+	struct hm_mapping mapping;
+	struct hostmem_backing backing;
+	uint64_t page_size;
+	/* The kind has made the backing, which undo may have to know. */
+	bool allocated;
+	bool shared, readonly;
+
+	/* The process that completes it, which has its memory and threads; 0: none does. */
+	_Atomic pid_t process;
+
+	/* Where the callbacks of the preallocation that runs are called. */
+	pthread_t reporter;
+	bool has_reporter;
+
+	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
+	pthread_t filler;
+	bool has_filler, filler_ended;
+	int fill_event;
+
+	/* What was discarded while a preallocation runs. */
+	struct hm_gaps gaps;
+
+	/* Stops the running preallocation within one chunk. */
+	_Atomic bool cancel;
+	_Atomic uint64_t bytes_done;
+	_Atomic uint64_t bytes_total;
+};
+
+struct hostmem_thread_context {
+	char id[HOSTMEM_ID_MAX + 1];
+	struct hm_entry entry;
+	struct hostmem_objects *objects;
+	/* Guarded by the set's lock: how many link to it, and whether it was freed. */
+	size_t links;
+	bool has_handle;
+
+	/* One change at a time; guards state and values. */
+	pthread_mutex_t change;
+	enum hostmem_state state;
+	struct hm_values values;
+
+	/* Its thread, HM_THREAD_NONE for none, and the process that has it; 0: none has. */
+	pthread_t thread;
+	uint64_t thread_id;
+	_Atomic pid_t process;
+
+	/* Held by whoever asks for threads, until they are there. */
+	pthread_mutex_t turn;
+	/* Guards what is asked. */
+	pthread_mutex_t lock;
+	pthread_cond_t asked, served;
+	struct hm_creation *creation;
+	bool ending;
+};
+
+/* ---- table.c: the property table ---- */
+
+struct hm_row {
+	struct hostmem_property public;
+	enum hm_property property;
+	/* Where the value is in struct hm_values. */
+	size_t offset;
+	/* Of a bool, a number or an enum. */
+	uint64_t initial;
+	/* Of a size, a number or a node: the least and the largest value. */
+	uint64_t least, largest;
+};
+
+/* Whose property it is. */
+struct hm_subject {
+	const char *id, *kind;
+};
+
+const struct hm_row *hm_table_get(enum hm_property property);
+/* NULL, with the error written, when the kind has none of that name. */
+const struct hm_row *hm_table_find(const struct hm_subject *subject, const char *property,
+				   struct hostmem_error *err);
+
+/* ---- value.c: values of properties ---- */
+
+/* Whether it is a set, whose parts may be given one by one. */
+bool hm_value_is_set(const struct hm_row *row);
+void hm_value_reset(const struct hm_row *row, struct hm_values *values);
+void hm_value_copy(const struct hm_row *row, struct hm_values *to, const struct hm_values *from);
+/* Each puts a value into its place in *values, or fails. */
+int hm_value_parse(const struct hm_subject *subject, const struct hm_row *row, const char *text,
+		   struct hm_values *values, struct hostmem_error *err);
+int hm_value_put_bool(const struct hm_subject *subject, const struct hm_row *row, bool value,
+		      struct hm_values *values, struct hostmem_error *err);
+int hm_value_put_number(const struct hm_subject *subject, const struct hm_row *row, uint64_t number,
+			struct hm_values *values, struct hostmem_error *err);
+int hm_value_put_list(const struct hm_subject *subject, const struct hm_row *row,
+		      const uint32_t *list, size_t list_len, struct hm_values *values,
+		      struct hostmem_error *err);
+/* As text, with snprintf's contract. */
+int hm_value_format(const struct hm_row *row, const struct hm_values *values, char *buffer,
+		    size_t size);
+int hm_value_get_bool(const struct hm_subject *subject, const struct hm_row *row,
+		      const struct hm_values *values, bool *value, struct hostmem_error *err);
+int hm_value_get_number(const struct hm_subject *subject, const struct hm_row *row,
+			const struct hm_values *values, uint64_t *value, struct hostmem_error *err);
+/* Writes at most list_size ids and returns how many there are. */
+int hm_value_get_list(const struct hm_subject *subject, const struct hm_row *row,
+		      const struct hm_values *values, uint32_t *list, size_t list_size,
+		      struct hostmem_error *err);
+
+/* ---- backend.c: the record of a backend ---- */
+
+/* Fills in a record of zeros: configuring, with the defaults of its set and kind. */
+void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *objects,
+		     const struct hostmem_kind *kind, const char *id);
+/* Frees a record that has no memory, and closes what its values own. */
+void hm_backend_destroy(struct hostmem_backend *backend);
+/* A copy of all values at this moment. */
+void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
+int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
+			  struct hostmem_error *err);
+/* Whether the last owner went away on the thread that fills, in its callback. */
+bool hm_backend_is_orphaned(const struct hostmem_backend *backend);
+/* Whether a preallocation of its ready memory runs. */
+bool hm_backend_is_running(const struct hostmem_backend *backend);
+/* The lock is no part of a backend's value: reading takes it too. */
+pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend);
+
+/* ---- process.c: forked children ---- */
+
+/* Whether this process is a forked child of the one that completed an object; 0: none did. */
+bool hm_process_is_forked(const _Atomic pid_t *completer);
+/* STATE in a forked child, where something else may be at the backend's addresses by now. */
+int hm_process_check(const struct hostmem_backend *backend, const char *what,
+		     struct hostmem_error *err);
+
+/* ---- thread_context.c ---- */
+
+void hm_thread_context_init(struct hostmem_thread_context *context, struct hostmem_objects *objects,
+			    const char *id);
+/* Of one that is in no set. */
+void hm_thread_context_destroy(struct hostmem_thread_context *context);
+int hm_thread_context_check_settable(const struct hostmem_thread_context *context,
+				     const struct hm_row *row, struct hostmem_error *err);
+/* Makes the value of the row in `from`, in which nothing else is set, the context's. */
+int hm_thread_context_change(struct hostmem_thread_context *context, const struct hm_row *row,
+			     const struct hm_values *from, struct hostmem_error *err);
+/* The effective values. */
+void hm_thread_context_read(const struct hostmem_thread_context *context, struct hm_values *values);
+/* How many CPUs its threads can run on. */
+size_t hm_thread_context_count_cpus(const struct hostmem_thread_context *context);
+/* Whether it can create threads for the backend `user`. */
+int hm_thread_context_check_ready(const struct hostmem_thread_context *context, const char *user,
+				  struct hostmem_error *err);
+struct hm_creation;
+/* Creates threads that run where its own does. */
+void hm_thread_context_create(struct hostmem_thread_context *context, struct hm_creation *creation);
+/* Gives up a link that one of hm_objects_*link() gave. NULL is allowed. */
+void hm_thread_context_unlink(struct hostmem_thread_context *context);
+
+/* ---- objects.c: ids, kinds, defaults, links ---- */
+
+struct hostmem_objects {
+	pthread_mutex_t lock;
+	/* The embedder's hold on the set and one for each backend. */
+	size_t references;
+	struct hostmem_host host;
+	struct hostmem_defaults defaults;
+	struct hm_compat *compat;
+	size_t compat_len;
+	struct hm_registered_kind *registered;
+	struct hm_entry *entries;
+};
+
+struct hm_compat {
+	char *kind, *property, *value;
+};
+
+struct hm_registered_kind {
+	struct hostmem_kind kind;
+	struct hm_registered_kind *next;
+};
+
+/* A set without kinds; the arguments are those of hostmem_objects_new(). */
+int hm_objects_new(struct hostmem_objects **objects, const struct hostmem_host *host,
+		   const struct hostmem_defaults *defaults, const struct hostmem_compat *compat,
+		   size_t compat_len, struct hostmem_error *err);
+/* NULL when the set has no kind of that name. */
+const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects, const char *name);
+/* Takes the object's id in the set, and a reference to the set. */
+int hm_objects_add(struct hostmem_objects *objects, struct hm_entry *entry,
+		   struct hostmem_error *err);
+/* Gives the id back. */
+void hm_objects_remove(struct hostmem_objects *objects, const struct hm_entry *entry);
+/* Links to the thread-context of that id; NULL when there is none. */
+struct hostmem_thread_context *hm_objects_link(struct hostmem_objects *objects, const char *id);
+/* Links to what the backend links to; NULL when that is nothing. */
+struct hostmem_thread_context *hm_objects_get_link(const struct hostmem_backend *backend);
+/* Makes a link, NULL for none, the backend's, which gives up the one it had. */
+struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *backend,
+						    struct hostmem_thread_context *context);
+/* Each says whether nobody is left who knows it; its id is free again then. */
+bool hm_objects_unlink(struct hostmem_thread_context *context);
+bool hm_objects_drop_handle(struct hostmem_thread_context *context);
+/* Whether it is linked to, and by which backend. */
+bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size);
+/* Gives its id back, and says that it did, unless it is linked to; by whom is in *user then. */
+bool hm_objects_remove_unlinked(struct hostmem_thread_context *context, char *user, size_t size);
+/* Gives a reference up; the last one frees the set. */
+void hm_objects_unref(struct hostmem_objects *objects);
+
+#endif

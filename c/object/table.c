@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * THE property table: what every property is called, takes and means, and for which kinds. What a
+ * value does is not known here: combinations are check.c's, changes of ready memory live.c's.
+ */
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "object.h"
+
+static const char *const prealloc_modes[] = { "wait", "background", NULL };
+static const char *const rom_choices[] = { "auto", "on", "off", NULL };
+static const char *const thp_choices[] = { "auto", "always", "never", NULL };
+
+#define ALL_KINDS NULL
+static const char *const context_kind[] = { HOSTMEM_THREAD_CONTEXT, NULL };
+static const char *const file_kind[] = { "memory-backend-file", NULL };
+static const char *const file_and_fd_kinds[] = { "memory-backend-file", "memory-backend-fd", NULL };
+static const char *const fd_kind[] = { "memory-backend-fd", NULL };
+static const char *const memfd_kind[] = { "memory-backend-memfd", NULL };
+
+#define ROW(ID, FIELD, NAME, TYPE, WHEN, DEFAULT, CHOICES, KINDS, DESCRIPTION, ...)                \
+	[HM_PROPERTY_##ID] = { .property = HM_PROPERTY_##ID,                                       \
+			       .public = { .name = NAME,                                           \
+					   .type = HOSTMEM_TYPE_##TYPE,                            \
+					   .settable = HOSTMEM_SETTABLE_##WHEN,                    \
+					   .default_text = DEFAULT,                                \
+					   .choices = CHOICES,                                     \
+					   .kinds = KINDS,                                         \
+					   .description = DESCRIPTION },                           \
+			       .offset = offsetof(struct hm_values, FIELD),                        \
+			       __VA_ARGS__ }
+
+static const struct hm_row rows[HM_PROPERTY_COUNT] = {
+	ROW(ALIGN, align, "align", SIZE, CONFIGURING, "0", NULL, file_kind,
+	    "What the memory's address is a multiple of, a power of two; 0 chooses what lets huge "
+	    "pages fit.",
+	    .initial = 0, .largest = UINT64_MAX),
+	ROW(CPU_AFFINITY, cpu_affinity, "cpu-affinity", CPUS, ALWAYS, "the creator's", NULL,
+	    context_kind,
+	    "The CPUs that the threads of the context run on; setting it moves its own thread.",
+	    .initial = 0),
+	ROW(DISCARD_DATA, discard_data, "discard-data", BOOL, LATER_USE, "off", NULL, file_kind,
+	    "Whether deleting the backend gives the contents of a shared file up.",
+	    .initial = false),
+	ROW(DUMP, dump, "dump", BOOL, ALWAYS, "on", NULL, ALL_KINDS,
+	    "Whether core dumps of this process contain the memory; the default comes from the "
+	    "defaults record.",
+	    .initial = true),
+	ROW(FD, fd, "fd", FD, CONFIGURING, "none", NULL, fd_kind,
+	    "The open descriptor to map, required; the backend has a duplicate of its own.",
+	    .initial = HM_FD_NONE, .largest = INT_MAX),
+	ROW(HOME_NODE, home_node, "home-node", NODE, ALWAYS, "none", NULL, ALL_KINDS,
+	    "The node of host-nodes to fill first, with policy bind or preferred-many; needs Linux "
+	    "5.17.",
+	    .initial = HM_NODE_NONE, .largest = HOSTMEM_NODES_MAX - 1),
+	ROW(HOST_NODES, host_nodes, "host-nodes", NODES, ALWAYS, "", NULL, ALL_KINDS,
+	    "The NUMA nodes of the host that the policy is about; setting it replaces the whole "
+	    "set.",
+	    .initial = 0),
+	ROW(HUGETLB, hugetlb, "hugetlb", BOOL, CONFIGURING, "off", NULL, memfd_kind,
+	    "Whether the memory is made of huge pages from the host's pool.", .initial = false),
+	ROW(HUGETLBSIZE, hugetlbsize, "hugetlbsize", SIZE, CONFIGURING, "0", NULL, memfd_kind,
+	    "The size of the huge pages, with hugetlb=on; 0 is the host's default.", .initial = 0,
+	    .largest = UINT64_MAX),
+	ROW(LOCK, lock, "lock", BOOL, ALWAYS, "off", NULL, ALL_KINDS,
+	    "Whether the memory is locked against being swapped: all of it after prealloc, else "
+	    "each page once it is there.",
+	    .initial = false),
+	ROW(MEM_PATH, mem_path, "mem-path", PATH, CONFIGURING, "", NULL, file_kind,
+	    "The file to map, made when it is missing, or a directory to make a nameless one in; "
+	    "required.",
+	    .initial = 0),
+	ROW(MERGE, merge, "merge", BOOL, ALWAYS, "on", NULL, ALL_KINDS,
+	    "Whether the kernel may merge identical pages (KSM); the default comes from the "
+	    "defaults record.",
+	    .initial = true),
+	ROW(NODE_AFFINITY, node_affinity, "node-affinity", NODES, ALWAYS, "", NULL, context_kind,
+	    "The host nodes whose CPUs cpu-affinity becomes; excludes setting that itself.",
+	    .initial = 0, .public.write_only = true),
+	ROW(OFFSET, offset, "offset", SIZE, CONFIGURING, "0", NULL, file_and_fd_kinds,
+	    "Where in the file the memory begins; a multiple of the page size of what it is made "
+	    "of.",
+	    .initial = 0, .largest = UINT64_MAX),
+	ROW(PMEM, pmem, "pmem", BOOL, CONFIGURING, "off", NULL, file_kind,
+	    "Whether the file is persistent memory whose stores survive a crash; needs share=on "
+	    "and a DAX file system.",
+	    .initial = false),
+	ROW(POLICY, policy, "policy", ENUM, ALWAYS, "default", hm_numa_policy_names, ALL_KINDS,
+	    "Where the memory comes from; all but default and local need host-nodes.",
+	    .initial = HM_POLICY_DEFAULT),
+	ROW(PREALLOC, prealloc, "prealloc", BOOL, ALWAYS, "off", NULL, ALL_KINDS,
+	    "Whether all memory is made present when the backend is completed; the default comes "
+	    "from the defaults record.",
+	    .initial = false),
+	ROW(PREALLOC_CONTEXT, prealloc_context, "prealloc-context", LINK, LATER_USE, "", NULL,
+	    ALL_KINDS, "The thread-context that creates the threads that preallocate.",
+	    .initial = 0),
+	ROW(PREALLOC_MODE, prealloc_mode, "prealloc-mode", ENUM, LATER_USE, "wait", prealloc_modes,
+	    ALL_KINDS,
+	    "Whether completing, or setting prealloc later, waits for it or lets it run in the "
+	    "background.",
+	    .initial = HM_PREALLOC_WAIT),
+	ROW(PREALLOC_THREADS, prealloc_threads, "prealloc-threads", UINT32, LATER_USE,
+	    "usable CPUs", NULL, ALL_KINDS,
+	    "How many threads preallocate at most; fewer where there is little to do.",
+	    .initial = 0, .least = 1, .largest = UINT32_MAX),
+	ROW(READONLY, readonly, "readonly", BOOL, CONFIGURING, "off", NULL, file_and_fd_kinds,
+	    "Whether the file is opened, or the descriptor used, for reading only.",
+	    .initial = false),
+	ROW(RESERVE, reserve, "reserve", BOOL, CONFIGURING, "on", NULL, ALL_KINDS,
+	    "Whether the kernel sets swap space or huge pages aside for the whole memory.",
+	    .initial = true),
+	ROW(ROM, rom, "rom", ENUM, CONFIGURING, "auto", rom_choices, file_and_fd_kinds,
+	    "Whether the guest may only read the memory; auto is as readonly. off with readonly=on "
+	    "gives each guest a private copy of a template.",
+	    .initial = HM_ROM_AUTO),
+	ROW(SEAL, seal, "seal", BOOL, CONFIGURING, "on", NULL, memfd_kind,
+	    "Whether the memfd's size is sealed; off seals only against further seals.",
+	    .initial = true),
+	ROW(SHARE, share, "share", BOOL, CONFIGURING, "off, but on for memfd, shm and fd", NULL,
+	    ALL_KINDS, "Whether processes that map the same descriptor share the memory.",
+	    .initial = false),
+	ROW(SIZE, size, "size", SIZE, CONFIGURING, "0", NULL, ALL_KINDS,
+	    "Bytes of memory, required; a multiple of the page size of what it is made of.",
+	    .initial = 0, .least = 1, .largest = UINT64_MAX),
+	ROW(THP, thp, "thp", ENUM, ALWAYS, "auto", thp_choices, ALL_KINDS,
+	    "Transparent huge pages: auto asks for them where the memory is large enough, always "
+	    "insists, never forbids.",
+	    .initial = HM_THP_AUTO),
+	ROW(THREAD_ID, thread_id, "thread-id", UINT32, NEVER, "none", NULL, context_kind,
+	    "The kernel's id of the context's own thread, once it is complete.",
+	    .initial = HM_THREAD_NONE, .largest = UINT32_MAX),
+	ROW(CANONICAL_NAME, canonical_name, "x-use-canonical-path-for-ramblock-id", BOOL,
+	    CONFIGURING, "off", NULL, ALL_KINDS,
+	    "Whether the name of the memory in a migration is /objects/<id> instead of <id>.",
+	    .initial = false),
+};
+
+const struct hostmem_property *hostmem_property_get(size_t index)
+{
+	return index < HM_PROPERTY_COUNT ? &rows[index].public : NULL;
+}
+
+const struct hm_row *hm_table_get(enum hm_property property)
+{
+	return &rows[property];
+}
+
+static bool has_kind(const struct hm_row *row, const char *kind)
+{
+	/* What all backends have a thread-context has not. */
+	if (!row->public.kinds)
+		return strcmp(kind, HOSTMEM_THREAD_CONTEXT) != 0;
+	for (const char *const *name = row->public.kinds; *name; name++) {
+		if (!strcmp(*name, kind))
+			return true;
+	}
+	return false;
+}
+
+/* "a, b, c": the names of a kind's properties, for messages. */
+static void list_names(const char *kind, char *text, size_t size)
+{
+	size_t length = 0;
+
+	*text = '\0';
+	for (size_t i = 0; i < HM_PROPERTY_COUNT; i++) {
+		if (has_kind(&rows[i], kind) && length < size)
+			length += (size_t)snprintf(text + length, size - length, "%s%s",
+						   length ? ", " : "", rows[i].public.name);
+	}
+}
+
+const struct hm_row *hm_table_find(const struct hm_subject *subject, const char *property,
+				   struct hostmem_error *err)
+{
+	char names[512];
+
+	for (size_t i = 0; i < HM_PROPERTY_COUNT; i++) {
+		if (!strcmp(rows[i].public.name, property) && has_kind(&rows[i], subject->kind))
+			return &rows[i];
+	}
+	list_names(subject->kind, names, sizeof(names));
+	hm_fail(err, HOSTMEM_ERROR_UNKNOWN_PROPERTY, 0,
+		"%s: %s has no property '%.128s'; it has %s", subject->id, subject->kind, property,
+		names);
+	return NULL;
+}
