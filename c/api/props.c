@@ -28,8 +28,7 @@ static const char *settable_hint(const struct hostmem_backend *backend)
 static int check_settable(const struct hostmem_backend *backend, const struct hm_row *row,
 			  bool *live, struct hostmem_error *err)
 {
-	bool ready =
-		backend->state == HOSTMEM_STATE_READY || backend->state == HOSTMEM_STATE_MAPPED;
+	bool ready = hm_backend_has_memory(backend->state);
 
 	*live = ready;
 	if (backend->state == HOSTMEM_STATE_CONFIGURING ||
@@ -128,7 +127,7 @@ static int store_as(struct hostmem_backend *backend, const struct hm_row *row,
 {
 	int result;
 
-	if (hm_process_check(backend, row->public.name, err))
+	if (hm_backend_check_process(backend, row->public.name, err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	if (row->public.type == HOSTMEM_TYPE_FD)
@@ -217,8 +216,8 @@ static int store_binding(struct hostmem_backend *backend, const struct hm_values
 	enum hostmem_state state = hostmem_backend_get_state(backend);
 	struct hm_values old, new;
 
-	if (state != HOSTMEM_STATE_READY && state != HOSTMEM_STATE_MAPPED)
-		return hm_fail_no_memory_yet(backend, state, err);
+	if (!hm_backend_has_memory(state))
+		return hm_backend_fail_not_ready(backend, state, err);
 	hm_backend_snapshot(backend, &old);
 	new = old;
 	new.policy = from->policy;
@@ -252,7 +251,7 @@ int hostmem_backend_rebind(struct hostmem_backend *backend, struct hostmem_rebin
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: rebind: flags 0x%x: expected enum hostmem_rebind_flag",
 			       backend->id, flags);
-	if (hm_process_check(backend, "rebind", err))
+	if (hm_backend_check_process(backend, "rebind", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	failed = store_binding(backend, &values, flags, &rebound, err);

@@ -53,7 +53,7 @@ int hm_set_format_missing(const struct hm_set *wanted, const struct hm_set *have
 int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_error,
 	    const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Adds to the message of an error that was written. */
-void hm_fail_more(struct hostmem_error *err, const char *text);
+void hm_error_append(struct hostmem_error *err, const char *text);
 /* NO_MEMORY for our own bookkeeping. */
 int hm_fail_alloc(struct hostmem_error *err);
 /* The kind of error that an errno (positive) of a memory call amounts to. */
@@ -155,6 +155,8 @@ void hm_os_event_signal(int event);
 uint64_t hm_os_page_size(void);
 uint64_t hm_os_nanoseconds(void);
 pid_t hm_os_process(void);
+/* Whether this is not the process of that id, which is 0 where there is none. */
+bool hm_os_is_other_process(pid_t process);
 
 /* ---- numa.c: NUMA policies of ranges and threads ---- */
 
@@ -280,8 +282,8 @@ int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
 		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
 		const struct hostmem_backend *backend);
 /* What is done in between is done before a gap is added, or after. */
-void hm_gaps_hold(struct hm_gaps *gaps);
-void hm_gaps_let_go(struct hm_gaps *gaps);
+void hm_gaps_lock(struct hm_gaps *gaps);
+void hm_gaps_unlock(struct hm_gaps *gaps);
 /* Takes the next part that is in no gap off *rest; false when there is none. Called held. */
 bool hm_gaps_next_part(const struct hm_gaps *gaps, struct hm_range *rest, struct hm_range *part);
 /* Bytes of a range that are in gaps. */

@@ -39,7 +39,7 @@ int hm_fail(struct hostmem_error *err, enum hostmem_error_kind kind, int os_erro
 	return -1;
 }
 
-void hm_fail_more(struct hostmem_error *err, const char *text)
+void hm_error_append(struct hostmem_error *err, const char *text)
 {
 	size_t length, room;
 

@@ -104,7 +104,7 @@ int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
 	return result;
 }
 
-void hm_gaps_hold(struct hm_gaps *gaps)
+void hm_gaps_lock(struct hm_gaps *gaps)
 {
 	if (atomic_load(&gaps->wanted)) {
 		pthread_mutex_lock(&gaps->turn);
@@ -113,7 +113,7 @@ void hm_gaps_hold(struct hm_gaps *gaps)
 	pthread_rwlock_rdlock(&gaps->lock);
 }
 
-void hm_gaps_let_go(struct hm_gaps *gaps)
+void hm_gaps_unlock(struct hm_gaps *gaps)
 {
 	pthread_rwlock_unlock(&gaps->lock);
 }
@@ -141,9 +141,9 @@ uint64_t hm_gaps_count(struct hm_gaps *gaps, const struct hm_range *range)
 	struct hm_range rest = *range, part;
 	uint64_t left = range->length;
 
-	hm_gaps_hold(gaps);
+	hm_gaps_lock(gaps);
 	while (hm_gaps_next_part(gaps, &rest, &part))
 		left -= part.length;
-	hm_gaps_let_go(gaps);
+	hm_gaps_unlock(gaps);
 	return left;
 }

@@ -474,3 +474,8 @@ pid_t hm_os_process(void)
 {
 	return getpid();
 }
+
+bool hm_os_is_other_process(pid_t process)
+{
+	return process && process != getpid();
+}

@@ -60,7 +60,7 @@ static bool takes_memory(const struct hostmem_backend *backend)
 {
 	struct hm_file file;
 
-	if (backend->page_size > backend->host->page_size)
+	if (hm_backend_is_hugetlb(backend))
 		return false;
 	if (backend->backing.fd < 0 || (!backend->shared && !backend->readonly) ||
 	    hm_os_stat(backend->backing.fd, &file))
@@ -206,9 +206,9 @@ int hm_fill_do(struct hm_fill *fill, const struct hm_range *chunk)
 	uint64_t came = fill->counted ? count_absent(fill, chunk) : chunk->length;
 	int result;
 
-	hm_gaps_hold(&backend->gaps);
+	hm_gaps_lock(&backend->gaps);
 	result = fill_parts(fill, memory);
-	hm_gaps_let_go(&backend->gaps);
+	hm_gaps_unlock(&backend->gaps);
 	if (result)
 		return result;
 	atomic_fetch_sub(&fill->to_come, (int64_t)came);

@@ -7,7 +7,7 @@
 
 #include "fill.h"
 
-/* ---- crew.c ---- */
+/* ---- workers.c ---- */
 
 /* Where threads run, and where what they touch comes from. */
 struct hm_place {
@@ -23,27 +23,27 @@ struct hm_place {
 	_Atomic int error, policy_error;
 };
 
-struct hm_crew {
+struct hm_workers {
 	/* Held while threads are created: the start barrier. */
 	pthread_mutex_t gate;
 	pthread_mutex_t lock;
 	pthread_cond_t finished;
 	uint32_t running;
-	struct hm_post *posts;
+	struct hm_worker_group *groups;
 };
 
-void hm_crew_init(struct hm_crew *crew);
+void hm_workers_init(struct hm_workers *workers);
 /*
- * Creates up to `count` threads, named after an id, that wait for hm_crew_begin() and then call
+ * Creates up to `count` threads, named after an id, that wait for hm_workers_begin() and then call
  * work(data) until it is false, as the caller does too where they are beside it. Returns how many
- * there are. Place and id live as long as the crew.
+ * there are. Place and id live as long as the workers.
  */
-uint32_t hm_crew_add(struct hm_crew *crew, struct hm_place *place, const char *id, uint32_t count,
-		     bool beside_caller, bool (*work)(void *data), void *data);
-void hm_crew_begin(struct hm_crew *crew);
+uint32_t hm_workers_add(struct hm_workers *workers, struct hm_place *place, const char *id,
+			uint32_t count, bool beside_caller, bool (*work)(void *data), void *data);
+void hm_workers_begin(struct hm_workers *workers);
 /* Whether all have finished, when they have or the time is over. */
-bool hm_crew_wait(struct hm_crew *crew, uint64_t nanoseconds);
-void hm_crew_end(struct hm_crew *crew);
+bool hm_workers_wait(struct hm_workers *workers, uint64_t nanoseconds);
+void hm_workers_end(struct hm_workers *workers);
 
 /* ---- fill.c ---- */
 
@@ -107,9 +107,9 @@ int hm_fill_do(struct hm_fill *fill, const struct hm_range *chunk);
 /* Once all chunks are done: begins anew, the plain way, where its own did not do all there is. */
 bool hm_fill_begin_again(struct hm_fill *fill);
 
-/* ---- watch.c ---- */
+/* ---- pressure.c ---- */
 
-struct hm_watch {
+struct hm_pressure {
 	struct hm_fill *fills;
 	size_t fills_len;
 	struct hm_cgroup cgroup;
@@ -137,15 +137,15 @@ struct hm_shortage {
 	const struct hm_fill *fill;
 };
 
-void hm_watch_init(struct hm_watch *watch, struct hm_fill *fills, size_t fills_len);
-void hm_watch_destroy(struct hm_watch *watch);
+void hm_pressure_init(struct hm_pressure *pressure, struct hm_fill *fills, size_t fills_len);
+void hm_pressure_destroy(struct hm_pressure *pressure);
 /* Around taking a chunk and filling it: a shortage is judged while nobody does. */
-void hm_watch_begin_chunk(struct hm_watch *watch);
-void hm_watch_end_chunk(struct hm_watch *watch);
+void hm_pressure_begin_chunk(struct hm_pressure *pressure);
+void hm_pressure_end_chunk(struct hm_pressure *pressure);
 /*
  * Looks when it is time to, never between the two above; only the thread that finds a shortage is
  * told.
  */
-bool hm_watch_finds_shortage(struct hm_watch *watch, struct hm_shortage *shortage);
+bool hm_pressure_find_shortage(struct hm_pressure *pressure, struct hm_shortage *shortage);
 
 #endif

@@ -32,8 +32,8 @@ struct run {
 	struct hm_fill *fills;
 	struct pool *pools;
 	size_t len, pools_len;
-	struct hm_watch watch;
-	struct hm_crew crew;
+	struct hm_pressure pressure;
+	struct hm_workers workers;
 	uint64_t start, next_callback;
 
 	_Atomic bool stop;
@@ -68,7 +68,7 @@ static bool look_at_memory(struct run *run)
 	const struct hm_fill *fill;
 	struct hm_shortage shortage;
 
-	if (!hm_watch_finds_shortage(&run->watch, &shortage))
+	if (!hm_pressure_find_shortage(&run->pressure, &shortage))
 		return true;
 	fill = shortage.fill;
 	stop_with(run, fill, ENOMEM,
@@ -121,9 +121,9 @@ static bool work_on_chunk(void *data)
 
 	if (!look_at_memory(pool->run))
 		return false;
-	hm_watch_begin_chunk(&pool->run->watch);
+	hm_pressure_begin_chunk(&pool->run->pressure);
 	more = fill_chunk(pool);
-	hm_watch_end_chunk(&pool->run->watch);
+	hm_pressure_end_chunk(&pool->run->pressure);
 	return more;
 }
 
@@ -174,9 +174,9 @@ static void add_workers(struct run *run, struct pool *pool)
 {
 	bool beside_caller = takes_caller(pool);
 
-	pool->workers = hm_crew_add(&run->crew, &pool->place, pool->first->backend->id,
-				    (uint32_t)pool->threads - beside_caller, beside_caller,
-				    work_on_chunk, pool);
+	pool->workers = hm_workers_add(&run->workers, &pool->place, pool->first->backend->id,
+				       (uint32_t)pool->threads - beside_caller, beside_caller,
+				       work_on_chunk, pool);
 	/* Nobody else is there to do it. */
 	if (!pool->workers && !beside_caller) {
 		if (pool->place.cpus_len || pool->place.context)
@@ -192,19 +192,19 @@ static void add_workers(struct run *run, struct pool *pool)
 /* Fills what is left of all fills; the caller takes part and reports. */
 static void work(struct run *run)
 {
-	hm_crew_init(&run->crew);
+	hm_workers_init(&run->workers);
 	for (size_t i = 0; i < run->pools_len; i++)
 		add_workers(run, &run->pools[i]);
-	hm_crew_begin(&run->crew);
+	hm_workers_begin(&run->workers);
 	for (size_t i = 0; i < run->pools_len; i++) {
 		struct pool *pool = &run->pools[i];
 
 		while (takes_caller(pool) && work_on_chunk(pool))
 			report_progress(run);
 	}
-	while (!hm_crew_wait(&run->crew, CALLBACK_INTERVAL_NS))
+	while (!hm_workers_wait(&run->workers, CALLBACK_INTERVAL_NS))
 		report_progress(run);
-	hm_crew_end(&run->crew);
+	hm_workers_end(&run->workers);
 }
 
 /* Whether some fills are not done yet, and have to be filled again the plain way. */
@@ -235,7 +235,7 @@ static void choose_place(const struct hm_fill *fill, const struct hm_values *val
 	place->context = fill->context;
 	if (!place->context && !hm_set_is_empty(nodes))
 		place->cpus_len = hm_topology_get_cpus(nodes, &place->cpus);
-	if (values->policy != HM_POLICY_DEFAULT && hm_judge_follows_threads(backend)) {
+	if (values->policy != HM_POLICY_DEFAULT && hm_policy_follows_threads(backend)) {
 		place->policy = hm_policy_in_kernel(backend, values->policy);
 		place->nodes = *nodes;
 	}
@@ -345,7 +345,7 @@ static int begin_run(struct run *run, const struct hm_prealloc_request *requests
 	for (size_t i = 0; i < len; i++)
 		hm_fill_init(&run->fills[i], requests[i].backend, requests[i].values,
 			     &requests[i].range);
-	hm_watch_init(&run->watch, run->fills, len);
+	hm_pressure_init(&run->pressure, run->fills, len);
 	set_reporter(run, true);
 	return 0;
 }
@@ -353,7 +353,7 @@ static int begin_run(struct run *run, const struct hm_prealloc_request *requests
 static void end_run(struct run *run)
 {
 	set_reporter(run, false);
-	hm_watch_destroy(&run->watch);
+	hm_pressure_destroy(&run->pressure);
 	for (size_t i = 0; i < run->len; i++)
 		hm_fill_destroy(&run->fills[i]);
 	pthread_mutex_destroy(&run->lock);
@@ -426,20 +426,20 @@ void hm_prealloc_tell_pools(const struct hostmem_backend *backend, const struct 
 	struct hm_cgroup_limit limit;
 	char text[640];
 
-	if (backend->page_size <= backend->host->page_size)
+	if (!hm_backend_is_hugetlb(backend))
 		return;
 	if (hm_cgroup_find_huge_limit(backend->page_size, &limit) &&
 	    limit.available < backend->page_size) {
 		snprintf(text, sizeof(text),
 			 "; the control group's limit %.512s is %ju bytes, %ju of them left",
 			 limit.file, (uintmax_t)limit.limit, (uintmax_t)limit.available);
-		hm_fail_more(err, text);
+		hm_error_append(err, text);
 	}
 	if (!hm_topology_get_pool(backend->page_size, &pool)) {
 		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free",
 			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
 			 (uintmax_t)pool.total);
-		hm_fail_more(err, text);
+		hm_error_append(err, text);
 	}
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
 		if (!hm_set_has(&values->host_nodes, node))
@@ -447,7 +447,7 @@ void hm_prealloc_tell_pools(const struct hostmem_backend *backend, const struct 
 		hm_topology_get_node_pool(node, backend->page_size, &pool);
 		snprintf(text, sizeof(text), ", on node %ju %ju of %ju", (uintmax_t)node,
 			 (uintmax_t)pool.free, (uintmax_t)pool.total);
-		hm_fail_more(err, text);
+		hm_error_append(err, text);
 	}
 }
 

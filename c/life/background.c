@@ -161,7 +161,7 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 bool hm_background_is_own_thread(const struct hostmem_backend *backend)
 {
 	return backend->has_filler && pthread_equal(backend->filler, pthread_self()) &&
-	       !hm_process_is_forked(&backend->process);
+	       !hm_backend_is_forked(backend);
 }
 
 static void join_filler(struct hostmem_backend *backend)
@@ -176,7 +176,7 @@ void hm_background_end(struct hostmem_backend *backend)
 	int event;
 
 	/* A forked child does not have the thread. */
-	if (backend->has_filler && !hm_process_is_forked(&backend->process)) {
+	if (backend->has_filler && !hm_backend_is_forked(backend)) {
 		pthread_mutex_lock(&backend->lock);
 		atomic_store(&backend->cancel, true);
 		pthread_cond_broadcast(&backend->filled);
@@ -202,7 +202,7 @@ static int check_not_own_thread(struct hostmem_backend *backend, const char *wha
 	pthread_mutex_lock(&backend->lock);
 	own = hm_background_is_own_thread(backend) ||
 	      (backend->has_reporter && pthread_equal(backend->reporter, pthread_self()) &&
-	       !hm_process_is_forked(&backend->process));
+	       !hm_backend_is_forked(backend));
 	pthread_mutex_unlock(&backend->lock);
 	if (!own)
 		return 0;
@@ -244,7 +244,7 @@ static struct timespec after(uint64_t milliseconds)
 /* Whether it runs where no thread of this process ends it. Called with the lock held. */
 static bool is_elsewhere(const struct hostmem_backend *backend)
 {
-	return is_running(backend) && hm_process_is_forked(&backend->process);
+	return is_running(backend) && hm_backend_is_forked(backend);
 }
 
 /* Waits for the end; false when the time is over first. Called with the lock held. */
@@ -275,7 +275,7 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 		*err = backend->fill_error;
 	pthread_mutex_unlock(&backend->lock);
 	if (elsewhere)
-		return hm_process_check(backend, "wait", err);
+		return hm_backend_check_process(backend, "wait", err);
 	if (!ended)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, ETIMEDOUT,
 			       "%s: prealloc: still running after %ju ms", backend->id,
@@ -296,7 +296,7 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 		wait_locked(backend, UINT64_MAX);
 	}
 	pthread_mutex_unlock(&backend->lock);
-	return elsewhere ? hm_process_check(backend, "cancel", err) : 0;
+	return elsewhere ? hm_backend_check_process(backend, "cancel", err) : 0;
 }
 
 int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend)

@@ -119,8 +119,7 @@ static int make_backing(struct hostmem_backend *backend, const struct hm_values 
 static const char *map_hint(const struct hostmem_backend *backend, const struct hm_values *values,
 			    int result)
 {
-	if (result == -ENOMEM && backend->mapping.size &&
-	    backend->page_size > backend->host->page_size)
+	if (result == -ENOMEM && backend->mapping.size && hm_backend_is_hugetlb(backend))
 		return "; the pool of huge pages is short: raise nr_hugepages in "
 		       "/sys/kernel/mm/hugepages, or use a smaller size";
 	if (result == -ENOMEM)
@@ -189,9 +188,8 @@ static bool maps_by_policy(const struct hostmem_backend *backend, const struct h
 {
 	struct hm_huge_pool pool;
 
-	return backend->page_size > backend->host->page_size && values->reserve &&
-	       hm_policy_is_strict(values) && !hm_topology_get_pool(backend->page_size, &pool) &&
-	       !pool.overcommit;
+	return hm_backend_is_hugetlb(backend) && values->reserve && hm_policy_is_strict(values) &&
+	       !hm_topology_get_pool(backend->page_size, &pool) && !pool.overcommit;
 }
 
 static int fill_mapping(struct hostmem_backend *backend, const struct hm_values *values,
@@ -235,7 +233,7 @@ static int map_memory(struct hostmem_backend *backend, const struct hm_values *v
 	choose_alignment(backend, values, &request);
 	result = reserve_and_fill(backend, values, &request);
 	/* The pools may have become short since they were looked at; then this says it better. */
-	if (result == -ENOMEM && backend->page_size > backend->host->page_size &&
+	if (result == -ENOMEM && hm_backend_is_hugetlb(backend) &&
 	    hm_check_huge_pages(backend, backend->page_size, values, err))
 		return -1;
 	return result ? fail_map(backend, values, result, err) : 0;
@@ -328,7 +326,7 @@ static void tell_what_stays(const struct hm_prealloc_request *requests, size_t l
 	for (size_t i = 0; i < len; i++) {
 		if (!fills_users_file(requests[i].backend))
 			continue;
-		hm_fail_more(err, "; what was filled in the file stays filled");
+		hm_error_append(err, "; what was filled in the file stays filled");
 		return;
 	}
 }
@@ -375,7 +373,7 @@ static void discard_data(const struct hostmem_backend *backend)
 void hm_complete_undo(struct hostmem_backend *backend, bool failed)
 {
 	/* A forked child does not have the memory: something else may be there by now. */
-	if (hm_process_is_forked(&backend->process)) {
+	if (hm_backend_is_forked(backend)) {
 		backend->mapping = (struct hm_mapping){ 0 };
 	} else {
 		if (!failed)

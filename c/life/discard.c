@@ -66,7 +66,7 @@ static int discard(const struct hostmem_backend *backend, const struct hm_range 
 {
 	uint8_t *address = backend->mapping.address + range->offset;
 	bool own = backend->backing.flags & HOSTMEM_BACKING_OWN;
-	bool huge = backend->page_size > backend->host->page_size;
+	bool huge = hm_backend_is_hugetlb(backend);
 	int result = 0;
 
 	if (backend->backing.fd >= 0 && (backend->shared || own))
@@ -112,9 +112,9 @@ static int check_usable(const struct hostmem_backend *backend, struct hostmem_er
 {
 	enum hostmem_state state = hostmem_backend_get_state(backend);
 
-	if (state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED)
+	if (hm_backend_has_memory(state))
 		return 0;
-	return hm_fail_no_memory_yet(backend, state, err);
+	return hm_backend_fail_not_ready(backend, state, err);
 }
 
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
@@ -123,7 +123,7 @@ int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, ui
 	const struct hm_range range = { .offset = offset, .length = length };
 	int result;
 
-	if (hm_process_check(backend, "discard", err))
+	if (hm_backend_check_process(backend, "discard", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, err);
@@ -142,7 +142,7 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 	struct hm_values values;
 	int result;
 
-	if (hm_process_check(backend, "populate", err))
+	if (hm_backend_check_process(backend, "populate", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, err);

@@ -47,7 +47,7 @@ static struct hm_inhibitor *new_inhibitor(const struct hostmem_backend *backend,
 /* Called with the lock held. */
 static int add(struct hostmem_backend *backend, struct hm_inhibitor *inhibitor)
 {
-	if (backend->state != HOSTMEM_STATE_READY && backend->state != HOSTMEM_STATE_MAPPED)
+	if (!hm_backend_has_memory(backend->state))
 		return -1;
 	inhibitor->next = backend->inhibitors;
 	backend->inhibitors = inhibitor;
@@ -61,7 +61,7 @@ int hostmem_backend_inhibit_discard(struct hostmem_backend *backend, const char 
 	enum hostmem_state state;
 	int result;
 
-	if (hm_process_check(backend, "inhibit discard", err))
+	if (hm_backend_check_process(backend, "inhibit discard", err))
 		return -1;
 	inhibitor = new_inhibitor(backend, name, err);
 	if (!inhibitor)
@@ -76,7 +76,7 @@ int hostmem_backend_inhibit_discard(struct hostmem_backend *backend, const char 
 	if (!result)
 		return 0;
 	free(inhibitor);
-	return hm_fail_no_memory_yet(backend, state, err);
+	return hm_backend_fail_not_ready(backend, state, err);
 }
 
 /* Takes the first of that name out of the list, called with the lock held; NULL: there is none. */

@@ -197,9 +197,8 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 	 * What runs in the background is cancelled; what somebody waits for is not. In a forked
 	 * child nothing runs.
 	 */
-	if (!hm_process_is_forked(&backend->process) &&
-	    (backend->state == HOSTMEM_STATE_COMPLETING ||
-	     backend->running == HM_RUNNING_FOREGROUND))
+	if (!hm_backend_is_forked(backend) && (backend->state == HOSTMEM_STATE_COMPLETING ||
+					       backend->running == HM_RUNNING_FOREGROUND))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
 			       backend->id, backend->running ? "being preallocated" : "completing");
 	if (backend->inhibitors)
@@ -225,7 +224,7 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 static int give_back(struct hostmem_backend *backend, bool undo, struct hostmem_error *err)
 {
 	/* Who held `change` when this process was forked does not let go of it here. */
-	bool forked = hm_process_is_forked(&backend->process);
+	bool forked = hm_backend_is_forked(backend);
 	int result;
 
 	pthread_mutex_lock(&backend->lock);
@@ -254,7 +253,7 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
 
 int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err)
 {
-	if (hm_process_check(backend, "undo", err))
+	if (hm_backend_check_process(backend, "undo", err))
 		return -1;
 	return give_back(backend, true, err);
 }

@@ -24,13 +24,13 @@ static int begin_running(struct hostmem_backend *backend, struct hostmem_error *
 
 	pthread_mutex_lock(&backend->lock);
 	state = backend->state;
-	there = state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED;
+	there = hm_backend_has_memory(state);
 	runs = backend->running;
 	if (there && !runs)
 		backend->running = HM_RUNNING_FOREGROUND;
 	pthread_mutex_unlock(&backend->lock);
 	if (!there)
-		return hm_fail_no_memory_yet(backend, state, err);
+		return hm_backend_fail_not_ready(backend, state, err);
 	return runs ? hm_live_fail_busy(backend, "prealloc", err) : 0;
 }
 

@@ -61,7 +61,7 @@ int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct
 	int result;
 
 	/* hugetlb memory has its page size already. */
-	if (backend->page_size > backend->host->page_size)
+	if (hm_backend_is_hugetlb(backend))
 		return 0;
 	if (thp == HM_THP_NEVER)
 		return advise_never_huge(backend, err);
@@ -120,7 +120,7 @@ int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool popula
 	int result;
 
 	/* Never swapped; mlock2(2) would populate them, or fail where they are not accessible. */
-	if (backend->page_size > backend->host->page_size)
+	if (hm_backend_is_hugetlb(backend))
 		return 0;
 	if (lock)
 		result = hm_os_lock(backend->mapping.address, backend->mapping.size,

@@ -259,7 +259,7 @@ int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values 
 	char status[65536];
 
 	/* Huge pages of the pool are never swapped, so neither locked nor counted. */
-	if (values->hugetlb || backend->page_size > backend->host->page_size)
+	if (values->hugetlb || hm_backend_is_hugetlb(backend))
 		return 0;
 	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
 	    hm_os_read_file("/proc/self/status", status, sizeof(status)) <= 0 ||

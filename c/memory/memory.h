@@ -52,19 +52,19 @@ bool hm_policy_takes_nodes(uint64_t policy);
 void hm_policy_format(const struct hostmem_backend *backend, const struct hm_values *values,
 		      char *text, size_t size);
 
-/* ---- judge.c ---- */
+/* ---- policy_status.c ---- */
 
 /* Bytes on other nodes than a policy names; 0 where it names none. */
-uint64_t hm_judge_outside(const struct hm_values *values,
-			  const struct hostmem_placement *placement);
+uint64_t hm_policy_status_outside(const struct hm_values *values,
+				  const struct hostmem_placement *placement);
 /*
  * Whether memory is where the threads that touch it are told to take it from, whatever the
  * mapping's policy: shared memory of a file that is not in memory alone.
  */
-bool hm_judge_follows_threads(const struct hostmem_backend *backend);
+bool hm_policy_follows_threads(const struct hostmem_backend *backend);
 /* Fills in whether what was counted satisfies the policy. */
-void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_values *values,
-			struct hostmem_placement *placement);
+void hm_policy_status_set(const struct hostmem_backend *backend, const struct hm_values *values,
+			  struct hostmem_placement *placement);
 
 /* ---- populate.c ---- */
 

@@ -184,7 +184,7 @@ static uint64_t count_allocated(const struct hostmem_backend *backend)
 
 	if (hm_os_stat(backend->backing.fd, &file) || file.size != backend->mapping.size)
 		return 0;
-	return file.shmem || backend->page_size > backend->host->page_size ? file.allocated : 0;
+	return file.shmem || hm_backend_is_hugetlb(backend) ? file.allocated : 0;
 }
 
 /* Whether nobody has touched any of it, where a file in memory tells so. */
@@ -204,7 +204,7 @@ static uint64_t count_present(const struct hostmem_backend *backend,
 	/* To look for pages where there are none takes many seconds for each TiB. */
 	if (is_untouched(backend))
 		return 0;
-	if (backend->page_size == backend->host->page_size &&
+	if (!hm_backend_is_hugetlb(backend) &&
 	    !hm_os_count_resident(backend->mapping.address, backend->mapping.size, &present))
 		return present;
 	allocated = count_allocated(backend);
@@ -260,7 +260,7 @@ static int read_placement(const struct hostmem_backend *backend, const struct hm
 	if (result)
 		return hm_placement_fail(backend, result, err);
 	read_rest(backend, placement);
-	hm_judge_placement(backend, values, placement);
+	hm_policy_status_set(backend, values, placement);
 	return 0;
 }
 
@@ -273,15 +273,15 @@ int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 	struct hm_values values;
 	int result;
 
-	if (hm_process_check(backend, "placement", err))
+	if (hm_backend_check_process(backend, "placement", err))
 		return -1;
 	pthread_mutex_lock(change);
 	state = hostmem_backend_get_state(backend);
 	hm_backend_snapshot(backend, &values);
-	if (state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED)
+	if (hm_backend_has_memory(state))
 		result = read_placement(backend, &values, placement, err);
 	else
-		result = hm_fail_no_memory_yet(backend, state, err);
+		result = hm_backend_fail_not_ready(backend, state, err);
 	pthread_mutex_unlock(change);
 	return result;
 }

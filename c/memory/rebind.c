@@ -47,7 +47,7 @@ static uint64_t get_room(const struct hostmem_backend *backend, const struct hm_
 static int check_room(const struct hostmem_backend *backend, const struct hm_values *new,
 		      const struct hostmem_placement *before, struct hostmem_error *err)
 {
-	uint64_t wanted = hm_judge_outside(new, before), room;
+	uint64_t wanted = hm_policy_status_outside(new, before), room;
 	char nodes[128];
 
 	if (!wanted || !hm_policy_is_strict(new))
@@ -67,7 +67,7 @@ static enum hostmem_stay find_cause(const struct hostmem_backend *backend,
 				    const struct hm_values *new,
 				    const struct hostmem_placement *after)
 {
-	uint64_t outside = hm_judge_outside(new, after);
+	uint64_t outside = hm_policy_status_outside(new, after);
 
 	if (!outside)
 		return HOSTMEM_STAY_NONE;
@@ -90,8 +90,8 @@ static void tell_cause(const struct hostmem_backend *backend, const struct hm_va
 	if (cause == HOSTMEM_STAY_NONE)
 		return;
 	snprintf(text, sizeof(text), "; %ju bytes stayed elsewhere, likely because %s",
-		 (uintmax_t)hm_judge_outside(new, after), causes[cause]);
-	hm_fail_more(err, text);
+		 (uintmax_t)hm_policy_status_outside(new, after), causes[cause]);
+	hm_error_append(err, text);
 }
 
 /* Pages that moved go back where the old policy says where that is. */
@@ -102,7 +102,7 @@ static void put_back(const struct hostmem_backend *backend, const struct hm_valu
 	const char *call;
 
 	if (hm_policy_set(backend, old, how, &call))
-		hm_fail_more(err, "; the policy before it could not be put back");
+		hm_error_append(err, "; the policy before it could not be put back");
 }
 
 static int fail(const struct hostmem_backend *backend, const struct hm_values *new, uint32_t flags,
@@ -123,7 +123,7 @@ static int fail(const struct hostmem_backend *backend, const struct hm_values *n
 static bool is_done(const struct hm_values *new, const struct hostmem_placement *after, int result)
 {
 	return !result || (result == -EIO && hm_policy_takes_nodes(new->policy) &&
-			   !after->policy_changed && !hm_judge_outside(new, after));
+			   !after->policy_changed && !hm_policy_status_outside(new, after));
 }
 
 static int move(const struct hostmem_backend *backend, const struct hm_values *old,
@@ -151,7 +151,7 @@ static int move(const struct hostmem_backend *backend, const struct hm_values *o
 	}
 	*rebound = (struct hostmem_rebind_result){
 		.moved = count_moved(&before, &after),
-		.not_moved = hm_judge_outside(new, &after),
+		.not_moved = hm_policy_status_outside(new, &after),
 		.cause = find_cause(backend, new, &after),
 	};
 	return 0;

@@ -57,15 +57,41 @@ void hm_backend_destroy(struct hostmem_backend *backend)
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	hm_gaps_destroy(&backend->gaps);
 	/* In a forked child those who waited do not exist, for whom destroying it would wait. */
-	if (!hm_process_is_forked(&backend->process))
+	if (!hm_backend_is_forked(backend))
 		pthread_cond_destroy(&backend->filled);
 	pthread_mutex_destroy(&backend->lock);
 	pthread_mutex_destroy(&backend->change);
 	free(backend);
 }
 
-int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
-			  struct hostmem_error *err)
+bool hm_backend_is_forked(const struct hostmem_backend *backend)
+{
+	return hm_os_is_other_process(atomic_load(&backend->process));
+}
+
+int hm_backend_check_process(const struct hostmem_backend *backend, const char *what,
+			     struct hostmem_error *err)
+{
+	if (!hm_backend_is_forked(backend))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: %s: memory and preallocation belong to the process that completed the "
+		       "backend, not to its forked children",
+		       backend->id, what);
+}
+
+bool hm_backend_has_memory(enum hostmem_state state)
+{
+	return state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED;
+}
+
+bool hm_backend_is_hugetlb(const struct hostmem_backend *backend)
+{
+	return backend->page_size > backend->host->page_size;
+}
+
+int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostmem_state state,
+			      struct hostmem_error *err)
 {
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 		       "%s: there is no memory while the backend is %s; complete it first",
@@ -135,7 +161,7 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	state = backend->state;
-	there = state == HOSTMEM_STATE_READY || state == HOSTMEM_STATE_MAPPED;
+	there = hm_backend_has_memory(state);
 	if (there)
 		*memory = (struct hostmem_memory){
 			.address = backend->mapping.address,
@@ -144,11 +170,11 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 			.fd = backend->backing.fd,
 			.shared = backend->shared,
 			.readonly = backend->readonly,
-			.hugetlb = backend->page_size > backend->host->page_size,
+			.hugetlb = hm_backend_is_hugetlb(backend),
 			.offset = backend->backing.offset,
 		};
 	pthread_mutex_unlock(hm_backend_lock_of(backend));
-	return there ? 0 : hm_fail_no_memory_yet(backend, state, err);
+	return there ? 0 : hm_backend_fail_not_ready(backend, state, err);
 }
 
 bool hm_backend_is_orphaned(const struct hostmem_backend *backend)

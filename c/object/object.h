@@ -268,24 +268,29 @@ void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *ob
 		     const struct hostmem_kind *kind, const char *id);
 /* Frees a record that has no memory, and closes what its values own. */
 void hm_backend_destroy(struct hostmem_backend *backend);
+/*
+ * Whether this process is a forked child of the one that completed the backend. The child has what
+ * objects know, but neither the memory (MADV_DONTFORK) nor the threads; and a lock that another
+ * thread held at the fork is never unlocked there, so this is checked before any lock is taken.
+ */
+bool hm_backend_is_forked(const struct hostmem_backend *backend);
+/* STATE in a forked child, where something else may be at the backend's addresses by now. */
+int hm_backend_check_process(const struct hostmem_backend *backend, const char *what,
+			     struct hostmem_error *err);
+/* Whether a backend in this state has its memory: ready or mapped. */
+bool hm_backend_has_memory(enum hostmem_state state);
+/* Whether the memory is made of pages from a hugetlb pool. */
+bool hm_backend_is_hugetlb(const struct hostmem_backend *backend);
 /* A copy of all values at this moment. */
 void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
-int hm_fail_no_memory_yet(const struct hostmem_backend *backend, enum hostmem_state state,
-			  struct hostmem_error *err);
+int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostmem_state state,
+			      struct hostmem_error *err);
 /* Whether the last owner went away on the thread that fills, in its callback. */
 bool hm_backend_is_orphaned(const struct hostmem_backend *backend);
 /* Whether a preallocation of its ready memory runs. */
 bool hm_backend_is_running(const struct hostmem_backend *backend);
 /* The lock is no part of a backend's value: reading takes it too. */
 pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend);
-
-/* ---- process.c: forked children ---- */
-
-/* Whether this process is a forked child of the one that completed an object; 0: none did. */
-bool hm_process_is_forked(const _Atomic pid_t *completer);
-/* STATE in a forked child, where something else may be at the backend's addresses by now. */
-int hm_process_check(const struct hostmem_backend *backend, const char *what,
-		     struct hostmem_error *err);
 
 /* ---- thread_context.c ---- */
 

@@ -14,7 +14,7 @@
 
 static bool is_forked(const struct hostmem_thread_context *context)
 {
-	return hm_process_is_forked(&context->process);
+	return hm_os_is_other_process(atomic_load(&context->process));
 }
 
 static int check_process(const struct hostmem_thread_context *context, const char *what,

@@ -19,7 +19,8 @@ static bool is_wanted(const struct hm_values *values, uint64_t node)
 	return hm_set_has(&values->host_nodes, node);
 }
 
-uint64_t hm_judge_outside(const struct hm_values *values, const struct hostmem_placement *placement)
+uint64_t hm_policy_status_outside(const struct hm_values *values,
+				  const struct hostmem_placement *placement)
 {
 	uint64_t outside = 0;
 
@@ -30,12 +31,11 @@ uint64_t hm_judge_outside(const struct hm_values *values, const struct hostmem_p
 	return outside;
 }
 
-bool hm_judge_follows_threads(const struct hostmem_backend *backend)
+bool hm_policy_follows_threads(const struct hostmem_backend *backend)
 {
 	struct hm_file file;
 
-	return backend->backing.fd >= 0 && backend->shared &&
-	       backend->page_size == backend->host->page_size &&
+	return backend->backing.fd >= 0 && backend->shared && !hm_backend_is_hugetlb(backend) &&
 	       !hm_os_stat(backend->backing.fd, &file) && !file.shmem;
 }
 
@@ -58,7 +58,7 @@ static uint64_t read_weights(const struct hm_values *values, struct hostmem_plac
 /* What is interleaved as one piece: huge pages where the memory may be made of them. */
 static uint64_t choose_unit(const struct hostmem_backend *backend, const struct hm_values *values)
 {
-	bool huge = backend->page_size == backend->host->page_size && backend->host->thp_size &&
+	bool huge = !hm_backend_is_hugetlb(backend) && backend->host->thp_size &&
 		    values->thp != HM_THP_NEVER;
 
 	return huge ? backend->host->thp_size : backend->page_size;
@@ -126,8 +126,8 @@ static void judge_nodes(const struct hostmem_backend *backend, const struct hm_v
 		judge_shares(backend, values, placement);
 }
 
-void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_values *values,
-			struct hostmem_placement *placement)
+void hm_policy_status_set(const struct hostmem_backend *backend, const struct hm_values *values,
+			  struct hostmem_placement *placement)
 {
 	if (!hm_policy_takes_nodes(values->policy)) {
 		placement->satisfied = HOSTMEM_SATISFIED_NOT_APPLICABLE;
@@ -135,8 +135,8 @@ void hm_judge_placement(const struct hostmem_backend *backend, const struct hm_v
 			 hm_numa_policy_names[values->policy]);
 		return;
 	}
-	placement->outside = hm_judge_outside(values, placement);
-	if (!hm_judge_follows_threads(backend)) {
+	placement->outside = hm_policy_status_outside(values, placement);
+	if (!hm_policy_follows_threads(backend)) {
 		judge_nodes(backend, values, placement);
 		return;
 	}
