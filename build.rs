@@ -9,13 +9,13 @@ const FOLDERS: &[(&str, &str)] = &[
     ("object", "backend objects table thread_context value"),
     (
         "memory",
-        "advise check placement policy policy_status populate populate_touch rebind",
+        "advise check huge_pages mapping placement policy policy_status populate populate_touch rebind",
     ),
-    ("kind", "fd file kinds memfd ram shm"),
+    ("kind", "backing fd file kinds memfd ram shm"),
     ("fill", "fill prealloc pressure workers"),
     (
         "life",
-        "background complete discard inhibit life live piece",
+        "background claim complete delete live ranges running",
     ),
     ("api", "create options props"),
 ];

@@ -700,6 +700,14 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
  */
 int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
+ * Stops whatever preallocates the backend, within one chunk, and returns at once: one in the
+ * background, and one that a caller waits for (complete, populate, prealloc=on). That caller gets
+ * STATE with os_error ECANCELED; backends that complete together all fail. Does nothing when none
+ * runs, and does not affect the next one. May be called from inside callbacks. For a program that
+ * is asked to end.
+ */
+void hostmem_backend_interrupt(struct hostmem_backend *backend);
+/*
  * A descriptor for event loops that becomes readable when the background preallocation has ended
  * (eventfd(2)), until another one begins; it belongs to the backend. -1 where there was none.
  */

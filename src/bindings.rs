@@ -828,6 +828,9 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
+    pub fn hostmem_backend_interrupt(backend: *mut hostmem_backend);
+}
+unsafe extern "C" {
     pub fn hostmem_backend_get_prealloc_event(backend: *const hostmem_backend) -> i32;
 }
 #[repr(C)]

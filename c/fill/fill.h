@@ -17,12 +17,6 @@ struct hm_prealloc_request {
 	struct hostmem_prealloc_result *result;
 };
 
-/*
- * Adds to an error what pools of huge pages have, of each node asked for and of the whole host, and
- * what a control group's limit leaves. Nothing for small pages.
- */
-void hm_prealloc_tell_pools(const struct hostmem_backend *backend, const struct hm_values *values,
-			    struct hostmem_error *err);
 /* Populates all ranges together. Returns 0 with all results, or -1 with the first failure. */
 int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		    struct hostmem_error *err);

@@ -77,6 +77,16 @@ static bool look_at_memory(struct run *run)
 	return false;
 }
 
+/* Any of them, since those that are filled together fail together. */
+static const struct hm_fill *find_cancelled(const struct run *run)
+{
+	for (size_t i = 0; i < run->len; i++) {
+		if (hm_fill_is_cancelled(&run->fills[i]))
+			return &run->fills[i];
+	}
+	return NULL;
+}
+
 /* Takes a chunk of the first fill that has one left; NULL when none has or the end has come. */
 static struct hm_fill *take_chunk(struct pool *pool, struct hm_range *chunk)
 {
@@ -84,10 +94,11 @@ static struct hm_fill *take_chunk(struct pool *pool, struct hm_range *chunk)
 	struct hm_fill *fill = atomic_load(&pool->current);
 
 	while (fill && !atomic_load(&run->stop)) {
+		const struct hm_fill *cancelled = find_cancelled(run);
 		struct hm_fill *before = fill;
 
-		if (hm_fill_is_cancelled(fill)) {
-			stop_with(run, fill, ECANCELED, atomic_load(&fill->next), NULL);
+		if (cancelled) {
+			stop_with(run, cancelled, ECANCELED, atomic_load(&cancelled->next), NULL);
 			return NULL;
 		}
 		if (hm_fill_take(fill, chunk))
@@ -419,38 +430,6 @@ static int fail_run(const struct run *run, struct hostmem_error *err)
 		strerror(run->error), why);
 }
 
-void hm_prealloc_tell_pools(const struct hostmem_backend *backend, const struct hm_values *values,
-			    struct hostmem_error *err)
-{
-	struct hm_huge_pool pool;
-	struct hm_cgroup_limit limit;
-	char text[640];
-
-	if (!hm_backend_is_hugetlb(backend))
-		return;
-	if (hm_cgroup_find_huge_limit(backend->page_size, &limit) &&
-	    limit.available < backend->page_size) {
-		snprintf(text, sizeof(text),
-			 "; the control group's limit %.512s is %ju bytes, %ju of them left",
-			 limit.file, (uintmax_t)limit.limit, (uintmax_t)limit.available);
-		hm_error_append(err, text);
-	}
-	if (!hm_topology_get_pool(backend->page_size, &pool)) {
-		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free",
-			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
-			 (uintmax_t)pool.total);
-		hm_error_append(err, text);
-	}
-	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
-		if (!hm_set_has(&values->host_nodes, node))
-			continue;
-		hm_topology_get_node_pool(node, backend->page_size, &pool);
-		snprintf(text, sizeof(text), ", on node %ju %ju of %ju", (uintmax_t)node,
-			 (uintmax_t)pool.free, (uintmax_t)pool.total);
-		hm_error_append(err, text);
-	}
-}
-
 /* What is said of each backend: the time is that of all together. */
 static void tell_results(const struct run *run)
 {
@@ -491,7 +470,7 @@ int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		size_t index = (size_t)(run.failed - run.fills);
 
 		failed = fail_run(&run, err);
-		hm_prealloc_tell_pools(run.failed->backend, requests[index].values, err);
+		hm_huge_pages_append(run.failed->backend, requests[index].values, err);
 	} else {
 		report_end(&run);
 		tell_results(&run);

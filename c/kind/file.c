@@ -68,7 +68,7 @@ static int check_new(const struct hostmem_backend *backend, const struct hm_valu
 	if (hm_check_file_limit(backend, values->offset + values->size, err))
 		return -1;
 	if (where->page_size > backend->host->page_size)
-		return hm_check_huge_pages(backend, where->page_size, values, err);
+		return hm_huge_pages_check(backend, where->page_size, values, err);
 	return 0;
 }
 

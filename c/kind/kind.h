@@ -19,6 +19,17 @@ extern const struct hostmem_kind hm_kind_shm;
 /* Registers the kinds of the library, as an embedder registers its own. */
 int hm_kinds_register(struct hostmem_objects *objects, struct hostmem_error *err);
 
+/* ---- backing.c ---- */
+
+/* Has the kind make the backing, and checks it. On failure hm_backing_undo() has to follow. */
+int hm_backing_make(struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err);
+int hm_backing_seal(const struct hostmem_backend *backend, struct hostmem_error *err);
+/* Discards the contents on delete, where discard-data asks for it. */
+void hm_backing_discard_data(const struct hostmem_backend *backend);
+/* Closes the backing, if there is one. failed: completing failed, so what it made goes too. */
+void hm_backing_undo(struct hostmem_backend *backend, bool failed);
+
 /* ---- memfd.c ---- */
 
 /*

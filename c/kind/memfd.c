@@ -69,7 +69,7 @@ static int check_huge_size(const struct hostmem_backend *backend, const struct h
 	char sizes[128];
 
 	if (page && !(page & (page - 1)) && !hm_topology_get_pool(page, &pool))
-		return hm_check_huge_pages(backend, page, values, err);
+		return hm_huge_pages_check(backend, page, values, err);
 	hm_topology_list_huge_sizes(sizes, sizeof(sizes));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: hugetlbsize=%ju: this host has no huge pages of that size; it has %s",

@@ -7,54 +7,52 @@
 
 #include "fill.h"
 
-/* ---- inhibit.c ---- */
+/* ---- running.c ---- */
 
-/* BUSY, with the name, while somebody has pinned the memory. */
-int hm_inhibit_check(const struct hostmem_backend *backend, const char *what,
-		     struct hostmem_error *err);
-/* Forgets who has; nobody uses the backend any more. */
+/*
+ * Begins a preallocation of ready memory in the foreground: from here on deleting, rebinding and
+ * another one are BUSY. BUSY while one runs or in a callback of one, STATE without memory.
+ */
+int hm_running_begin(struct hostmem_backend *backend, const char *what, struct hostmem_error *err);
+/* Ends it; result NULL: it failed. */
+void hm_running_end(struct hostmem_backend *backend, const struct hostmem_prealloc_result *result);
+int hm_running_fail_busy(const struct hostmem_backend *backend, const char *what,
+			 struct hostmem_error *err);
+/* Which thread fills in the background; NULL: none. */
+void hm_running_set_filler(struct hostmem_backend *backend, const pthread_t *filler);
+/* Whether this is that thread, in a callback. Called with the lock held. */
+bool hm_running_is_filler(const struct hostmem_backend *backend);
+/* Waits for the end of that thread and of its callback, so that another one can start. */
+void hm_running_clear(struct hostmem_backend *backend);
+/* Cancels what runs, waits for its end and forgets it. Never on the thread that fills. */
+void hm_running_stop(struct hostmem_backend *backend);
+
+/* ---- ranges.c ---- */
+
+/* Forgets who inhibits discarding, when nobody uses the backend any more. */
 void hm_inhibit_clear(struct hostmem_backend *backend);
 
 /* ---- background.c ---- */
 
-/* Begins to fill the memory of a backend that is completing, once it is ready. */
+/* Starts the thread that fills the memory once the backend is ready. */
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err);
-/*
- * Waits for the end of the thread whose fill has ended, and for the callback that it may be in, so
- * that another one can start; BUSY from inside that callback.
- */
-int hm_background_clear(struct hostmem_backend *backend, struct hostmem_error *err);
-/* Cancels what runs, waits for its end and forgets it. Never on the thread itself. */
-void hm_background_end(struct hostmem_backend *backend);
-/* Whether this is the thread that fills the backend, in a callback. Called with the lock held. */
-bool hm_background_is_own_thread(const struct hostmem_backend *backend);
 
 /* ---- complete.c ---- */
 
-/* One of the backends that are completed together. */
-struct hm_completion {
-	struct hostmem_backend *backend;
-	struct hm_values values;
-	struct hostmem_prealloc_result result;
-};
-
-/* Makes the memory of the configuration. On failure hm_complete_undo() has to follow. */
-int hm_complete_build(struct hostmem_backend *backend, const struct hm_values *values,
-		      struct hostmem_error *err);
-/* Preallocates what was built, where that is not left to the background. */
-int hm_complete_fill(struct hm_completion *completions, size_t len, struct hostmem_error *err);
-/* Whether filling the memory is left to the background; locking it then is too. */
+/* Whether filling the memory is left to the background. */
 bool hm_complete_is_background(const struct hm_values *values);
-/* Takes a half built backend as well as a whole one. failed: building did not succeed. */
+/*
+ * Takes back what completing made, of a half built backend too. failed: completing failed, so what
+ * it made on file systems goes too.
+ */
 void hm_complete_undo(struct hostmem_backend *backend, bool failed);
 
 /* ---- live.c ---- */
 
-int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
-		      struct hostmem_error *err);
-/* Populates a range of ready memory; called with `change`, which it gives up meanwhile. */
-int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *values,
-		     const struct hm_range *range, struct hostmem_error *err);
+/* Populates a range of ready memory; called with `change`, which it unlocks meanwhile. */
+int hm_live_populate(struct hostmem_backend *backend, const char *what,
+		     const struct hm_values *values, const struct hm_range *range,
+		     struct hostmem_error *err);
 /* Rebinds a ready backend from `old` to `new`. Called with `change`. */
 int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,

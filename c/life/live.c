@@ -5,46 +5,6 @@
  */
 #include "life.h"
 
-int hm_live_fail_busy(const struct hostmem_backend *backend, const char *what,
-		      struct hostmem_error *err)
-{
-	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
-		       "%s: %s: a preallocation is running; try again when it is done", backend->id,
-		       what);
-}
-
-/*
- * While one runs, deleting, rebinding and another one are BUSY. Looked at in the same moment, since
- * deleting, which is decided under the lock alone, goes on once `change` is given up.
- */
-static int begin_running(struct hostmem_backend *backend, struct hostmem_error *err)
-{
-	enum hostmem_state state;
-	bool there, runs;
-
-	pthread_mutex_lock(&backend->lock);
-	state = backend->state;
-	there = hm_backend_has_memory(state);
-	runs = backend->running;
-	if (there && !runs)
-		backend->running = HM_RUNNING_FOREGROUND;
-	pthread_mutex_unlock(&backend->lock);
-	if (!there)
-		return hm_backend_fail_not_ready(backend, state, err);
-	return runs ? hm_live_fail_busy(backend, "prealloc", err) : 0;
-}
-
-/* result NULL: it failed. */
-static void end_running(struct hostmem_backend *backend,
-			const struct hostmem_prealloc_result *result)
-{
-	pthread_mutex_lock(&backend->lock);
-	backend->running = HM_RUNNING_NONE;
-	if (result)
-		backend->result = *result;
-	pthread_mutex_unlock(&backend->lock);
-}
-
 /* Another preallocation of all takes the place of one that failed. */
 static void forget_failure(struct hostmem_backend *backend)
 {
@@ -60,8 +20,9 @@ static void leave_to_background(struct hostmem_backend *backend)
 	pthread_mutex_unlock(&backend->lock);
 }
 
-int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *values,
-		     const struct hm_range *range, struct hostmem_error *err)
+int hm_live_populate(struct hostmem_backend *backend, const char *what,
+		     const struct hm_values *values, const struct hm_range *range,
+		     struct hostmem_error *err)
 {
 	struct hostmem_prealloc_result result;
 	const struct hm_prealloc_request request = {
@@ -72,31 +33,29 @@ int hm_live_populate(struct hostmem_backend *backend, const struct hm_values *va
 	};
 	int failed;
 
-	if (begin_running(backend, err))
+	if (hm_running_begin(backend, what, err))
 		return -1;
 	hm_gaps_clear(&backend->gaps);
 	/* Other changes, from the progress callback too, need not wait for this one. */
 	pthread_mutex_unlock(&backend->change);
 	failed = hm_prealloc_run(&request, 1, err);
 	pthread_mutex_lock(&backend->change);
-	end_running(backend, failed ? NULL : &result);
+	hm_running_end(backend, failed ? NULL : &result);
 	return failed;
 }
 
 static int populate_in_background(struct hostmem_backend *backend, struct hm_values *new,
 				  struct hostmem_error *err)
 {
-	int failed;
-
-	if (begin_running(backend, err))
+	if (hm_running_begin(backend, "prealloc", err))
 		return -1;
 	hm_gaps_clear(&backend->gaps);
 	/* A callback of the last one, which has to end first, may be about to take it. */
 	pthread_mutex_unlock(&backend->change);
-	failed = hm_background_clear(backend, err);
+	hm_running_clear(backend);
 	pthread_mutex_lock(&backend->change);
-	if (failed || hm_background_start(backend, err)) {
-		end_running(backend, NULL);
+	if (hm_background_start(backend, err)) {
+		hm_running_end(backend, NULL);
 		return -1;
 	}
 	forget_failure(backend);
@@ -111,7 +70,7 @@ static int populate_waiting(struct hostmem_backend *backend, const struct hm_val
 {
 	const struct hm_range all = { .length = backend->mapping.size };
 
-	if (hm_live_populate(backend, new, &all, err))
+	if (hm_live_populate(backend, "prealloc", new, &all, err))
 		return -1;
 	forget_failure(backend);
 	return 0;
@@ -121,7 +80,7 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 			   struct hm_values *new, struct hostmem_error *err)
 {
 	if (hm_backend_is_running(backend))
-		return hm_live_fail_busy(backend, "prealloc", err);
+		return hm_running_fail_busy(backend, "prealloc", err);
 	if (old->prealloc == new->prealloc)
 		return 0;
 	if (!new->prealloc)
@@ -145,7 +104,7 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   struct hostmem_rebind_result *rebound, struct hostmem_error *err)
 {
 	if (hm_backend_is_running(backend))
-		return hm_live_fail_busy(backend, "policy", err);
+		return hm_running_fail_busy(backend, "policy", err);
 	return hm_rebind(backend, old, new, flags, rebound, err);
 }
 

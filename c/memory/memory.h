@@ -138,14 +138,37 @@ int hm_rebind(const struct hostmem_backend *backend, const struct hm_values *old
 	      const struct hm_values *new, uint32_t flags, struct hostmem_rebind_result *rebound,
 	      struct hostmem_error *err);
 
+/* ---- mapping.c ---- */
+
+/*
+ * Maps the backing, inaccessible, between guard pages, aligned so that huge pages fit. On failure
+ * hm_map_destroy() has to follow.
+ */
+int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err);
+/* Names anonymous memory for /proc/self/maps, where the kernel can (5.17). */
+void hm_mapping_name(const struct hostmem_backend *backend);
+/* Makes the memory accessible; advice and policy come before. */
+int hm_mapping_open(const struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err);
+
+/* ---- huge_pages.c ---- */
+
+/* Whether memory of the backend's size can be reserved in huge pages of this size. */
+int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_size,
+			const struct hm_values *values, struct hostmem_error *err);
+/*
+ * Appends to an error how many pages are free in the pool of the backend's page size, on each node
+ * of host-nodes too, and what a control group's limit leaves. Nothing for small pages.
+ */
+void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm_values *values,
+			  struct hostmem_error *err);
+
 /* ---- check.c ---- */
 
 /* Whether the whole configuration is possible here; touches nothing. */
 int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		 struct hostmem_error *err);
-/* Whether memory of the backend's size may be reserved in huge pages of this size. */
-int hm_check_huge_pages(const struct hostmem_backend *backend, uint64_t page_size,
-			const struct hm_values *values, struct hostmem_error *err);
 /* Whether a file of this type can be mapped. property: what named it. */
 int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
 		       const struct hm_file *file, struct hostmem_error *err);

@@ -172,6 +172,8 @@ struct hostmem_backend {
 	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
 	pthread_t filler;
 	bool has_filler, filler_ended;
+	/* Completing failed, so that thread is to end without having filled anything. */
+	bool filler_dropped;
 	int fill_event;
 
 	/* What was discarded while a preallocation runs. */

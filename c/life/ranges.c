@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Ranges of ready memory: giving them back to the host, and filling them again. What giving back
- * means depends on what is behind the memory and on who else may have it.
+ * Ranges of ready memory: discarding them, populating them again, and what inhibits discarding.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -12,6 +12,119 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
+
+/* ---- Inhibiting ---- */
+
+static int check_inhibited(const struct hostmem_backend *backend, const char *what,
+			   struct hostmem_error *err)
+{
+	char name[HOSTMEM_ID_MAX + 1] = "";
+
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	if (backend->inhibitors)
+		hm_text_copy(backend->inhibitors->name, name, sizeof(name));
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	if (!*name)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+		       "%s: %s: '%s' has inhibited it, since its device has pinned the pages",
+		       backend->id, what, name);
+}
+
+static struct hm_inhibitor *new_inhibitor(const struct hostmem_backend *backend, const char *name,
+					  struct hostmem_error *err)
+{
+	struct hm_inhibitor *inhibitor;
+
+	if (!*name || strlen(name) > HOSTMEM_ID_MAX) {
+		hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			"%s: the name of who inhibits discard has 1 to %d bytes, this one has %zu",
+			backend->id, HOSTMEM_ID_MAX, strlen(name));
+		return NULL;
+	}
+	inhibitor = calloc(1, sizeof(*inhibitor));
+	if (!inhibitor) {
+		hm_fail_alloc(err);
+		return NULL;
+	}
+	hm_text_copy(name, inhibitor->name, sizeof(inhibitor->name));
+	return inhibitor;
+}
+
+/* Called with the lock held. */
+static int add(struct hostmem_backend *backend, struct hm_inhibitor *inhibitor)
+{
+	if (!hm_backend_has_memory(backend->state))
+		return -1;
+	inhibitor->next = backend->inhibitors;
+	backend->inhibitors = inhibitor;
+	return 0;
+}
+
+int hostmem_backend_inhibit_discard(struct hostmem_backend *backend, const char *name,
+				    struct hostmem_error *err)
+{
+	struct hm_inhibitor *inhibitor;
+	enum hostmem_state state;
+	int result;
+
+	if (hm_backend_check_process(backend, "inhibit discard", err))
+		return -1;
+	inhibitor = new_inhibitor(backend, name, err);
+	if (!inhibitor)
+		return -1;
+	/* So that a discard that has begun is over when this returns. */
+	pthread_mutex_lock(&backend->change);
+	pthread_mutex_lock(&backend->lock);
+	state = backend->state;
+	result = add(backend, inhibitor);
+	pthread_mutex_unlock(&backend->lock);
+	pthread_mutex_unlock(&backend->change);
+	if (!result)
+		return 0;
+	free(inhibitor);
+	return hm_backend_fail_not_ready(backend, state, err);
+}
+
+/* Takes the first of that name out of the list, called with the lock held; NULL: there is none. */
+static struct hm_inhibitor *take_out(struct hostmem_backend *backend, const char *name)
+{
+	struct hm_inhibitor **link = &backend->inhibitors, *found;
+
+	while (*link && strcmp((*link)->name, name))
+		link = &(*link)->next;
+	found = *link;
+	if (found)
+		*link = found->next;
+	return found;
+}
+
+int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *name,
+				  struct hostmem_error *err)
+{
+	struct hm_inhibitor *found;
+
+	pthread_mutex_lock(&backend->lock);
+	found = take_out(backend, name);
+	pthread_mutex_unlock(&backend->lock);
+	if (!found)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: discard is not inhibited by '%s'",
+			       backend->id, name);
+	free(found);
+	return 0;
+}
+
+void hm_inhibit_clear(struct hostmem_backend *backend)
+{
+	while (backend->inhibitors) {
+		struct hm_inhibitor *first = backend->inhibitors;
+
+		backend->inhibitors = first->next;
+		free(first);
+	}
+}
+
+/* ---- Discarding and populating ---- */
 
 static int check_range(const struct hostmem_backend *backend, const char *what,
 		       const struct hm_range *range, struct hostmem_error *err)
@@ -128,7 +241,7 @@ int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, ui
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, err);
 	if (!result)
-		result = hm_inhibit_check(backend, "discard", err);
+		result = check_inhibited(backend, "discard", err);
 	if (!result)
 		result = discard_checked(backend, &range, err);
 	pthread_mutex_unlock(&backend->change);
@@ -146,13 +259,11 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, err);
-	if (!result && hm_backend_is_running(backend))
-		result = hm_live_fail_busy(backend, "populate", err);
 	if (!result)
 		result = check_range(backend, "populate", &range, err);
 	if (!result && length) {
 		hm_backend_snapshot(backend, &values);
-		result = hm_live_populate(backend, &values, &range, err);
+		result = hm_live_populate(backend, "populate", &values, &range, err);
 	}
 	pthread_mutex_unlock(&backend->change);
 	return result;

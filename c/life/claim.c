@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Claims of ready memory, and whether a claim can be cut into given pieces for a guest. Which
+ * pieces there are is known to the caller, who hands them out.
+ */
+#include <string.h>
+
+#include "life.h"
+
+/* Called with the lock held. */
+static int claim_locked(struct hostmem_backend *backend, const char *owner,
+			struct hostmem_error *err)
+{
+	if (backend->state == HOSTMEM_STATE_MAPPED)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be claimed by '%s': '%s' holds it", backend->id, owner,
+			       backend->owner);
+	if (backend->state != HOSTMEM_STATE_READY)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+			       "%s: cannot be claimed while it is %s; complete it first",
+			       backend->id, hm_text_state(backend->state));
+	backend->state = HOSTMEM_STATE_MAPPED;
+	hm_text_copy(owner, backend->owner, sizeof(backend->owner));
+	return 0;
+}
+
+int hostmem_backend_claim(struct hostmem_backend *backend, const char *owner,
+			  struct hostmem_error *err)
+{
+	int result;
+
+	if (!*owner || strlen(owner) > HOSTMEM_ID_MAX)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: an owner's name has 1 to %d bytes, this one has %zu",
+			       backend->id, HOSTMEM_ID_MAX, strlen(owner));
+	pthread_mutex_lock(&backend->lock);
+	result = claim_locked(backend, owner, err);
+	pthread_mutex_unlock(&backend->lock);
+	return result;
+}
+
+int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	enum hostmem_state state;
+
+	pthread_mutex_lock(&backend->lock);
+	state = backend->state;
+	if (state == HOSTMEM_STATE_MAPPED) {
+		backend->state = HOSTMEM_STATE_READY;
+		backend->owner[0] = '\0';
+	}
+	pthread_mutex_unlock(&backend->lock);
+	if (state == HOSTMEM_STATE_MAPPED)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: cannot be released: nobody holds it, it is %s", backend->id,
+		       hm_text_state(state));
+}
+
+/* ---- Pieces ---- */
+
+static int fail_piece(const struct hostmem_backend *backend, const struct hostmem_piece *piece,
+		      struct hostmem_error *err, const char *why)
+{
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: piece of %ju bytes at offset %ju for guest address 0x%jx: %s",
+		       backend->id, (uintmax_t)piece->length, (uintmax_t)piece->offset,
+		       (uintmax_t)piece->guest_address, why);
+}
+
+/* Neither end wraps: both were checked. */
+static bool overlap(uint64_t start, uint64_t length, uint64_t other, uint64_t other_length)
+{
+	return start < other + other_length && other < start + length;
+}
+
+static int check_bounds(const struct hostmem_backend *backend, const struct hostmem_memory *memory,
+			const struct hostmem_piece *piece, struct hostmem_error *err)
+{
+	if (!piece->length)
+		return fail_piece(backend, piece, err, "it is empty");
+	if (piece->offset > memory->size || piece->length > memory->size - piece->offset)
+		return fail_piece(backend, piece, err, "it is not inside the memory");
+	if ((piece->guest_address | piece->offset | piece->length) % memory->page_size)
+		return fail_piece(backend, piece, err,
+				  "not all three are multiples of the page size");
+	if (piece->length > UINT64_MAX - piece->guest_address)
+		return fail_piece(backend, piece, err, "its end is beyond the last guest address");
+	return 0;
+}
+
+int hostmem_backend_check_piece(const struct hostmem_backend *backend,
+				const struct hostmem_piece *piece,
+				const struct hostmem_piece *others, size_t others_len,
+				struct hostmem_error *err)
+{
+	struct hostmem_memory memory;
+
+	if (hostmem_backend_get_memory(backend, &memory, err) ||
+	    check_bounds(backend, &memory, piece, err))
+		return -1;
+	for (const struct hostmem_piece *other = others; other < others + others_len; other++) {
+		if (overlap(piece->offset, piece->length, other->offset, other->length))
+			return fail_piece(backend, piece, err,
+					  "another piece has part of that memory");
+		if (overlap(piece->guest_address, piece->length, other->guest_address,
+			    other->length))
+			return fail_piece(backend, piece, err,
+					  "another piece has some of these guest addresses");
+	}
+	return 0;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The end of a backend: whether it may be deleted, deleting it, undoing what completing made,
+ * freeing the object.
+ */
+#include "life.h"
+
+/* Called with the lock held. */
+static int check_deletable(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	if (backend->state == HOSTMEM_STATE_MAPPED)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be deleted: '%s' holds it; release it first",
+			       backend->id, backend->owner);
+	if (hm_running_is_filler(backend))
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be deleted from inside its preallocation's callback",
+			       backend->id);
+	/*
+	 * What runs in the background is cancelled; what somebody waits for is not. In a forked
+	 * child nothing runs.
+	 */
+	if (!hm_backend_is_forked(backend) && (backend->state == HOSTMEM_STATE_COMPLETING ||
+					       backend->running == HM_RUNNING_FOREGROUND))
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
+			       backend->id, backend->running ? "being preallocated" : "completing");
+	if (backend->inhibitors)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: cannot be deleted: '%s' has pinned its pages; allow discard "
+			       "first",
+			       backend->id, backend->inhibitors->name);
+	if (backend->state == HOSTMEM_STATE_DELETED)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: is deleted already", backend->id);
+	return 0;
+}
+
+int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result;
+
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	result = check_deletable(backend, err);
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return result;
+}
+
+/* undo: what completing made goes too. */
+static void take_down(struct hostmem_backend *backend, bool undo)
+{
+	/* A thread that held `change` when this process was forked does not exist here. */
+	bool forked = hm_backend_is_forked(backend);
+
+	/* Without `change`, which a callback of what is cancelled may be about to lock. */
+	hm_running_stop(backend);
+	if (!forked)
+		pthread_mutex_lock(&backend->change);
+	hm_complete_undo(backend, undo);
+	hm_objects_remove(backend->objects, &backend->entry);
+	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
+	if (!forked)
+		pthread_mutex_unlock(&backend->change);
+}
+
+static int delete (struct hostmem_backend *backend, bool undo, struct hostmem_error *err)
+{
+	int result;
+
+	pthread_mutex_lock(&backend->lock);
+	result = check_deletable(backend, err);
+	if (!result)
+		backend->state = HOSTMEM_STATE_DELETED;
+	pthread_mutex_unlock(&backend->lock);
+	if (!result)
+		take_down(backend, undo);
+	return result;
+}
+
+int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	return delete (backend, false, err);
+}
+
+int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	if (hm_backend_check_process(backend, "undo", err))
+		return -1;
+	return delete (backend, true, err);
+}
+
+/* On the thread that fills it the backend is still in use: that frees it in the end. */
+static bool leave_to_filler(struct hostmem_backend *backend)
+{
+	bool own;
+
+	pthread_mutex_lock(&backend->lock);
+	own = hm_running_is_filler(backend);
+	if (own) {
+		backend->orphaned = true;
+		atomic_store(&backend->cancel, true);
+	}
+	pthread_mutex_unlock(&backend->lock);
+	return own;
+}
+
+void hostmem_backend_free(struct hostmem_backend *backend)
+{
+	struct hostmem_objects *objects;
+	enum hostmem_state before;
+
+	if (!backend || leave_to_filler(backend))
+		return;
+	pthread_mutex_lock(&backend->lock);
+	before = backend->state;
+	backend->state = HOSTMEM_STATE_DELETED;
+	pthread_mutex_unlock(&backend->lock);
+	hm_inhibit_clear(backend);
+	if (before != HOSTMEM_STATE_DELETED)
+		take_down(backend, false);
+	objects = backend->objects;
+	hm_backend_destroy(backend);
+	hm_objects_unref(objects);
+}

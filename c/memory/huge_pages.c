@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Pages of the host's hugetlb pools: whether those that are free suffice for a backend, and how a
+ * shortage is described.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "memory.h"
+
+static int fail_pool(const struct hostmem_backend *backend, uint64_t page_size, uint64_t wanted,
+		     const char *where, const struct hm_huge_pool *pool, struct hostmem_error *err)
+{
+	return hm_fail(
+		err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
+		"%s: size: %ju huge pages of %ju KiB are wanted; %s has %ju, %ju of them free, "
+		"of which %ju are promised to others; raise "
+		"/sys/kernel/mm/hugepages/hugepages-%jukB/nr_hugepages, or use a smaller size",
+		backend->id, (uintmax_t)wanted, (uintmax_t)(page_size / 1024), where,
+		(uintmax_t)pool->total, (uintmax_t)pool->free, (uintmax_t)pool->reserved,
+		(uintmax_t)(page_size / 1024));
+}
+
+/* Beyond it the kernel refuses to reserve, or a touch is SIGBUS. */
+static int check_huge_limit(const struct hostmem_backend *backend, uint64_t page_size,
+			    const struct hm_values *values, struct hostmem_error *err)
+{
+	struct hm_cgroup_limit limit;
+
+	if (!hm_cgroup_find_huge_limit(page_size, &limit) || values->size <= limit.available)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
+		       "%s: size: %ju huge pages of %ju KiB are wanted; the control group's limit "
+		       "%.512s is %ju bytes, %ju of them left; raise it, or use a smaller size",
+		       backend->id, (uintmax_t)(values->size / page_size),
+		       (uintmax_t)(page_size / 1024), limit.file, (uintmax_t)limit.limit,
+		       (uintmax_t)limit.available);
+}
+
+/* The kernel reserves from the whole pool, so a shortage of the bound nodes would show too late. */
+static int check_node_pools(const struct hostmem_backend *backend, uint64_t page_size,
+			    uint64_t wanted, const struct hm_values *values, uint64_t overcommit,
+			    struct hostmem_error *err)
+{
+	struct hm_huge_pool sum = { 0 }, pool;
+	char nodes[128], where[160];
+
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		if (!hm_set_has(&values->host_nodes, node))
+			continue;
+		hm_topology_get_node_pool(node, page_size, &pool);
+		sum.total += pool.total;
+		sum.free += pool.free;
+	}
+	if (wanted <= sum.free + overcommit)
+		return 0;
+	hm_set_format(&values->host_nodes, nodes, sizeof(nodes));
+	snprintf(where, sizeof(where), "node %s", nodes);
+	return fail_pool(backend, page_size, wanted, where, &sum, err);
+}
+
+int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_size,
+			const struct hm_values *values, struct hostmem_error *err)
+{
+	uint64_t wanted = values->size / page_size;
+	struct hm_huge_pool pool;
+
+	if (values->size % page_size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: size=%ju is not a multiple of the huge page size, %ju bytes",
+			       backend->id, (uintmax_t)values->size, (uintmax_t)page_size);
+	if (values->offset % page_size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: offset=%ju is not a multiple of the huge page size, %ju bytes",
+			       backend->id, (uintmax_t)values->offset, (uintmax_t)page_size);
+	if (!values->reserve || hm_topology_get_pool(page_size, &pool))
+		return 0;
+	if (pool.reserved > pool.free)
+		pool.reserved = pool.free;
+	if (wanted > pool.free - pool.reserved + pool.overcommit)
+		return fail_pool(backend, page_size, wanted, "the pool", &pool, err);
+	if (check_huge_limit(backend, page_size, values, err))
+		return -1;
+	if (!hm_policy_is_strict(values))
+		return 0;
+	return check_node_pools(backend, page_size, wanted, values, pool.overcommit, err);
+}
+
+void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm_values *values,
+			  struct hostmem_error *err)
+{
+	struct hm_huge_pool pool;
+	struct hm_cgroup_limit limit;
+	char text[640];
+
+	if (!hm_backend_is_hugetlb(backend))
+		return;
+	if (hm_cgroup_find_huge_limit(backend->page_size, &limit) &&
+	    limit.available < backend->page_size) {
+		snprintf(text, sizeof(text),
+			 "; the control group's limit %.512s is %ju bytes, %ju of them left",
+			 limit.file, (uintmax_t)limit.limit, (uintmax_t)limit.available);
+		hm_error_append(err, text);
+	}
+	if (!hm_topology_get_pool(backend->page_size, &pool)) {
+		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free",
+			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
+			 (uintmax_t)pool.total);
+		hm_error_append(err, text);
+	}
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		if (!hm_set_has(&values->host_nodes, node))
+			continue;
+		hm_topology_get_node_pool(node, backend->page_size, &pool);
+		snprintf(text, sizeof(text), ", on node %ju %ju of %ju", (uintmax_t)node,
+			 (uintmax_t)pool.free, (uintmax_t)pool.total);
+		hm_error_append(err, text);
+	}
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The mapping of a backend's memory: where it is aligned, on which thread it is mapped, when it
+ * becomes accessible. The address space itself, guards included, is base/map.c's.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "memory.h"
+
+/* Other threads map memory all the time; that they are first so often is not to be expected. */
+#define MOST_PLACES 1000
+
+/* What may help where the kernel refused to map. Address space comes first, then the backing. */
+static const char *map_hint(const struct hostmem_backend *backend, const struct hm_values *values,
+			    int result)
+{
+	if (result == -ENOMEM && backend->mapping.size && hm_backend_is_hugetlb(backend))
+		return "; the pool of huge pages is short: raise nr_hugepages in "
+		       "/sys/kernel/mm/hugepages, or use a smaller size";
+	if (result == -ENOMEM)
+		return "; use a smaller size, or look at RLIMIT_AS (ulimit -v) and "
+		       "/proc/sys/vm/overcommit_memory";
+	if (result == -EOPNOTSUPP && values->pmem)
+		return "; pmem=on needs a file system with DAX: use pmem=off";
+	if (result == -ENODEV)
+		return "; what its descriptor is of cannot be mapped";
+	if (result == -EINVAL && backend->backing.fd >= 0 && !values->share)
+		return "; a guest_memfd, for one, can only be mapped with share=on";
+	return "";
+}
+
+static int fail_map(const struct hostmem_backend *backend, const struct hm_values *values,
+		    int result, struct hostmem_error *err)
+{
+	/* The descriptor is the user's choice or the kind's, and none that can be mapped like this.
+	 */
+	bool is_value = result == -ENODEV || result == -EINVAL;
+
+	hm_fail(err, is_value ? HOSTMEM_ERROR_VALUE : hm_error_kind_of(-result), -result,
+		"%s: cannot map %ju bytes: %s%s", backend->id, (uintmax_t)values->size,
+		strerror(-result), map_hint(backend, values, result));
+	if (result == -ENOMEM)
+		hm_huge_pages_append(backend, values, err);
+	return -1;
+}
+
+/*
+ * Aligned so that huge pages fit: for descriptors too, and there modulo the offset, without which
+ * the kernel never maps shared memory huge.
+ */
+static void choose_alignment(const struct hostmem_backend *backend, const struct hm_values *values,
+			     struct hm_map_request *request)
+{
+	uint64_t huge = backend->host->thp_size, page = backend->page_size;
+
+	request->alignment = (size_t)page;
+	if (values->align)
+		request->alignment = (size_t)values->align;
+	else if (huge > page && values->size >= huge)
+		request->alignment = (size_t)huge;
+	if (!values->align)
+		request->skew = (size_t)(backend->backing.offset % request->alignment);
+}
+
+struct map_call {
+	struct hm_mapping *mapping;
+	const struct hm_map_request *request;
+};
+
+static int call_map_fill(void *data)
+{
+	struct map_call *call = data;
+
+	return hm_map_fill(call->mapping, call->request);
+}
+
+/*
+ * The kernel reserves huge pages from all nodes together, but for a thread that is bound it looks
+ * at its nodes: a shortage there fails here, and not when the memory is touched. It does not count
+ * what it could still add to a pool.
+ */
+static bool maps_by_policy(const struct hostmem_backend *backend, const struct hm_values *values)
+{
+	struct hm_huge_pool pool;
+
+	return hm_backend_is_hugetlb(backend) && values->reserve && hm_policy_is_strict(values) &&
+	       !hm_topology_get_pool(backend->page_size, &pool) && !pool.overcommit;
+}
+
+static int fill_mapping(struct hostmem_backend *backend, const struct hm_values *values,
+			const struct hm_map_request *request)
+{
+	struct map_call call = { .mapping = &backend->mapping, .request = request };
+
+	if (maps_by_policy(backend, values))
+		return hm_policy_run(backend, values, call_map_fill, &call);
+	return call_map_fill(&call);
+}
+
+/* Elsewhere when another thread has mapped something in the place that was reserved. */
+static int reserve_and_fill(struct hostmem_backend *backend, const struct hm_values *values,
+			    const struct hm_map_request *request)
+{
+	int result = -EEXIST;
+
+	for (int i = 0; i < MOST_PLACES && result == -EEXIST; i++) {
+		hm_map_destroy(&backend->mapping);
+		result = hm_map_reserve(&backend->mapping, request);
+		if (!result)
+			result = fill_mapping(backend, values, request);
+	}
+	return result;
+}
+
+int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err)
+{
+	struct hm_map_request request = {
+		.size = (size_t)values->size,
+		.fd = backend->backing.fd,
+		.offset = backend->backing.offset,
+		.shared = values->share,
+		.reserve = values->reserve,
+		.sync = values->pmem,
+	};
+	int result;
+
+	choose_alignment(backend, values, &request);
+	result = reserve_and_fill(backend, values, &request);
+	/* The pools may have become short since they were looked at; then this says it better. */
+	if (result == -ENOMEM && hm_backend_is_hugetlb(backend) &&
+	    hm_huge_pages_check(backend, backend->page_size, values, err))
+		return -1;
+	return result ? fail_map(backend, values, result, err) : 0;
+}
+
+/* For /proc/self/maps; a kernel without names for anonymous memory (5.17) does without. */
+void hm_mapping_name(const struct hostmem_backend *backend)
+{
+	/* The kernel takes at most 79 bytes (PR_SET_VMA_ANON_NAME, prctl(2)). */
+	char name[80];
+
+	snprintf(name, sizeof(name), "hostmem:%.71s", backend->id);
+	if (backend->backing.fd < 0)
+		hm_os_name(backend->mapping.address, backend->mapping.size, name);
+}
+
+/*
+ * The memory becomes accessible only after advice and policy, so that not even
+ * mlockall(MCL_FUTURE) populates it before.
+ */
+int hm_mapping_open(const struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err)
+{
+	int protection = backend->readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+	int result = hm_os_protect(backend->mapping.address, backend->mapping.size, protection);
+
+	return result ? fail_map(backend, values, result, err) : 0;
+}
