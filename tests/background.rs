@@ -738,3 +738,42 @@ fn who_is_told_the_end_may_let_go() {
     complete.send(()).unwrap();
     assert_eq!(end.recv().unwrap(), (ErrorKind::Busy, ErrorKind::Busy));
 }
+
+/// In the callback of the end nothing else is begun, so that freeing the backend meanwhile, which
+/// waits for the callback, waits for all there is.
+#[test]
+fn nothing_is_preallocated_in_the_callback_of_the_end() {
+    in_child("nothing_is_preallocated_in_the_callback_of_the_end", || {
+        for _ in 0..20 {
+            let slot = Arc::new(OnceLock::<Weak<Backend>>::new());
+            let (told, refusals) = mpsc::channel();
+            let (dropped, drops) = mpsc::channel::<()>();
+            let seen = Arc::clone(&slot);
+            let (ready, is_ready) = mpsc::channel::<()>();
+            let backend = ram(&format!("size=4M,{BACKGROUND}"))
+                .on_prealloc_done(move |_, _| {
+                    is_ready.recv().unwrap();
+                    let backend = seen.get().unwrap().upgrade().unwrap();
+                    let populated = backend.populate(0, 4 * MIB).unwrap_err();
+                    let rebound = backend.set("prealloc-mode", "wait").map(|()| {
+                        let lengths = (0..4).map(|i| backend.populate(i * MIB, MIB));
+                        lengths.filter(Result::is_err).count()
+                    });
+                    told.send((populated.kind(), rebound.unwrap())).unwrap();
+                    drop(backend);
+                    // The last owner goes away while this callback still runs.
+                    drops.recv().unwrap();
+                })
+                .complete()
+                .unwrap();
+            let backend = Arc::new(backend);
+            slot.set(Arc::downgrade(&backend)).unwrap();
+            ready.send(()).unwrap();
+            let answers = refusals.recv().unwrap();
+            assert_eq!(answers, (ErrorKind::Busy, 4));
+            let freeing = thread::spawn(move || drop(backend));
+            dropped.send(()).unwrap();
+            freeing.join().unwrap();
+        }
+    });
+}
