@@ -283,9 +283,11 @@ struct hostmem_kind {
 	int (*allocate)(void *data, const struct hostmem_backend *backend,
 			struct hostmem_backing *backing, struct hostmem_error *err);
 	/* Undoes what allocate did beyond opening the descriptor, when a later step of completing
-	 * failed or by hostmem_backend_undo(); the descriptor is still open. May be NULL. */
+	 * failed or by hostmem_backend_undo(); the descriptor is still open. err has the failure
+	 * that led here, or nothing; the library's own kinds append to it what stays. May be NULL.
+	 */
 	void (*undo)(void *data, const struct hostmem_backend *backend,
-		     const struct hostmem_backing *backing);
+		     const struct hostmem_backing *backing, struct hostmem_error *err);
 	/* Frees data, when the set of objects is freed or when registering failed. May be NULL. */
 	void (*free_data)(void *data);
 };

@@ -291,6 +291,7 @@ pub struct hostmem_kind {
             data: *mut ::core::ffi::c_void,
             backend: *const hostmem_backend,
             backing: *const hostmem_backing,
+            err: *mut hostmem_error,
         ),
     >,
     pub free_data: ::core::option::Option<unsafe extern "C" fn(data: *mut ::core::ffi::c_void)>,

@@ -909,3 +909,44 @@ fn what_completing_made_can_be_undone() {
     kept.unwrap().undo().unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"another's");
 }
+
+/// As long as others have it open, in whatever way, a file keeps what completing made of it.
+#[test]
+fn what_others_have_open_is_not_taken_back() {
+    let directory = directory();
+    let path = directory.path().join("file");
+    let builder = || backend(&path, "size=2M,share=on,prealloc=on,thp=never");
+    let complete = || builder().complete();
+    let fails = || {
+        let populate = Refusal::new(libc::SYS_madvise, libc::ENOMEM).only(2, 23);
+        let fault = Refusal::new(libc::SYS_userfaultfd, libc::ENOSYS);
+        let builder = builder();
+        let failed = refusing(&[populate, fault], || builder.complete());
+        failed.unwrap_err().error.to_string()
+    };
+    let length = || path.metadata().unwrap().len();
+    for writable in [true, false] {
+        let open = || File::options().read(true).write(writable).open(&path);
+        // A file that was empty.
+        File::create_new(&path).unwrap();
+        let other = open().unwrap();
+        let message = fails();
+        assert!(message.ends_with("others may have it open"), "{message}");
+        assert_eq!(length(), 2 << 20);
+        drop(other);
+        fs::write(&path, "").unwrap();
+        let message = fails();
+        assert!(!message.contains("others"), "{message}");
+        assert_eq!(length(), 0);
+        fs::remove_file(&path).unwrap();
+        // One that was not there.
+        let made = complete().unwrap();
+        let other = open().unwrap();
+        made.undo().unwrap();
+        assert_eq!(length(), 2 << 20);
+        drop(other);
+        fs::remove_file(&path).unwrap();
+        complete().unwrap().undo().unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -120,6 +120,12 @@ int hm_os_open_temporary(const char *directory);
 int hm_os_open_shm(const char *name);
 int hm_os_unlink(const char *path);
 int hm_os_duplicate(int fd);
+/*
+ * Whether no other descriptor of the file is open, in any process, nor a mapping made with one: 1
+ * or 0, or -errno where that cannot be told. Asked by a lease (F_SETLEASE, fcntl(2)), which is
+ * given back at once.
+ */
+int hm_os_is_sole_user(int fd);
 int hm_os_random(void *buffer, size_t size);
 int hm_os_get_access(int fd);
 /* The seals of a memfd; -EINVAL where a file cannot have any. */

@@ -214,6 +214,15 @@ int hm_os_duplicate(int fd)
 	return or_errno(fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
+int hm_os_is_sole_user(int fd)
+{
+	if (!fcntl(fd, F_SETLEASE, F_WRLCK)) {
+		fcntl(fd, F_SETLEASE, F_UNLCK);
+		return 1;
+	}
+	return errno == EAGAIN ? 0 : -errno;
+}
+
 int hm_os_random(void *buffer, size_t size)
 {
 	ssize_t got = getrandom(buffer, size, 0);

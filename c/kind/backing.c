@@ -129,10 +129,10 @@ void hm_backing_discard_data(const struct hostmem_backend *backend)
 				 backend->mapping.size);
 }
 
-void hm_backing_undo(struct hostmem_backend *backend, bool failed)
+void hm_backing_undo(struct hostmem_backend *backend, bool failed, struct hostmem_error *err)
 {
 	if (failed && backend->allocated && backend->kind->undo)
-		backend->kind->undo(backend->kind->data, backend, &backend->backing);
+		backend->kind->undo(backend->kind->data, backend, &backend->backing, err);
 	if (backend->backing.fd >= 0)
 		hm_os_close(backend->backing.fd);
 	backend->backing = (struct hostmem_backing){ .fd = -1 };

@@ -214,18 +214,29 @@ static bool is_still_at(const char *path, int fd)
 	return !look(path, &found) && !hm_os_stat(fd, &made) && is_same_file(&found, &made);
 }
 
+/*
+ * Others may have opened the file since it got its size, and written to it. Where the kernel cannot
+ * say that they have not, contents stay; a name may go, since removing it loses nothing to those
+ * who have the file open.
+ */
 static void undo(void *data, const struct hostmem_backend *backend,
-		 const struct hostmem_backing *backing)
+		 const struct hostmem_backing *backing, struct hostmem_error *err)
 {
+	int sole = backing->made ? hm_os_is_sole_user(backing->fd) : 1;
 	struct hm_values values;
 
 	(void)data;
 	hm_backend_snapshot(backend, &values);
-	if (backing->made & MADE_FILE) {
+	if (backing->made & MADE_FILE && sole) {
 		if (is_still_at(values.mem_path, backing->fd))
 			hm_os_unlink(values.mem_path);
-	} else if (backing->made & MADE_SIZE) {
+	} else if (backing->made & MADE_SIZE && sole > 0) {
 		hm_os_set_size(backing->fd, 0);
+	} else if (backing->made) {
+		hm_error_append(err, backing->made & MADE_FILE
+					     ? "; the file that was made stays: others have it open"
+					     : "; the file keeps the size it was given: others may "
+					       "have it open");
 	}
 }
 
@@ -241,7 +252,7 @@ static int allocate(void *data, const struct hostmem_backend *backend,
 		return -1;
 	if (!grow(backend, &values, backing->fd, &backing->made, err))
 		return 0;
-	undo(data, backend, backing);
+	undo(data, backend, backing, err);
 	hm_os_close(backing->fd);
 	return -1;
 }

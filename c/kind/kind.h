@@ -27,8 +27,9 @@ int hm_backing_make(struct hostmem_backend *backend, const struct hm_values *val
 int hm_backing_seal(const struct hostmem_backend *backend, struct hostmem_error *err);
 /* Discards the contents on delete, where discard-data asks for it. */
 void hm_backing_discard_data(const struct hostmem_backend *backend);
-/* Closes the backing, if there is one. failed: completing failed, so what it made goes too. */
-void hm_backing_undo(struct hostmem_backend *backend, bool failed);
+/* Closes the backing, if there is one. failed: completing failed, so what it made goes too, and
+ * what has to stay is appended to err. */
+void hm_backing_undo(struct hostmem_backend *backend, bool failed, struct hostmem_error *err);
 
 /* ---- memfd.c ---- */
 

@@ -111,7 +111,7 @@ static int fill_all(struct completion *completions, size_t len, struct hostmem_e
 	return result;
 }
 
-void hm_complete_undo(struct hostmem_backend *backend, bool failed)
+void hm_complete_undo(struct hostmem_backend *backend, bool failed, struct hostmem_error *err)
 {
 	/* A forked child does not have the memory: something else may be there by now. */
 	if (hm_backend_is_forked(backend)) {
@@ -121,7 +121,7 @@ void hm_complete_undo(struct hostmem_backend *backend, bool failed)
 			hm_backing_discard_data(backend);
 		hm_map_destroy(&backend->mapping);
 	}
-	hm_backing_undo(backend, failed);
+	hm_backing_undo(backend, failed, err);
 	atomic_store(&backend->bytes_done, 0);
 	atomic_store(&backend->bytes_total, 0);
 }
@@ -187,13 +187,13 @@ static void end_completing(const struct completion *completion, bool failed)
 }
 
 /* Takes backends that are completing back to configuring. */
-static void undo_all(struct completion *completions, size_t len)
+static void undo_all(struct completion *completions, size_t len, struct hostmem_error *err)
 {
 	for (size_t i = 0; i < len; i++) {
 		struct completion *completion = &completions[i];
 
 		hm_running_stop(completion->backend);
-		hm_complete_undo(completion->backend, true);
+		hm_complete_undo(completion->backend, true, err);
 		end_completing(completion, true);
 	}
 }
@@ -224,7 +224,7 @@ static int complete_all(struct completion *completions, struct hostmem_backend *
 			break;
 	}
 	if (begun < len || build_all(completions, len, err)) {
-		undo_all(completions, begun);
+		undo_all(completions, begun, err);
 		return -1;
 	}
 	for (size_t i = 0; i < len; i++)

@@ -54,7 +54,7 @@ static void take_down(struct hostmem_backend *backend, bool undo)
 	hm_running_stop(backend);
 	if (!forked)
 		pthread_mutex_lock(&backend->change);
-	hm_complete_undo(backend, undo);
+	hm_complete_undo(backend, undo, NULL);
 	hm_objects_remove(backend->objects, &backend->entry);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	if (!forked)

@@ -43,9 +43,9 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 bool hm_complete_is_background(const struct hm_values *values);
 /*
  * Takes back what completing made, of a half built backend too. failed: completing failed, so what
- * it made on file systems goes too.
+ * it made on file systems goes too, and what has to stay is appended to err.
  */
-void hm_complete_undo(struct hostmem_backend *backend, bool failed);
+void hm_complete_undo(struct hostmem_backend *backend, bool failed, struct hostmem_error *err);
 
 /* ---- live.c ---- */
 

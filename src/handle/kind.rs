@@ -83,6 +83,7 @@ pub(super) unsafe extern "C" fn undo(
     data: *mut c_void,
     backend: *const sys::hostmem_backend,
     backing: *const sys::hostmem_backing,
+    _err: *mut sys::hostmem_error,
 ) {
     // SAFETY: what was registered, alive until free_data and only ever shared.
     let kind = unsafe { &*data.cast::<RegisteredKind>() };
