@@ -16,7 +16,11 @@ mod measure;
 mod notes;
 mod ours;
 mod peers;
+mod picture;
 mod qemu;
+/// What the command draws with. Its tests run with the command.
+#[allow(dead_code)]
+#[path = "../../src/bin/hostmem/svg.rs"]
 mod svg;
 mod table;
 mod zeroing;
@@ -120,9 +124,9 @@ fn run(options: &Options) -> io::Result<()> {
     let Some(directory) = &options.write else {
         return Ok(());
     };
-    let picture = "\n![the comparisons as bars](benchmarks-peers.svg)\n";
-    fs::write(directory.join("benchmarks-peers.md"), report + picture)?;
-    fs::write(directory.join("benchmarks-peers.svg"), svg::draw(&rows))
+    let link = "\n![the comparisons as bars](benchmarks-peers.svg)\n";
+    fs::write(directory.join("benchmarks-peers.md"), report + link)?;
+    fs::write(directory.join("benchmarks-peers.svg"), picture::draw(&rows))
 }
 
 fn main() -> ExitCode {

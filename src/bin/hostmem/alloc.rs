@@ -87,7 +87,7 @@ fn wait_and_report(arguments: &Arguments, backends: &[Backend], bars: Bars) -> R
     let reports = backends.iter().map(report).collect::<Result<Vec<_>>>()?;
     if let Some(path) = &arguments.svg {
         let charts: Vec<_> = reports.iter().map(Report::chart).collect();
-        fs::write(path, bars::svg(&charts))
+        fs::write(path, bars::picture(&charts))
             .map_err(|error| format!("--svg {}: {error}", path.display()))?;
     }
     Ok(if arguments.json {

@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where a backend's memory is, as bars: in text, or as a picture (SVG).
-
-use std::fmt::Write;
+//! Where a backend's memory is, as bars: in text, or in a picture.
 
 use hostmem::Placement;
 
-/// Bars for one backend.
-pub(crate) struct Chart {
-    pub(crate) title: String,
-    /// What is said below the title.
-    pub(crate) about: String,
-    /// Bytes that are a whole bar.
-    pub(crate) size: u64,
-    pub(crate) rows: Vec<Row>,
-}
+use crate::svg;
+use crate::svg::Bar;
+use crate::svg::Chart;
 
 /// A part of the memory.
 pub(crate) struct Row {
@@ -102,107 +94,32 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-// ---- The picture ----
+/// The colours of a picture's bars by their place.
+const COLOURS: [(&str, &str); 3] = [
+    ("inside", "#2f6fb0"),
+    ("outside", "#c4561b"),
+    ("nowhere", "#8c959f"),
+];
 
-const WIDTH: usize = 720;
-const MARGIN: usize = 24;
-const ROW: usize = 30;
-const BAR: usize = 18;
-/// Where bars begin, and how long a whole one is.
-const LEFT: usize = 130;
-const LENGTH: usize = 400;
-
-/// All charts, one below the other.
-pub(crate) fn svg(charts: &[Chart]) -> String {
-    let heights = charts
-        .iter()
-        .map(|chart| 62 + ROW * chart.rows.len() + MARGIN);
-    let height = heights.sum::<usize>() + MARGIN;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-         viewBox=\"0 0 {WIDTH} {height}\">\n\
-         <style>\n\
-         text {{ font-family: sans-serif; font-size: 14px; fill: #24292f }}\n\
-         .title {{ font-size: 17px; font-weight: bold }}\n\
-         .about {{ fill: #57606a }}\n\
-         .whole {{ fill: #eaeef2 }}\n\
-         .inside {{ fill: #2f6fb0 }}\n\
-         .outside {{ fill: #c4561b }}\n\
-         .nowhere {{ fill: #8c959f }}\n\
-         .share {{ stroke: #24292f; stroke-width: 2 }}\n\
-         </style>\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
-    );
-    let mut top = MARGIN;
-    for chart in charts {
-        top = write_chart(&mut svg, chart, top);
-    }
-    svg += "</svg>\n";
-    svg
+/// A picture of all charts.
+pub(crate) fn picture(charts: &[Chart]) -> String {
+    svg::draw(charts, &COLOURS)
 }
 
-/// Returns where the next one begins.
-fn write_chart(svg: &mut String, chart: &Chart, top: usize) -> usize {
-    let title = escape(&chart.title);
-    let about = escape(&chart.about);
-    let _ = writeln!(
-        svg,
-        "<text class=\"title\" x=\"{MARGIN}\" y=\"{}\">{title}</text>",
-        top + 16
-    );
-    let _ = writeln!(
-        svg,
-        "<text class=\"about\" x=\"{MARGIN}\" y=\"{}\">{about}</text>",
-        top + 40
-    );
-    let mut top = top + 62;
-    for row in &chart.rows {
-        write_row(svg, row, chart.size, top);
-        top += ROW;
-    }
-    top + MARGIN
-}
-
-fn write_row(svg: &mut String, row: &Row, size: u64, top: usize) {
-    let length = |bytes: u64| bytes as f64 / size.max(1) as f64 * LENGTH as f64;
-    let class = match row.place {
-        Place::Inside => "inside",
-        Place::Outside => "outside",
-        Place::Nowhere => "nowhere",
-    };
-    let base = top + BAR - 4;
-    let _ = writeln!(
-        svg,
-        "<text x=\"{MARGIN}\" y=\"{base}\">{}</text>",
-        escape(&row.name)
-    );
-    for (class, length) in [("whole", LENGTH as f64), (class, length(row.bytes))] {
-        let _ = writeln!(
-            svg,
-            "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{top}\" width=\"{length:.1}\" \
-             height=\"{BAR}\" rx=\"3\"/>"
-        );
-    }
-    if let Some(share) = row.share {
-        let x = LEFT as f64 + length(share);
-        let (from, to) = (top - 3, top + BAR + 3);
-        let _ = writeln!(
-            svg,
-            "<line class=\"share\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{from}\" y2=\"{to}\"/>"
-        );
-    }
+/// A row as a bar of a picture.
+pub(crate) fn bar(row: &Row, size: u64) -> Bar {
     let percent = 100.0 * row.bytes as f64 / size.max(1) as f64;
-    let value = format!("{} ({percent:.0} %)", bytes(row.bytes));
-    let _ = writeln!(
-        svg,
-        "<text x=\"{}\" y=\"{base}\">{value}</text>",
-        LEFT + LENGTH + 14
-    );
-}
-
-fn escape(text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    text.replace('>', "&gt;")
+    Bar {
+        label: row.name.clone(),
+        value: row.bytes as f64,
+        text: format!("{} ({percent:.0} %)", bytes(row.bytes)),
+        class: match row.place {
+            Place::Inside => "inside",
+            Place::Outside => "outside",
+            Place::Nowhere => "nowhere",
+        },
+        mark: row.share.map(|share| share as f64),
+    }
 }
 
 #[cfg(test)]
@@ -240,34 +157,5 @@ mod tests {
         ] {
             assert_eq!(bytes(number), text);
         }
-    }
-
-    #[test]
-    fn a_picture_has_a_bar_for_each_row() {
-        let row = |name: &str, bytes, place, share| Row {
-            name: name.to_owned(),
-            bytes,
-            place,
-            share,
-        };
-        let chart = Chart {
-            title: "ram0 <&>".into(),
-            about: String::new(),
-            size: 100,
-            rows: vec![
-                row("node 0", 75, Place::Inside, Some(50)),
-                row("node 3", 20, Place::Outside, None),
-                row("absent", 5, Place::Nowhere, None),
-            ],
-        };
-        let svg = svg(&[chart]);
-        assert!(svg.contains("ram0 &lt;&amp;&gt;"), "{svg}");
-        for (class, width) in [("inside", 300), ("outside", 80), ("nowhere", 20)] {
-            let bar = format!("class=\"{class}\" x=\"130\"");
-            let line = svg.lines().find(|line| line.contains(&bar)).unwrap();
-            assert!(line.contains(&format!("width=\"{width}.0\"")), "{line}");
-        }
-        assert_eq!(svg.matches("class=\"share\"").count(), 1);
-        assert!(svg.contains("x1=\"330.0\""), "{svg}");
     }
 }

@@ -12,6 +12,7 @@ mod props;
 mod qmp;
 mod report;
 mod signals;
+mod svg;
 
 use std::error::Error;
 use std::io;

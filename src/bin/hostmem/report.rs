@@ -15,7 +15,7 @@ use serde_json::json;
 use serde_json::Value as Json;
 
 use crate::bars;
-use crate::bars::Chart;
+use crate::svg::Chart;
 use crate::Result;
 
 /// Columns of a bar.
@@ -131,8 +131,12 @@ impl Report {
         Chart {
             title: format!("{} ({}, {})", self.id, self.kind, bars::bytes(self.size)),
             about: format!("{}; satisfied: {}", self.placement.policy, self.satisfied()),
-            size: self.size,
-            rows: bars::rows(&self.placement, &self.host_nodes),
+            full: self.size as f64,
+            reference: None,
+            bars: bars::rows(&self.placement, &self.host_nodes)
+                .iter()
+                .map(|row| bars::bar(row, self.size))
+                .collect(),
         }
     }
 
