@@ -29,6 +29,7 @@ use std::env;
 use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -95,6 +96,9 @@ fn conditions(world: &World, load_before: &str, rounds: usize) -> String {
 }
 
 fn run(options: &Options) -> io::Result<()> {
+    if let Some(directory) = &options.write {
+        prepare(directory)?;
+    }
     interrupt::catch();
     let load = machine::load_average();
     let mut world = World::new().map_err(io::Error::from)?;
@@ -125,8 +129,30 @@ fn run(options: &Options) -> io::Result<()> {
         return Ok(());
     };
     let link = "\n![the comparisons as bars](benchmarks-peers.svg)\n";
-    fs::write(directory.join("benchmarks-peers.md"), report + link)?;
-    fs::write(directory.join("benchmarks-peers.svg"), picture::draw(&rows))
+    write(&directory.join("benchmarks-peers.md"), report + link)?;
+    write(
+        &directory.join("benchmarks-peers.svg"),
+        picture::draw(&rows),
+    )
+}
+
+/// Makes the directory where it is missing and tries to write there, before ten minutes are spent.
+fn prepare(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)
+        .and_then(|()| tempfile::tempfile_in(directory))
+        .map(drop)
+        .map_err(|error| named(directory, error))
+}
+
+fn write(file: &Path, text: String) -> io::Result<()> {
+    fs::write(file, text).map_err(|error| named(file, error))
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("--write: {}: {error}", path.display()),
+    )
 }
 
 fn main() -> ExitCode {
