@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What preallocation costs beside the kernel's own work, piece by piece: the inputs of
+//! The cost of each part of preallocation without the kernel's work: the inputs of
 //! docs/scaling.md.
 //!
-//! Memory that is there already is populated again, in the plain way, so that little is left of the
-//! kernel's work: a walk over the page tables of huge pages.
+//! Populated memory is populated again, in the plain way, so that little of the kernel's work
+//! remains: a walk over the page tables of huge pages.
 
 use std::env;
 use std::fs;
@@ -21,14 +21,14 @@ use hostmem::Objects;
 use hostmem::Thp;
 
 const MIB: u64 = 1 << 20;
-/// What a thread takes of huge pages at a time.
+/// The chunk size for huge pages.
 const CHUNK: u64 = 8 * MIB;
-/// The CPUs of two sockets of 64 cores, each of two threads.
+/// The CPUs of two sockets of 64 cores with two threads each.
 const MANY: u32 = 256;
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 3;
 
-/// The least of several times.
+/// The least time of several rounds.
 fn least(rounds: usize, mut time: impl FnMut() -> Duration) -> f64 {
     (0..=rounds).map(|_| time()).min().unwrap().as_secs_f64()
 }
@@ -39,7 +39,7 @@ fn elapsed(function: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Memory that is there, with its claim to reach it by.
+/// Populated memory with its claim.
 struct Memory {
     backend: Backend,
     claim: Claim,
@@ -74,11 +74,10 @@ impl Memory {
         }
     }
 
-    /// The system calls that populating all of it again is made of: asking what is there, and
-    /// populating chunk by chunk.
+    /// The system calls that populating all of it again makes: mincore and populate for each chunk.
     fn bare(&self) {
         let mut pages = vec![0_u8; CHUNK as usize / 4096];
-        // SAFETY: inside the memory, which the claim keeps; a byte for each of the pages.
+        // SAFETY: inside the memory, which the claim keeps mapped; a byte for each of the pages.
         self.each_chunk(|address, size| unsafe {
             libc::mincore(address, size, pages.as_mut_ptr())
         });
@@ -89,12 +88,12 @@ impl Memory {
     }
 }
 
-/// All that the kernel says of the memory left, as the watch asks it where no group has a limit.
+/// What the watch on available memory reads if no control group has a limit.
 fn read_meminfo() {
     assert!(fs::read_to_string("/proc/meminfo").is_ok());
 }
 
-/// So many small backends are so many chunks.
+/// Each small backend is one chunk.
 fn complete_many(objects: &Objects, count: u32, prealloc: bool) -> Duration {
     let builders: Vec<Builder> = (0..count)
         .map(|index| {
@@ -105,7 +104,7 @@ fn complete_many(objects: &Objects, count: u32, prealloc: bool) -> Duration {
     elapsed(|| drop(Builder::complete_all(builders).unwrap()))
 }
 
-/// The first number is that of a table's row, whatever unit it has.
+/// A row of the table: microseconds, what they are, and how they were computed.
 struct Row(f64, &'static str, String);
 
 fn measure(rounds: usize) -> hostmem::Result<Vec<Row>> {
@@ -133,7 +132,7 @@ fn measure(rounds: usize) -> hostmem::Result<Vec<Row>> {
     Ok(vec![
         Row(
             us(run),
-            "a run that has one page to look at: begin, watch, end",
+            "a run of one page: start, watch, end",
             String::new(),
         ),
         Row(
@@ -143,12 +142,12 @@ fn measure(rounds: usize) -> hostmem::Result<Vec<Row>> {
         ),
         Row(
             us(bare / chunks),
-            "bare calls, of each chunk of 8 MiB that is there already",
+            "bare calls for a chunk of 8 MiB that is already populated",
             String::new(),
         ),
         Row(
             us((one - bare) / chunks),
-            "what one thread adds to them, of each chunk",
+            "what one thread adds to them for each chunk",
             format!(
                 "({:.3} - {:.3}) ms / {chunks} chunks",
                 one * 1e3,
@@ -157,12 +156,12 @@ fn measure(rounds: usize) -> hostmem::Result<Vec<Row>> {
         ),
         Row(
             us((two - bare / 2.0) / chunks),
-            "the same of two threads, beside half of the bare time",
+            "the same for two threads, with half of the bare time",
             format!("{:.3} ms", two * 1e3),
         ),
         Row(
             us((many - many_some) / more_chunks),
-            "each further chunk with 256 threads, the kernel's work included",
+            "each further chunk with 256 threads, with the kernel's work",
             format!(
                 "({:.3} - {:.3}) ms / {more_chunks} chunks",
                 many * 1e3,
@@ -171,12 +170,12 @@ fn measure(rounds: usize) -> hostmem::Result<Vec<Row>> {
         ),
         Row(
             us((many_some - one_some) / f64::from(MANY - 1)),
-            "each of 255 workers: created, through the barrier, joined",
+            "each of 255 workers: create, pass the barrier, join",
             format!("({:.3} - {:.3}) ms", many_some * 1e3, one_some * 1e3),
         ),
         Row(
             us((with - without) / f64::from(count)),
-            "each of 10 000 chunks of one page in 10 000 backends, the page included",
+            "each of 10 000 chunks of one page in 10 000 backends, with the page",
             format!("({:.1} - {:.1}) ms", with * 1e3, without * 1e3),
         ),
     ])

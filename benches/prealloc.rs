@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What preallocating memory costs beside the bare system calls that do the same: see
-//! docs/benchmarks.md.
+//! Compares preallocation with the bare system calls that do the same: see docs/benchmarks.md.
 
 mod bare;
 
@@ -25,11 +24,11 @@ const KIND: &str = "memory-backend-ram";
 const MIB: u64 = 1 << 20;
 const SIZES: [u64; 3] = [64 * MIB, 256 * MIB, 1024 * MIB];
 
-/// Of each side of a case, for the report. The fewest there can be.
+/// Samples of each side of a case in the report: criterion's minimum.
 const SAMPLES: u32 = 10;
 /// Pairs of measurements behind one row of the table.
 const ROUNDS: usize = 21;
-/// Pairs before them, which bring the memory back from the hypervisor and the CPUs to speed.
+/// Pairs before them, so that the hypervisor gives memory back and the CPUs clock up.
 const WARM_UP_ROUNDS: usize = 2;
 
 /// What the memory is made of.
@@ -62,7 +61,7 @@ impl Pages {
     }
 }
 
-/// What is compared: the same for both sides.
+/// What both sides do.
 #[derive(Clone, Copy)]
 struct Case {
     pages: Pages,
@@ -95,7 +94,7 @@ impl Case {
     }
 }
 
-/// One, two and all CPUs, without a number twice.
+/// One, two and all CPUs, without duplicates.
 fn thread_counts() -> Vec<usize> {
     let all = thread::available_parallelism().map_or(1, usize::from);
     let mut counts = vec![1, 2, all];
@@ -104,7 +103,7 @@ fn thread_counts() -> Vec<usize> {
     counts
 }
 
-/// In groups that differ in size only, so that a group's plot is time over size.
+/// Groups of cases that differ only in size, so that a group's plot is time over size.
 fn case_groups() -> Vec<Vec<Case>> {
     let mut groups = Vec::new();
     for pages in [Pages::Small, Pages::Huge] {
@@ -120,7 +119,7 @@ fn case_groups() -> Vec<Vec<Case>> {
     groups
 }
 
-/// From nothing to populated memory and back to nothing, with the bare system calls.
+/// Maps, populates and unmaps with the bare system calls.
 fn time_bare(case: Case) -> Duration {
     let start = Instant::now();
     let memory = [bare::Memory::new(case.size, case.pages.bare()).unwrap()];
@@ -147,7 +146,7 @@ fn time_hostmem(objects: &Objects, case: Case) -> Duration {
     start.elapsed()
 }
 
-/// Says where the kernel does not give what a case is named after.
+/// Prints a note if the kernel does not give the pages that a case is named after.
 fn check_pages(objects: &Objects, case: Case) {
     let backend = configure(objects, case).complete().unwrap();
     let placement = backend.placement().unwrap();
@@ -172,7 +171,7 @@ fn bench_groups(criterion: &mut Criterion, objects: &Objects) {
         group
             .sampling_mode(SamplingMode::Flat)
             .sample_size(SAMPLES as usize)
-            // Long enough to bring the memory back from a hypervisor that takes idle memory.
+            // Long enough for a hypervisor to give back memory that it took while idle.
             .warm_up_time(Duration::from_millis(700));
         for case in cases {
             group.measurement_time(case.measurement_time());
@@ -189,8 +188,8 @@ fn bench_groups(criterion: &mut Criterion, objects: &Objects) {
     }
 }
 
-/// The times of both sides, taken in turns and each going first every other time, so that what
-/// disturbs a machine for a while disturbs both.
+/// The times of both sides, measured in turns, each first in every other round, so that a
+/// disturbance hits both.
 fn alternate(objects: &Objects, case: Case) -> (Vec<Duration>, Vec<Duration>) {
     let (mut hostmem, mut bare) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP_ROUNDS + ROUNDS {
@@ -232,7 +231,7 @@ fn print_overhead(objects: &Objects) {
     }
 }
 
-/// Cargo passes `--bench` when it measures; listing and trying the benchmarks out measure nothing.
+/// Cargo passes `--bench` to measure; listing and testing the benchmarks measure nothing.
 fn is_measuring() -> bool {
     let has = |wanted: &str| env::args().any(|argument| argument == wanted);
     has("--bench") && !has("--list") && !has("--test")

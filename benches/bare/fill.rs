@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How one range of memory is populated by the way that suits its kind.
+//! Populates one range of memory in the way that suits its kind.
 
 use std::ffi::c_int;
 use std::io;
@@ -13,7 +13,7 @@ use super::Memory;
 use super::HUGE_PAGE;
 use super::PAGE;
 
-/// What linux/userfaultfd.h says.
+/// Constants of linux/userfaultfd.h.
 mod uffd {
     use super::c_int;
 
@@ -28,7 +28,7 @@ mod uffd {
 /// Memory that is ready to be populated by several threads.
 pub struct Fill<'a> {
     memory: &'a Memory<'a>,
-    /// Where the memory is registered, until it is closed.
+    /// The userfaultfd that the memory is registered with.
     faults: Option<OwnedFd>,
 }
 
@@ -37,7 +37,7 @@ fn register(memory: &Memory<'_>) -> io::Result<OwnedFd> {
     // SAFETY: takes flags.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
     let fd = check(c_int::try_from(fd).unwrap())?;
-    // SAFETY: just opened, and nobody else's.
+    // SAFETY: just opened, and owned by nothing else.
     let faults = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut api = [uffd::API_VERSION, 0, 0];
     // SAFETY: three numbers, which is what struct uffdio_api has.
@@ -45,7 +45,7 @@ fn register(memory: &Memory<'_>) -> io::Result<OwnedFd> {
     let address = memory.address as u64;
     let mut range = [address, memory.size as u64, uffd::REGISTER_MODE_MISSING, 0];
     // SAFETY: four numbers, which is what struct uffdio_register has; all of the range is mapped,
-    // and nobody touches it before the descriptor is closed.
+    // and nothing touches it before the descriptor is closed.
     check(unsafe { libc::ioctl(fd, uffd::REGISTER, range.as_mut_ptr()) })?;
     Ok(faults)
 }
@@ -74,8 +74,8 @@ impl<'a> Fill<'a> {
         self.memory.advise(offset, size, libc::MADV_POPULATE_WRITE)
     }
 
-    /// Kernels before 2026 zero a huge page towards the address that faulted, and do it faster
-    /// upwards.
+    /// Kernels before 2026 zero a huge page towards the address that faulted, and zeroing upwards is
+    /// faster.
     fn populate_last_pages(&self, offset: usize, size: usize) -> io::Result<()> {
         (offset + HUGE_PAGE..=offset + size)
             .step_by(HUGE_PAGE)
@@ -97,7 +97,7 @@ impl<'a> Fill<'a> {
                 unsafe { libc::ioctl(faults.as_raw_fd(), uffd::ZEROPAGE, request.as_mut_ptr()) };
             match check(result) {
                 Ok(_) => return Ok(()),
-                // Interrupted; the last of the numbers says how far it came.
+                // Interrupted; the last number is the bytes done.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     offset += usize::try_from(request[3] as i64).unwrap_or(0);
                 }
@@ -109,11 +109,11 @@ impl<'a> Fill<'a> {
 
     fn allocate(&self, offset: usize, size: usize) -> io::Result<()> {
         let fd = self.memory.file.as_ref().unwrap().as_raw_fd();
-        // SAFETY: takes numbers; the file is nobody else's.
+        // SAFETY: takes numbers; the file is ours.
         check(unsafe { libc::fallocate(fd, 0, offset as i64, size as i64) }).map(drop)
     }
 
-    /// One that cannot be collapsed is populated in small pages.
+    /// A huge page that cannot be collapsed is populated in small pages.
     fn collapse(&self, offset: usize, size: usize) {
         for huge in (offset..offset + size).step_by(HUGE_PAGE) {
             let _ = self.allocate(huge, PAGE);

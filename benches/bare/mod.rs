@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The best known way to preallocate each kind of memory with system calls alone: the floor that
-//! nothing which uses the same kernel can be below.
+//! The best known way to preallocate each kind of memory with system calls alone: the floor for any
+//! program on the same kernel.
 //!
 //! It assumes base pages of 4 KiB and huge pages of 2 MiB.
 
@@ -26,7 +26,7 @@ pub use threads::populate_slices;
 const PAGE: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 
-/// What the memory is made of, and thereby how it is best populated.
+/// What the memory is made of, which decides how it is best populated.
 #[derive(Clone, Copy)]
 pub enum Kind<'a> {
     /// Anonymous, of small pages: populated.
@@ -47,7 +47,7 @@ pub enum Kind<'a> {
     FileOnDisk(&'a Path),
 }
 
-/// Address space that is given back on drop, with memory at an address huge pages fit.
+/// A mapping aligned to huge pages, unmapped on drop.
 pub struct Memory<'a> {
     kind: Kind<'a>,
     base: *mut c_void,
@@ -57,7 +57,7 @@ pub struct Memory<'a> {
     file: Option<OwnedFd>,
 }
 
-/// What a system call answered, which is -1 where it failed.
+/// Turns the result of a system call, -1 on failure, into a Result.
 fn check(result: c_int) -> io::Result<c_int> {
     match result {
         -1 => Err(io::Error::last_os_error()),
@@ -66,9 +66,9 @@ fn check(result: c_int) -> io::Result<c_int> {
 }
 
 fn create_memfd(flags: libc::c_uint, size: usize) -> io::Result<OwnedFd> {
-    // SAFETY: the name is a text that lives.
+    // SAFETY: the name is a static string.
     let fd = check(unsafe { libc::memfd_create(c"bare".as_ptr(), flags | libc::MFD_CLOEXEC) })?;
-    // SAFETY: just opened, and nobody else's.
+    // SAFETY: just opened, and owned by nothing else.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     file.set_len(size as u64)?;
     Ok(file.into())
@@ -91,8 +91,8 @@ fn map(
         None => (flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
         Some(file) => (flags | libc::MAP_SHARED, file.as_raw_fd()),
     };
-    // SAFETY: without MAP_FIXED only free address space is taken; the one caller with it gives
-    // a range that it has reserved itself and that nothing uses.
+    // SAFETY: without MAP_FIXED only free address space is used; the one caller with it passes
+    // a range that it has reserved and that nothing else uses.
     let mapped = unsafe { libc::mmap(at, size, protection, flags, fd, 0) };
     if mapped == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -149,14 +149,14 @@ impl<'a> Memory<'a> {
     fn advise(&self, offset: usize, size: usize, advice: c_int) -> io::Result<()> {
         assert!(offset + size <= self.size);
         let at = self.address.wrapping_byte_add(offset);
-        // SAFETY: inside the mapping; no advice that is given here changes what memory holds.
+        // SAFETY: inside the mapping; no advice used here changes the contents.
         check(unsafe { libc::madvise(at, size, advice) }).map(drop)
     }
 }
 
 impl Drop for Memory<'_> {
     fn drop(&mut self) {
-        // SAFETY: the whole of what new() reserved, and nothing refers to it any more.
+        // SAFETY: the whole range that new() reserved, and nothing refers to it any more.
         unsafe { libc::munmap(self.base, self.base_size) };
     }
 }

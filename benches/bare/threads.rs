@@ -19,16 +19,16 @@ const CHUNK: usize = 8 << 20;
 
 struct Work<'a> {
     fills: Vec<Fill<'a>>,
-    /// Of the queue of all chunks.
+    /// The next chunk of the queue.
     next: AtomicUsize,
-    /// Held while threads are created, since they need locks that populating holds.
+    /// Held while threads are created: creating them needs locks that populating holds.
     gate: Mutex<()>,
     /// The errno of a failure; 0 for none.
     error: AtomicI32,
 }
 
-// SAFETY: the memory behind the pointers is populated only, which any thread may do, and is
-// unmapped after the last one was joined; everything else is Sync by itself.
+// SAFETY: threads only populate the memory behind the pointers, which any thread may do, and it is
+// unmapped after the last one is joined; everything else is Sync.
 unsafe impl Sync for Work<'_> {}
 
 impl<'a> Work<'a> {
@@ -87,7 +87,7 @@ struct Worker<'a> {
     work: &'a Work<'a>,
     /// None for chunks of the queue.
     slice: Option<(usize, usize)>,
-    /// Where it has to run; none for anywhere.
+    /// The CPUs to run on; empty for all.
     cpus: &'a [usize],
 }
 
@@ -116,8 +116,8 @@ extern "C" fn run_worker(data: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Not a thread of the standard library: that makes a signal stack first, of which hostmem's
-/// threads know nothing either.
+/// Not a thread of the standard library, which allocates a signal stack first. hostmem's threads do
+/// not either.
 fn create(worker: &Worker<'_>) -> io::Result<libc::pthread_t> {
     let mut thread = MaybeUninit::uninit();
     let data = ptr::from_ref(worker).cast_mut().cast();
@@ -131,7 +131,7 @@ fn create(worker: &Worker<'_>) -> io::Result<libc::pthread_t> {
     }
 }
 
-/// Runs a thread for each worker, and meanwhile the caller.
+/// Runs a thread for each worker, and the caller's function in this one.
 fn run(work: &Work<'_>, workers: &[Worker<'_>], caller: impl FnOnce()) -> io::Result<()> {
     let gate = work.gate.lock();
     let threads: Vec<_> = workers.iter().map(create).collect();
@@ -150,7 +150,7 @@ fn run(work: &Work<'_>, workers: &[Worker<'_>], caller: impl FnOnce()) -> io::Re
     result.and(work.result())
 }
 
-/// Populates all of the memory, each piece of which has the same size, by one queue of chunks.
+/// Populates all of the memory, pieces of one size, from one queue of chunks.
 pub fn populate(memory: &[Memory<'_>], threads: usize) -> io::Result<()> {
     let work = Work::new(memory)?;
     let threads = threads.min(memory.len() * work.chunks_of_each());

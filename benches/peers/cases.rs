@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is measured, beside what, and what is to be reached.
+//! The cases: what is measured, what it is compared with, and the targets.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::bare;
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
 
-/// Where the files on tmpfs and on disk are made.
+/// Directories for the files on tmpfs and on disk.
 pub const TMPFS: &str = "/dev/shm";
 pub const DISK: &str = env!("CARGO_TARGET_TMPDIR");
 
-/// What the host has to be like while a case is measured.
+/// What a case needs of the host.
 #[derive(Clone, Copy)]
 pub enum Needs {
     Nothing,
@@ -26,7 +26,7 @@ pub enum Needs {
     Pool,
 }
 
-/// One of those that are compared.
+/// One side of a comparison.
 #[derive(Clone, Copy)]
 pub enum Side {
     /// `Builder::complete`.
@@ -41,7 +41,7 @@ pub enum Side {
     CompleteReporting,
     /// `Builder::complete` in the background, until it returns.
     Begin,
-    /// `Builder::complete` in the background, until the memory is there.
+    /// `Builder::complete` in the background, until the memory is populated.
     Background,
     /// The same while another thread asks for the progress each millisecond.
     BackgroundPolled,
@@ -69,7 +69,7 @@ impl Side {
             Side::CompleteAll => "hostmem, all together",
             Side::OneAfterAnother => "hostmem, one after another",
             Side::CompleteReporting => "hostmem, with a callback",
-            Side::Begin => "hostmem, begun",
+            Side::Begin => "hostmem, started",
             Side::Background => "hostmem, in the background",
             Side::BackgroundPolled => "hostmem, polled each ms",
             Side::Qemu => "QEMU",
@@ -83,14 +83,14 @@ impl Side {
     }
 }
 
-/// What a comparison shall show.
+/// The target of a comparison.
 #[derive(Clone, Copy)]
 pub enum Target {
-    /// How many times as fast hostmem shall be; none where that is only told.
+    /// The least speedup; none if it is only reported.
     Faster(Option<f64>),
-    /// How many times as long hostmem may take.
+    /// The largest overhead, as a ratio.
     Within(f64),
-    /// How long hostmem may take, whatever the other takes.
+    /// The most time that hostmem may take, whatever the other takes.
     Below(Duration),
 }
 
@@ -102,16 +102,16 @@ pub struct Case {
     pub backends: u64,
     /// None: each side's default.
     pub threads: Option<u32>,
-    /// Said to both, beside size and prealloc.
+    /// Properties for both sides, besides size and prealloc.
     pub properties: Json,
-    /// Said to hostmem alone, because QEMU does not have it.
+    /// Properties for hostmem alone, because QEMU does not have them.
     pub ours: Json,
     pub needs: Needs,
     /// hostmem populates in the plain way only.
     pub plain: bool,
     /// Another process keeps a CPU busy.
     pub hogged: bool,
-    /// Its rounds are this many times as many, to tell small differences.
+    /// Multiplies the number of rounds, to resolve small differences.
     pub more_rounds: usize,
     /// What hostmem does.
     pub hostmem: Side,
@@ -172,22 +172,22 @@ impl Case {
         }
     }
 
-    fn beside(mut self, side: Side, target: Target) -> Self {
+    fn compared(mut self, side: Side, target: Target) -> Self {
         self.others.push((side, target));
         self
     }
 
     fn faster(self, side: Side, times: f64) -> Self {
-        self.beside(side, Target::Faster(Some(times)))
+        self.compared(side, Target::Faster(Some(times)))
     }
 
-    fn told(self, side: Side) -> Self {
-        self.beside(side, Target::Faster(None))
+    fn reported(self, side: Side) -> Self {
+        self.compared(side, Target::Faster(None))
     }
 
-    /// What the bare system calls for the same memory are, of which 5 % may be missed.
+    /// Compares with the bare system calls for the same memory; 5 % overhead are allowed.
     fn floor(self, kind: bare::Kind<'static>) -> Self {
-        self.beside(Side::Bare(kind), Target::Within(1.05))
+        self.compared(Side::Bare(kind), Target::Within(1.05))
     }
 
     /// Of all backends together.
@@ -195,7 +195,7 @@ impl Case {
         self.size * self.backends
     }
 
-    /// Whether anything of it is done by two threads.
+    /// Whether any side uses two threads.
     pub fn needs_second_cpu(&self) -> bool {
         let more = |(side, _): &(Side, Target)| matches!(side, Side::CompleteWith(_));
         self.threads != Some(1) || self.others.iter().any(more)
@@ -205,7 +205,7 @@ impl Case {
         format!("memory-backend-{}", self.kind)
     }
 
-    /// With the size, which may have been cut.
+    /// With the size, which may have been reduced.
     pub fn title(&self) -> String {
         let size = match self.size {
             size if size % GIB == 0 => format!("{} GiB", size / GIB),
@@ -224,7 +224,7 @@ impl Case {
     }
 }
 
-/// Beside a running QEMU, and beside the bare system calls for the same memory.
+/// Compared with a running QEMU, and with the bare system calls for the same memory.
 fn against_qemu() -> Vec<Case> {
     use bare::Kind;
 
@@ -266,7 +266,7 @@ fn against_qemu() -> Vec<Case> {
         collapsed().faster(Side::Qemu, 8.0),
         collapsed().threads(two).faster(Side::Qemu, 4.5),
         pool().faster(Side::Qemu, 2.1),
-        pool().threads(two).told(Side::Qemu),
+        pool().threads(two).reported(Side::Qemu),
         tmpfs(),
         tmpfs().threads(two),
         disk(),
@@ -277,17 +277,21 @@ fn against_qemu() -> Vec<Case> {
 fn against_vm_memory() -> Vec<Case> {
     let ram = || {
         Case::new("ram beside vm-memory", "ram", GIB)
-            .told(Side::VmMemoryMapped)
-            .told(Side::VmMemoryPopulated)
-            .told(Side::VmMemoryHuge)
+            .reported(Side::VmMemoryMapped)
+            .reported(Side::VmMemoryPopulated)
+            .reported(Side::VmMemoryHuge)
     };
     let small = Case::new("ram of small pages", "ram", 512 * MIB)
         .ours(json!({"thp": "never"}))
         .floor(bare::Kind::Small);
-    vec![ram(), ram().threads(None), small.told(Side::VmMemoryMapped)]
+    vec![
+        ram(),
+        ram().threads(None),
+        small.reported(Side::VmMemoryMapped),
+    ]
 }
 
-/// What the pool of threads, its queue and its ways to wait are for.
+/// The pool of threads, its queue, and waiting.
 fn threads_and_waiting() -> Vec<Case> {
     use bare::Kind;
 
@@ -298,7 +302,7 @@ fn threads_and_waiting() -> Vec<Case> {
             .threads(Some(2))
             .ours(json!({"policy": "bind", "host-nodes": [0], "thp": thp}))
             .faster(Side::SlicesOnOne(kind), 1.3)
-            .told(Side::SlicesOnBoth(kind))
+            .reported(Side::SlicesOnBoth(kind))
     };
     let four = |name, size, ours| {
         Case::new(name, "ram", size)
@@ -313,7 +317,7 @@ fn threads_and_waiting() -> Vec<Case> {
             .threads(None)
             .needs(Needs::Shmem("never"))
             .hostmem(Side::Background)
-            .beside(Side::Complete, Target::Within(1.05))
+            .compared(Side::Complete, Target::Within(1.05))
     };
     vec![
         hogged(
@@ -333,26 +337,26 @@ fn threads_and_waiting() -> Vec<Case> {
         Case::new("ram together", "ram", 2 * MIB)
             .backends(64)
             .more_rounds(10)
-            .beside(Side::Bare(Kind::Huge), Target::Within(1.5)),
+            .compared(Side::Bare(Kind::Huge), Target::Within(1.5)),
         Case::new("ram together", "ram", 2 * MIB)
             .threads(None)
             .backends(64)
             .more_rounds(10)
-            .beside(Side::Bare(Kind::Huge), Target::Within(1.5)),
+            .compared(Side::Bare(Kind::Huge), Target::Within(1.5)),
         Case::new("ram, to begin in the background", "ram", 8 * GIB)
             .threads(None)
             .hostmem(Side::Begin)
-            .beside(Side::Complete, Target::Below(Duration::from_millis(1))),
+            .compared(Side::Complete, Target::Below(Duration::from_millis(1))),
         background("ram in the background, plain", "ram", GIB),
         background("memfd in the background, plain", "memfd", 512 * MIB),
         Case::new("ram with a progress callback", "ram", 512 * MIB)
             .more_rounds(10)
             .hostmem(Side::CompleteReporting)
-            .beside(Side::Complete, Target::Within(1.01)),
+            .compared(Side::Complete, Target::Within(1.01)),
         Case::new("ram, progress polled each ms", "ram", 512 * MIB)
             .more_rounds(10)
             .hostmem(Side::BackgroundPolled)
-            .beside(Side::Background, Target::Within(1.01)),
+            .compared(Side::Background, Target::Within(1.01)),
     ]
 }
 
@@ -363,10 +367,10 @@ pub fn comparisons() -> Vec<Case> {
     cases
 }
 
-/// The numbers of threads of the scaling table. More than this machine has CPUs shall do no harm.
+/// The numbers of threads in the scaling table. More threads than CPUs must do no harm.
 pub const THREADS: [u32; 4] = [1, 2, 4, 8];
 
-/// hostmem alone, with one thread and beside that with more.
+/// hostmem alone, with one thread and with more.
 pub fn scaling() -> Vec<Case> {
     let cases = [
         Case::new("small pages (ram, thp=never)", "ram", 512 * MIB).ours(json!({"thp": "never"})),
@@ -380,7 +384,7 @@ pub fn scaling() -> Vec<Case> {
     ];
     let more = |case: Case| {
         THREADS[1..].iter().fold(case, |case, &threads| {
-            case.told(Side::CompleteWith(threads))
+            case.reported(Side::CompleteWith(threads))
         })
     };
     cases.into_iter().map(more).collect()

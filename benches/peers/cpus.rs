@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the CPUs are good for in the very rounds that something is measured in, and a process that
-//! takes one away.
+//! The speed of the CPUs during a measurement, and a process that keeps one busy.
 
 use std::env;
 use std::hint::black_box;
@@ -12,11 +11,11 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// What the program is called with to be the process that keeps CPU 1 busy.
+/// The argument that makes this program the process that keeps CPU 1 busy.
 pub const HOG: &str = "--hog";
 const HOGGED_CPU: usize = 1;
 
-/// Nothing but arithmetic, each step of which needs the one before.
+/// Arithmetic only; each step needs the result of the one before.
 fn count(steps: u64) {
     let mut number = 1_u64;
     for _ in 0..steps {
@@ -36,7 +35,7 @@ pub fn time_loop(threads: usize) -> Duration {
     start.elapsed()
 }
 
-/// Another process that keeps CPU 1 busy, but for the times when it is told to stand still.
+/// Another process that keeps CPU 1 busy, except while it is stopped.
 pub struct Hog {
     process: Child,
 }
@@ -51,14 +50,14 @@ impl Hog {
 
     fn signal(&self, signal: libc::c_int) {
         let id = libc::pid_t::try_from(self.process.id()).unwrap();
-        // SAFETY: takes numbers; the process is ours and not waited for yet.
+        // SAFETY: takes numbers; the process is our child and not yet waited for.
         unsafe { libc::kill(id, signal) };
     }
 
-    /// Has it run while the function does.
+    /// Runs the process while the function runs.
     pub fn beside<T>(&self, function: impl FnOnce() -> T) -> T {
         self.signal(libc::SIGCONT);
-        // Until the scheduler has seen it.
+        // Until the scheduler runs it.
         thread::sleep(Duration::from_millis(20));
         let result = function();
         self.signal(libc::SIGSTOP);
@@ -73,7 +72,7 @@ impl Drop for Hog {
     }
 }
 
-/// Until it is killed, or whoever started it has ended.
+/// Runs until it is killed or its parent ends.
 pub fn be_hog() -> ! {
     // SAFETY: all zeros are an empty set, which the first call adds to and the second reads; the
     // third takes numbers.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An end from outside, which has to leave the host as it was.
+//! Signals that end the run; the host's settings must be restored.
 
 use std::ffi::c_int;
 use std::sync::atomic::AtomicBool;
@@ -14,12 +14,12 @@ extern "C" fn interrupt(_signal: c_int) {
 pub fn catch() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let handler = interrupt as extern "C" fn(c_int) as libc::sighandler_t;
-        // SAFETY: the handler stores to an atomic, which it may at any time.
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { libc::signal(signal, handler) };
     }
 }
 
-/// Unwinds, whereby everything is put back.
+/// Panics if interrupted; unwinding restores the host's settings.
 pub fn end_if_asked() {
     assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The host: what it has, and what it has to be like while a case is measured.
+//! The host: what it has, and the settings that a case needs.
 
 use std::fs;
 use std::thread;
@@ -33,7 +33,7 @@ pub fn field_bytes(text: &str, name: &str) -> u64 {
     number.map_or(0, |number| number.parse::<u64>().unwrap() * 1024)
 }
 
-/// What a setting of transparent huge pages is, of the choices that its file lists.
+/// The chosen value of a setting of transparent huge pages.
 pub fn thp_setting(name: &str) -> String {
     let text = fs::read_to_string(format!("{THP}/{name}")).unwrap_or_default();
     let (_, rest) = text.split_once('[').unwrap_or_default();
@@ -50,7 +50,7 @@ pub fn kernel() -> String {
     text.trim().to_owned()
 }
 
-/// The host as a case needs it, and held against others that change it, until it is dropped.
+/// The settings of the host that a case needs, locked against other tests until dropped.
 pub enum Prepared {
     Setting {
         _setting: Option<Setting>,
@@ -61,7 +61,7 @@ pub enum Prepared {
     },
 }
 
-/// None, with the reason noted, where it cannot be had.
+/// None, with a note of the reason, if the host cannot have them.
 pub fn prepare(case: &Case) -> Option<Prepared> {
     let value = match case.needs {
         Needs::Nothing => None,
@@ -79,7 +79,7 @@ pub fn prepare(case: &Case) -> Option<Prepared> {
     Some(Prepared::Setting { _setting, _lock })
 }
 
-/// Twice the size has to be there.
+/// Halves the size until twice of it is available.
 pub fn fit_size(case: &mut Case) {
     let wanted = case.size;
     let available = meminfo_bytes("MemAvailable");
@@ -97,7 +97,7 @@ pub fn fit_size(case: &mut Case) {
     }
 }
 
-/// Brings memory back that a hypervisor has taken while it was idle, and CPUs to speed.
+/// Gets back memory that a hypervisor took while it was idle, and lets the CPUs clock up.
 pub fn warm_up(objects: &Objects) {
     let size = (8 * GIB).min(meminfo_bytes("MemAvailable") / 2) / HUGE * HUGE;
     for _ in 0..3 {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How long hostmem takes for memory beside a running QEMU, vm-memory, and the bare system calls:
-//! see docs/benchmarks.md.
+//! Compares the time hostmem takes to preallocate memory with a running QEMU, with vm-memory and
+//! with the bare system calls: see docs/benchmarks.md.
 
 #[path = "../bare/mod.rs"]
 mod bare;
 mod cases;
 mod cpus;
-/// What the tests change the host with.
+/// The tests' helpers that change settings of the host.
 #[allow(dead_code)]
 #[path = "../../tests/common/host.rs"]
 mod host;
@@ -18,7 +18,7 @@ mod ours;
 mod peers;
 mod picture;
 mod qemu;
-/// What the command draws with. Its tests run with the command.
+/// The command's SVG writer. Its tests run with the command.
 #[allow(dead_code)]
 #[path = "../../src/bin/hostmem/svg.rs"]
 mod svg;
@@ -35,17 +35,17 @@ use std::process::ExitCode;
 
 use measure::World;
 
-/// Of each case, of which the fastest counts.
+/// Rounds of each case; the least time counts.
 const ROUNDS: usize = 9;
 const QUICK_ROUNDS: usize = 2;
 
-/// Why something of the host cannot be changed.
+/// Called by the helpers above when a setting of the host cannot be changed.
 fn skip(why: &str) {
     notes::add(format!("skipped: {why}"));
 }
 
 struct Options {
-    /// Cargo says so when it measures; trying the benchmarks out measures nothing.
+    /// Set by `cargo bench`; `cargo test --benches` measures nothing.
     measures: bool,
     rounds: usize,
     /// Where benchmarks-peers.md and .svg go.
@@ -78,17 +78,20 @@ impl Options {
     }
 }
 
-/// Under what it was measured.
+/// The conditions of the run.
 fn conditions(world: &World, load_before: &str, rounds: usize) -> String {
     let version = world.qemu.as_ref().map(|qemu| qemu.version.as_str());
     format!(
-        "hostmem {}, QEMU {}, vm-memory 0.18: Linux {}, {} CPUs, load average {load_before} before \
-         and {} after, transparent huge pages {} and shared {}, the least of {rounds} rounds or \
-         more.\n",
+        "CPU: {}, {} CPUs. Linux {}.\n\
+         hostmem {}, QEMU {}, vm-memory 0.18.\n\
+         Load average {load_before} before and {} after.\n\
+         Transparent huge pages: {}; for shared memory: {}.\n\
+         Least times of {rounds} rounds or more.\n",
+        zeroing::cpu_name(),
+        machine::cpus(),
+        machine::kernel(),
         env!("CARGO_PKG_VERSION"),
         version.unwrap_or("(none)"),
-        machine::kernel(),
-        machine::cpus(),
         machine::load_average(),
         machine::thp_setting("enabled"),
         machine::thp_setting("shmem_enabled"),
@@ -107,15 +110,23 @@ fn run(options: &Options) -> io::Result<()> {
     let compared = measure::measure_all(&mut world, cases::comparisons(), wanted, rounds);
     let scaled = measure::measure_all(&mut world, cases::scaling(), wanted, rounds);
     let rows = table::rows(&compared);
-    let zeroing = zeroing::tell(&world.objects);
+    let zeroing = zeroing::report(&world.objects);
 
     let mut report = format!(
-        "# Prealloc beside others\n\nMade by `make bench-peers WRITE=docs`; \
+        "# Preallocation compared\n\nMade by `make bench-peers WRITE=docs`.\n\
          [benchmarks.md](benchmarks.md) says what is compared and how to read it.\n\n{}\n{zeroing}",
         conditions(&world, &load, rounds)
     );
-    let _ = write!(report, "\n## Times as fast\n\n{}", table::speed(&rows));
-    let _ = write!(report, "\n## Times as long\n\n{}", table::cost(&rows));
+    let _ = write!(
+        report,
+        "\n## Speedup\n\nTime of the other / time of hostmem.\n\n{}",
+        table::speed(&rows)
+    );
+    let _ = write!(
+        report,
+        "\n## Overhead\n\nTime of hostmem / time of the other.\n\n{}",
+        table::cost(&rows)
+    );
     let _ = write!(report, "\n## More threads\n\n{}", table::scaling(&scaled));
     let notes = notes::all();
     if !notes.is_empty() {
@@ -136,7 +147,7 @@ fn run(options: &Options) -> io::Result<()> {
     )
 }
 
-/// Makes the directory where it is missing and tries to write there, before ten minutes are spent.
+/// Creates the directory if it is missing and tries to write there, before ten minutes of measuring.
 fn prepare(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)
         .and_then(|()| tempfile::tempfile_in(directory))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Measuring the sides of a case in turns.
+//! Measures the sides of a case in turns.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::ours;
 use crate::peers;
 use crate::qemu::Qemu;
 
-/// Whom the sides are measured with.
+/// What the sides are measured with.
 pub struct World {
     pub objects: Objects,
-    /// Of a host record that allows the plain way to populate only.
+    /// From a host record that allows only the plain way to populate.
     plain_objects: Objects,
     pub qemu: Option<Qemu>,
 }
@@ -39,7 +39,7 @@ impl World {
         })
     }
 
-    /// One that has failed may still have the object.
+    /// After a failure QEMU may still have the object.
     fn restart_qemu(&mut self) {
         if self.qemu.take().is_some() {
             self.qemu = start_qemu();
@@ -83,18 +83,18 @@ fn start_qemu() -> Option<Qemu> {
 pub struct Measured {
     pub case: Case,
     pub hostmem: Duration,
-    /// As the case has them; none where there is no such side here.
+    /// In the order of the case; none where that side is not available.
     pub others: Vec<Option<Duration>>,
-    /// How many times the work of one thread two threads do in a plain loop, where it matters.
+    /// Work of two threads / work of one in a plain loop, for cases of two threads.
     pub second_cpu: Option<f64>,
 }
 
-/// A case is measured until no least time has fallen by so much for as many rounds as it has to
-/// have, and for so many times these at most.
+/// A case is measured until no least time has fallen by FALL for as many rounds as the case needs,
+/// and at most MOST times that number of rounds.
 const FALL: f64 = 0.01;
 const MOST: usize = 2;
 
-/// The least of several rounds, of which one before the others is not counted.
+/// The least time of several rounds. Round 0 is a warm-up and does not count.
 #[derive(Clone, Copy, Default)]
 struct Least {
     time: Option<Duration>,
@@ -132,8 +132,7 @@ fn time_beside(
     }
 }
 
-/// In turns, each going first in its turn, so that what disturbs a machine for a while disturbs
-/// all.
+/// Measures all sides in each round, each going first in its turn, so that a disturbance hits all.
 fn measure(world: &mut World, case: Case, rounds: usize) -> Result<Measured, String> {
     let hog = match case.hogged {
         true => Some(Hog::start().map_err(|error| error.to_string())?),
@@ -173,7 +172,7 @@ fn measure(world: &mut World, case: Case, rounds: usize) -> Result<Measured, Str
     })
 }
 
-/// Those of the cases whose titles have all of the wanted parts. What cannot be measured here is
+/// Measures the cases whose titles contain all wanted parts. A case that cannot be measured here is
 /// noted.
 pub fn measure_all(
     world: &mut World,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is said below the tables: whatever was left out or cut, and why.
+//! The notes below the tables: cases that were skipped or made smaller, and why.
 
 use std::sync::Mutex;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How long hostmem takes.
+//! Times hostmem.
 
 use std::fmt::Display;
 use std::sync::atomic::AtomicBool;
@@ -63,7 +63,7 @@ fn check(backend: &Backend, case: &Case) -> Result<(), String> {
     let placement = backend.placement().map_err(|error| error.to_string())?;
     match placement.resident == case.size {
         true => Ok(()),
-        false => Err("hostmem's memory is not all there".into()),
+        false => Err("hostmem's memory is not fully resident".into()),
     }
 }
 
@@ -118,7 +118,7 @@ fn in_background(objects: &Objects, case: &Case) -> Result<Builder, String> {
     Ok(one(objects, case)?.prealloc_mode(PreallocMode::Background))
 }
 
-/// What has begun is cancelled, which is not counted.
+/// The preallocation is cancelled afterwards, which is not counted.
 pub fn begin(objects: &Objects, case: &Case) -> Time {
     let builder = in_background(objects, case)?;
     let start = Instant::now();
@@ -135,7 +135,7 @@ pub fn background(objects: &Objects, case: &Case) -> Time {
     fill_in_background(objects, case, &OnceLock::new())
 }
 
-/// The thread that asks is there before the clock starts.
+/// The polling thread runs before the clock starts.
 pub fn background_polled(objects: &Objects, case: &Case) -> Time {
     let (slot, done) = (OnceLock::<Backend>::new(), AtomicBool::new(false));
     thread::scope(|scope| {

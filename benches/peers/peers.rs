@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How long those take that run in this process: the bare system calls, and vm-memory.
+//! Times the bare system calls and vm-memory, which run in this process.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::machine;
 
 type Time = Result<Duration, String>;
 
-fn told(error: io::Error) -> String {
+fn message(error: io::Error) -> String {
     format!("bare calls: {error}")
 }
 
@@ -26,20 +26,20 @@ fn make<'a>(case: &Case, kind: bare::Kind<'a>) -> io::Result<Vec<bare::Memory<'a
         .collect()
 }
 
-/// With as many threads as hostmem has by default, where none are asked for.
+/// Without a number of threads: as many as hostmem has by default.
 pub fn bare(case: &Case, kind: bare::Kind<'_>) -> Time {
     let threads = case.threads.map_or(machine::cpus(), |count| count as usize);
     let start = Instant::now();
-    let memory = make(case, kind).map_err(told)?;
-    bare::populate(&memory, threads).map_err(told)?;
+    let memory = make(case, kind).map_err(message)?;
+    bare::populate(&memory, threads).map_err(message)?;
     Ok(start.elapsed())
 }
 
-/// Slices for the threads, each of which has the CPUs given.
+/// A fixed slice for each thread, which is pinned to the CPUs given.
 pub fn slices(case: &Case, kind: bare::Kind<'_>, cpus: [&[usize]; 2]) -> Time {
     let start = Instant::now();
-    let memory = make(case, kind).map_err(told)?;
-    bare::populate_slices(&memory, &cpus).map_err(told)?;
+    let memory = make(case, kind).map_err(message)?;
+    bare::populate_slices(&memory, &cpus).map_err(message)?;
     Ok(start.elapsed())
 }
 
@@ -54,7 +54,7 @@ pub fn vm_memory(case: &Case, flags: i32, advice: &[i32]) -> Time {
         .build()
         .map_err(|error| error.to_string())?;
     for &advice in advice {
-        // SAFETY: the whole of the region, which is nobody else's.
+        // SAFETY: the whole of the region, which nothing else uses.
         if unsafe { libc::madvise(region.as_ptr().cast(), size, advice) } != 0 {
             return Err(format!("vm-memory: {}", io::Error::last_os_error()));
         }

@@ -20,8 +20,8 @@ fn chart(title: &str, bars: Vec<Bar>) -> Chart {
     let values = bars.iter().map(|bar| bar.value);
     Chart {
         title: title.into(),
-        about: "Least times of both. Dashed: equal. Line: target. Green: reached, red: missed, \
-                grey: not judged, blue: no target."
+        about: "Least times of both. Dashed line: 1. Solid line: target. Green: reached, red: \
+                missed, grey: not judged, blue: no target."
             .into(),
         full: values.chain(marks).fold(1.0, f64::max),
         reference: Some(1.0),
@@ -54,8 +54,14 @@ pub fn draw(rows: &[Row]) -> String {
         _ => None,
     });
     let charts = [
-        chart("Times as fast as the other", speed.collect()),
-        chart("Times as long as the other", cost.collect()),
+        chart(
+            "Speedup: time of the other / time of hostmem",
+            speed.collect(),
+        ),
+        chart(
+            "Overhead: time of hostmem / time of the other",
+            cost.collect(),
+        ),
     ];
     svg::draw(&charts, &COLOURS)
 }

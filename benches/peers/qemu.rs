@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How long a running QEMU takes. Of it only the program is asked, over QMP.
+//! Times a running QEMU over QMP.
 
 use std::fs;
 use std::io::BufRead;
@@ -20,7 +20,7 @@ use serde_json::Value as Json;
 use crate::cases::Case;
 use crate::machine::field_bytes;
 
-/// A running QEMU without a machine, spoken to over QMP.
+/// A running QEMU without a machine, with a QMP connection.
 pub struct Qemu {
     process: Child,
     input: ChildStdin,
@@ -29,7 +29,7 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// The reason where there is none, or only an old one.
+    /// Fails with the reason if there is no QEMU or it is too old.
     pub fn start() -> Result<Self, String> {
         let mut process = Command::new("qemu-system-x86_64")
             .args("-machine none -nodefaults -display none -S -qmp stdio".split(' '))
@@ -57,7 +57,7 @@ impl Qemu {
     fn read(&mut self) -> Result<Json, String> {
         let mut line = String::new();
         match self.output.read_line(&mut line) {
-            Ok(0) => Err("QEMU is gone".into()),
+            Ok(0) => Err("QEMU has ended".into()),
             Ok(_) => serde_json::from_str(&line).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         }
@@ -77,7 +77,7 @@ impl Qemu {
         }
     }
 
-    /// What is mapped and present, of small and of huge pages.
+    /// Resident bytes, in small and in huge pages.
     fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         field_bytes(&status, "VmRSS") + field_bytes(&status, "HugetlbPages")
@@ -85,20 +85,21 @@ impl Qemu {
 
     fn is_idle(&self) -> bool {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
-        // A thread that has ended meanwhile is idle too.
+        // A thread that has just ended is idle too.
         let stats =
             tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
         let mut states = stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next());
         states.all(|state| state == 'S')
     }
 
-    /// It gives memory back some time after it says so, and must not do so beside the next.
-    fn settle(&self, size: u64) -> Result<(), String> {
+    /// Waits until QEMU has freed the memory, which happens some time after its answer and must not
+    /// overlap the next measurement.
+    fn wait_freed(&self, size: u64) -> Result<(), String> {
         let start = Instant::now();
         let mut idle = 0;
         while idle < 3 {
             if start.elapsed() > Duration::from_secs(30) {
-                return Err("QEMU does not give the memory back".into());
+                return Err("QEMU does not free the memory".into());
             }
             thread::sleep(Duration::from_millis(2));
             idle = match self.resident() < size && self.is_idle() {
@@ -127,10 +128,10 @@ impl Qemu {
         self.execute("object-add", object)?;
         let time = start.elapsed();
         if self.resident() < case.size {
-            return Err("QEMU's memory is not all there".into());
+            return Err("QEMU's memory is not fully resident".into());
         }
         self.execute("object-del", json!({"id": "mem0"}))?;
-        self.settle(case.size)?;
+        self.wait_freed(case.size)?;
         Ok(time)
     }
 }

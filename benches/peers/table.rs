@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What was measured, judged and told as Markdown.
+//! The results with their verdicts, as Markdown tables.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::cases::GIB;
 use crate::cases::THREADS;
 use crate::measure::Measured;
 
-/// What a second CPU has to make a plain loop faster by, for a case of two threads to be judged.
+/// The least speedup of a plain loop by a second CPU for a case of two threads to be judged.
 const NEEDED_SECOND_CPU: f64 = 1.7;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -19,7 +19,7 @@ pub enum Verdict {
     None,
     Reached,
     Missed,
-    /// The second CPU was not there.
+    /// The second CPU was busy elsewhere.
     NotJudged,
 }
 
@@ -50,17 +50,17 @@ fn ratio(time: Duration, by: Duration) -> f64 {
 }
 
 impl Row {
-    /// How many times as fast hostmem is.
+    /// Time of the other / time of hostmem.
     pub fn speed_up(&self) -> f64 {
         ratio(self.other_time, self.hostmem)
     }
 
-    /// How many times as long hostmem takes.
+    /// Time of hostmem / time of the other.
     pub fn cost(&self) -> f64 {
         ratio(self.hostmem, self.other_time)
     }
 
-    /// Whether it is told how much faster hostmem is, and not how much longer it takes.
+    /// Whether the speedup is reported, not the overhead.
     pub fn is_speed(&self) -> bool {
         matches!(self.target, Target::Faster(_))
     }
@@ -81,7 +81,7 @@ impl Row {
     }
 }
 
-/// A row for each side that hostmem was beside.
+/// A row for each side that hostmem was compared with.
 pub fn rows(measured: &[Measured]) -> Vec<Row> {
     let mut rows = Vec::new();
     for result in measured {
@@ -96,7 +96,7 @@ pub fn rows(measured: &[Measured]) -> Vec<Row> {
                 verdict: Verdict::None,
                 second_cpu: result.second_cpu,
             };
-            // By default QEMU has one thread, and nobody needs the second CPU to begin.
+            // By default QEMU has one thread, and starting in the background needs one CPU.
             let without_second_cpu = matches!(side, Side::Qemu) && result.case.threads.is_none();
             row.judge(without_second_cpu || matches!(target, Target::Below(_)));
             rows.push(row);
@@ -119,7 +119,7 @@ fn times(number: Option<f64>) -> String {
 
 pub fn speed(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| case | hostmem ms | beside | its ms | times as fast | target | | second CPU |\n\
+        "| case | hostmem ms | compared with | its ms | times as fast | target | result | second CPU |\n\
          |---|--:|---|--:|--:|--:|---|--:|\n",
     );
     for row in rows.iter().filter(|row| row.is_speed()) {
@@ -144,7 +144,7 @@ pub fn speed(rows: &[Row]) -> String {
 
 pub fn cost(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| case | hostmem ms | beside | its ms | times as long | target | | second CPU |\n\
+        "| case | hostmem ms | compared with | its ms | times as long | target | result | second CPU |\n\
          |---|--:|---|--:|--:|--:|---|--:|\n",
     );
     for row in rows.iter().filter(|row| !row.is_speed()) {
@@ -168,11 +168,11 @@ pub fn cost(rows: &[Row]) -> String {
     text
 }
 
-/// GiB a second by the number of threads.
+/// GiB/s by number of threads.
 pub fn scaling(measured: &[Measured]) -> String {
     let columns = THREADS.map(|threads| format!(" {threads} |")).concat();
     let mut text = format!(
-        "| GiB/s with threads: |{columns} 2 by 1 | second CPU |\n|---|{}--:|--:|\n",
+        "| GiB/s with threads: |{columns} 2 threads / 1 | second CPU |\n|---|{}--:|--:|\n",
         "--:|".repeat(THREADS.len())
     );
     for result in measured {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What this CPU makes of the order in which a huge page is zeroed.
+//! How fast this CPU zeroes a huge page upwards and downwards.
 //!
-//! The kernel zeroes small page by small page, by `rep stosb` on CPUs that have it fast, and, in
-//! Linux 6.18 and before, from the last one to the first where the first one was asked for. Here the same is
-//! done by the program itself, on memory that is there, so that nothing but the CPU has a part in
-//! it.
+//! The kernel zeroes a huge page one small page at a time, by `rep stosb` on CPUs where that is
+//! fast. Linux 6.18 and before zero from the last small page to the first if the first one faulted.
+//! Here the program does the same itself, on populated memory, so that only the CPU is measured.
 
 use std::fs;
 use std::time::Duration;
@@ -27,17 +26,17 @@ enum Order {
     Downwards,
 }
 
-/// GiB a second.
+/// GiB/s.
 struct Speeds {
     upwards: f64,
     downwards: f64,
 }
 
 /// # Safety
-/// The page is writable memory, and what it holds is nobody's.
+/// The page is writable memory, and nothing else reads or writes it.
 #[cfg(target_arch = "x86_64")]
 unsafe fn zero_page(page: *mut u8) {
-    // SAFETY: writes PAGE bytes from the page's begin on, as the caller allows. The ABI has the
+    // SAFETY: writes PAGE bytes from the start of the page, as the caller allows. The ABI has the
     // direction flag clear.
     unsafe {
         std::arch::asm!("rep stosb", inout("rdi") page => _, inout("rcx") PAGE => _, in("al") 0_u8,
@@ -46,7 +45,7 @@ unsafe fn zero_page(page: *mut u8) {
 }
 
 /// # Safety
-/// As with the other.
+/// As above.
 #[cfg(not(target_arch = "x86_64"))]
 unsafe fn zero_page(page: *mut u8) {
     // SAFETY: as the caller says.
@@ -84,7 +83,7 @@ fn measure(objects: &Objects) -> hostmem::Result<Speeds> {
     let mut least = [Duration::MAX; 2];
     for _ in 0..ROUNDS {
         for (least, order) in least.iter_mut().zip([Order::Upwards, Order::Downwards]) {
-            // SAFETY: all of the memory, which the claim keeps and nobody else reads.
+            // SAFETY: all of the memory, which the claim keeps mapped and nothing else reads.
             *least = (*least).min(unsafe { time(memory, size, order) });
         }
     }
@@ -92,8 +91,8 @@ fn measure(objects: &Objects) -> hostmem::Result<Speeds> {
     Ok(Speeds { upwards, downwards })
 }
 
-/// The vendor, family and model, by which CPUs differ in this.
-fn name_cpu() -> String {
+/// Vendor, family and model.
+pub fn cpu_name() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         let mut lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -104,21 +103,16 @@ fn name_cpu() -> String {
     format!("{vendor} family {family} model {model}")
 }
 
-/// What is said above the tables.
-pub fn tell(objects: &Objects) -> String {
+/// The text above the tables.
+pub fn report(objects: &Objects) -> String {
     match measure(objects) {
         Ok(speeds) => format!(
-            "Small page by small page, as the kernel does it, this CPU ({}) zeroes {:.1} GiB/s \
-             upwards and {:.1} downwards, with nothing of the kernel in it: what the order in \
-             huge pages can gain is {:.2} times.\n",
-            name_cpu(),
+            "Without the kernel, this CPU zeroes {:.1} GiB/s upwards and {:.1} GiB/s downwards, one \
+             small page\nat a time. So the order of zeroing in huge pages can gain {:.2} times.\n",
             speeds.upwards,
             speeds.downwards,
             speeds.upwards / speeds.downwards
         ),
-        Err(error) => format!(
-            "What this CPU ({}) zeroes is unknown: {error}\n",
-            name_cpu()
-        ),
+        Err(error) => format!("How fast this CPU zeroes is unknown: {error}\n"),
     }
 }
