@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! docs/numa.md is what the machines counted, as text for people.
+//! docs/numa.md is generated from what the machines counted.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,14 +17,15 @@ pub const NAME: &str = "document";
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/numa.md");
 const HEAD: &str = "# NUMA
 
-Where memory is after preallocation, for each policy on each kind of memory, and the lab that counts it.
+The nodes that memory is on after preallocation, for each policy and kind of memory, and the lab
+that measures it.
 
 ## The lab
 
-`make test-numa` boots Debian's kernels 5.10, 6.1 and 6.12 on an emulated machine of several nodes and runs the \
-NUMA tests of `tests/numa/` inside. No privilege is needed. `make test` \
-runs them too. Each test shows as one of the suite's own, `linux_6_1::cell::bind_one::hugetlb` say, and can be \
-chosen by its name:
+`make test-numa` boots Debian's kernels 5.10, 6.1 and 6.12 on an emulated machine with several nodes
+and runs the NUMA tests of `tests/numa/` inside. It needs no privilege. `make test` runs them too.
+Each test has a name of its own, for example `linux_6_1::cell::bind_one::hugetlb`, and can be
+selected by it:
 
     cargo test --features cli --test numa -- linux_6_12::rebind
 
@@ -38,60 +39,68 @@ The machine:
 | 3 | none | 256 MiB | 17, 28, 40, 10, 28 |
 | 4 | none | 256 MiB | 28, 17, 40, 28, 10 |
 
-It needs QEMU, busybox, e2fsprogs and binutils, which `scripts/setup test` installs, and the kernels, \
-which `scripts/numa-kernels` fetches by apt from the mirror that the machine has, verified as apt verifies, into \
-`~/.cache/hostmem`. Nothing of it is installed. Where something is missing the lab is one test that is ignored \
-and says why. `scripts/numa-guest` boots any program the same way.
+It needs QEMU, busybox, e2fsprogs and binutils, which `scripts/setup test` installs, and kernels.
+`scripts/numa-kernels` downloads these with apt from the machine's mirror to `~/.cache/hostmem`; apt
+verifies them, and nothing is installed. If something is missing, the lab is one ignored test that
+says why. `scripts/numa-guest` boots any program in the same way.
 
-A test that fails in there fails here, with what it said. Four other things can happen, and each has its own words:
+A test that fails in the guest fails here, with the same message. Four other failures are possible:
 
-- the kernel ended the test's process (out of memory, say): that test fails, and the rest runs in another process;
-- the kernel panicked or found a bug of its own, which panics it: `machine` fails with the end of the console;
-- the machine hangs, no word for two minutes: it is ended, and `machine` names the test that ran;
-- the machine never ran, or ended without a word: `machine` fails with what QEMU said.
+- The kernel kills the test's process, for example because it is out of memory: that test fails, and
+  the rest runs in another process.
+- The kernel panics (an oops panics it too): `machine` fails with the end of the console.
+- The machine hangs, with no output for two minutes: it is ended, and `machine` names the test.
+- The machine does not start, or ends without a message: `machine` fails with QEMU's output.
 
-The last three are the lab's errors, no test's: what had not run by then is ignored, not failed.
+The last three are failures of the lab. Tests that have not run by then are ignored, not failed.
 
 ## Policies and memory
 
-Counted from `/proc/self/numa_maps`, on a thread that runs on node 0: the node that has all of the memory, or how \
-it is shared by nodes 0, 1, 3 and 4. A dash: not on this kernel. That is tested too: completing is refused, and \
-the error names the first kernel that can.
+Counted from `/proc/self/numa_maps`, on a thread that runs on node 0. A cell is the node that has
+all of the memory, or the ratio of nodes 0, 1, 3 and 4. A dash means that the kernel does not have
+the policy. That is tested too: completing is refused, and the error names the first kernel that
+has it.
 
 | policy | kernels |";
 
-/// What is not plain to see in the table.
+/// Explains what the table does not show.
 const TAIL: &str = "
-- `default` and `local` memory is on the node of the thread that fills it.
-- `preferred` is the kernel's preferred-many from 5.15 on, which takes several nodes; before, one. Several are \
-refused there, since the kernel would keep the first in silence.
-- `bind` to several nodes fills the nearest first and goes on to the next when that is full. It does not spread.
-- A home node says with which of the nodes to begin.
-- Interleaving is by page, of 2 MiB in huge memory. Shares are exact where the size is a whole number of rounds.
+- `default` and `local`: the node of the thread that populates the memory.
+- `preferred` is the kernel's preferred-many from 5.15 on, which takes several nodes. Before 5.15 it
+  takes one, and several are refused, because the kernel would silently use the first only.
+- `bind` to several nodes fills the nearest first, then the next. It does not spread.
+- A home node is the node to fill first.
+- Interleaving is by page; in huge memory by 2 MiB. Shares are exact if the size is a whole number
+  of rounds.
 - Weights are the host's, in `/sys/kernel/mm/mempolicy/weighted_interleave`; here 3, 1, 2, 2.
-- Huge shared memory by `MADV_COLLAPSE` (`thp=always` where the host's setting gives small pages) needs Linux 6.1 \
-and is not used with interleaving: the kernel would put all of it on one node. It is in small pages then.
-- The kernel ignores the policy of a shared mapping of a file on disk: each page is where the thread that first \
-touched it would have its own. So the threads that preallocate have the policy, though a thread has no home node. \
-What is touched first by others, or read again from the disk later, is where their own policy says.
-- A private mapping of a file follows the policy with the pages that it copied.
+- Huge shared memory by `MADV_COLLAPSE` (`thp=always` where the host's setting gives small pages)
+  needs Linux 6.1. It is not used with interleaving, because the kernel would put all of the memory
+  on one node; that memory has small pages.
+- The kernel ignores the policy of a shared mapping of a file on disk and uses the policy of the
+  thread that first touches a page. So the threads that preallocate set the policy, without the home
+  node, which a thread cannot have. A page that another thread touches first, or that is read again
+  from the disk, follows that thread's policy.
+- A private mapping of a file follows the policy for the pages that it has copied.
 
 ## Memory in use
 
-What `rebind` does, as `tests/numa/rebind.rs` counts it on all three kernels, for memory that is being written:
+What `rebind` does to memory that is being written, as `tests/numa/rebind.rs` counts on all three
+kernels:
 
-- Memory of every kind above moves, and what was huge stays huge. Pages that are on one of the new nodes stay where \
-they are: memory of one node that becomes interleaved over that and another is not shared out again, and its \
-placement says so.
-- Pages that another mapping or process has touched too, as a vhost-user peer does, stay, although the kernel answers \
-that all is well. The result says how much, and why. With `move_all`, which needs `CAP_SYS_NICE`, they move.
-- Pages that are pinned, for a device say, make it fail with `EIO`; the old policy is back, and what had moved too.
-- Pages of a pool that threads write at that very moment may count as pinned (seen on 6.12): nothing is lost, and \
-it can be tried again.
-- With `bind`, nodes that have less available than would have to move are an error before anything moves.
-- Pages that move go to the nearest of the nodes; a home node is for pages that come later.
-- Linux 6.12 may give huge pages that nobody has written yet up instead of moving them where the new nodes are short. \
-They are absent then, until they are populated again.
+- Memory of every kind above moves, and huge pages stay huge. Pages that are on one of the new nodes
+  already stay there: memory of one node that becomes interleaved over it and another node is not
+  redistributed. The placement report says so.
+- Pages that another mapping or process has touched too, for example a vhost-user peer, stay,
+  although the kernel reports success. The result says how many bytes, and why. With `move_all`,
+  which needs `CAP_SYS_NICE`, they move.
+- Pinned pages, for example for a device, make it fail with `EIO`. The old policy is restored, and
+  what had moved is moved back.
+- Pages of a pool that threads write at that moment can count as pinned (seen on 6.12). Nothing is
+  lost, and it can be repeated.
+- With `bind`, too little available memory on the nodes is an error before anything moves.
+- Pages that move go to the nearest of the nodes. A home node is for pages that are allocated later.
+- Linux 6.12 can free huge pages that were never written instead of moving them, if the new nodes
+  are short. They are absent then, until they are populated again.
 ";
 
 type Results = Vec<(&'static str, BTreeMap<String, String>)>;
