@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-# What a person or a machine runs here. `make` alone lists it.
+# Commands for developers and CI. `make` alone lists them.
 
-# rustup's default place, for shells that have not read its profile.
+# rustup's default directory, for shells that have not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 FEATURES := --all-features
@@ -17,37 +17,37 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 	cargo build --release $(FEATURES)
 	@scripts/run
 
-test: setup-test ## everything that proves it: both builds, then the C under two sanitizers
+test: setup-test ## all tests: with all features, with none, and the C under ASan and UBSan
 	cargo test $(FEATURES)
 	cargo test --no-default-features
 	scripts/sanitize address,undefined
 
-test-numa: setup-test ## the part of it that boots machines of several nodes (docs/numa.md)
+test-numa: setup-test ## the tests that boot machines with several NUMA nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa
 
-test-package: setup-test ## what is published: tests from its file, and a crate that depends on it
+test-package: setup-test ## test the package to be published, and a crate that depends on it
 	scripts/package
 
-bench: setup-build ## measure
+bench: setup-build ## compare with the bare system calls (docs/benchmarks.md)
 	cargo bench $(FEATURES) --bench prealloc
 
-bench-peers: setup-test ## compare with QEMU, vm-memory and bare calls; WRITE=docs keeps the result
+bench-peers: setup-test ## compare with QEMU and vm-memory too, 10 minutes; WRITE=DIR saves the result
 	cargo bench $(FEATURES) --bench peers -- $(if $(WRITE),--write $(WRITE))
 
-lint: setup-lint ## compiler warnings, format, clippy and documentation; all of them errors
+lint: setup-lint ## compiler warnings, format, clippy and documentation; any finding is an error
 	scripts/lint-c
 	cargo fmt --check
 	cargo clippy --all-targets $(FEATURES) -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps $(FEATURES)
 
-fmt: setup-lint ## bring C and Rust into their format
+fmt: setup-lint ## format C and Rust
 	scripts/lint-c --fix
 	cargo fmt
 
-doc: setup-build ## make the documentation in target/doc
+doc: setup-build ## build the documentation in target/doc
 	cargo doc --no-deps $(FEATURES)
 
-# Each installs what its target needs and the machine does not have.
+# Installs the packages that the target needs and the machine lacks.
 setup-build setup-test setup-lint: setup-%:
 	@scripts/setup $*

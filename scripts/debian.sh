@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # shellcheck shell=sh
 #
-# To be sourced. Lets apt-get read suites of Debian that the machine's own sources need not name.
+# To be sourced. Lets apt-get read Debian suites that the machine's sources do not list.
 
-# The mirror of the release that this machine is, of what apt has read; with options for apt-get.
+# Prints the mirror of this machine's release, from the lists that apt has. Takes apt-get options.
 find_mirror()
 {
 	# shellcheck disable=SC2016 # apt-get's variables
@@ -11,9 +11,8 @@ find_mirror()
 		'Created-By: Packages' | sed -n "s/ $release main\$//p" | head -n 1
 }
 
-# read_suites <suite>...: the apt commands of this process read these from that mirror, and no others.
-# What they write is in $scratch. The machine's sources stay as they are. Fails where there is no
-# such mirror.
+# read_suites <suite>...: makes the apt commands of this process read only these suites, from that
+# mirror. They write to $scratch; the machine's sources are unchanged. Fails without such a mirror.
 read_suites()
 {
 	release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -24,7 +23,7 @@ read_suites()
 		"$scratch/cache/archives/partial"
 	mirror=$(find_mirror)
 	if [ -z "$mirror" ]; then
-		# Nothing was read yet, or was cleaned away.
+		# The lists were not read yet, or were removed.
 		apt-get -qq -o Dir::State::Lists="$scratch/machine" update || return 1
 		mirror=$(find_mirror -o Dir::State::Lists="$scratch/machine")
 	fi
