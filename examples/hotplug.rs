@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that a guest is given and gives back block by block, as a virtio-mem device does: plugging
-//! a block populates it, unplugging discards it.
+//! Plugs and unplugs memory in blocks, as a virtio-mem device does: plugging a block populates it,
+//! unplugging discards it.
 //!
-//! `hotplug [OBJECT]`: an option string as QEMU's `-object` takes it; shared memory of 64 MiB unless
-//! said. Memory of huge pages is why a block is populated before the guest is told that it has it:
-//! what was discarded is not reserved, and finding no page then would end the process.
+//! `hotplug [OBJECT]`: an option string as for QEMU's `-object`; the default is 64 MiB of shared
+//! memory. A block is populated before the guest may use it, because a discarded huge page is no
+//! longer reserved: if the pool is empty then, touching it ends the process.
 
 use std::env;
 use std::error::Error;
@@ -15,7 +15,7 @@ use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::Objects;
 
-/// Bytes that are plugged at once, a multiple of the page size.
+/// Bytes of a block, a multiple of the page size.
 const BLOCK: u64 = 2 << 20;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     device.plug(2)?;
     report("1 plugged again", &device, &backend)?;
 
-    // A device that is passed through has pinned what is there, so nothing may be taken away.
+    // A passed-through device has pinned the pages, so discard must fail.
     let pinned = device.claim.inhibit_discard("vfio0")?;
     if let Err(error) = device.unplug(2) {
         println!("while pages are pinned: {error}");
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     report("all unplugged", &device, &backend)
 }
 
-/// What a guest has of the memory.
+/// The device: which blocks are plugged.
 struct Device {
     claim: Claim,
     plugged: Vec<bool>,
@@ -61,7 +61,7 @@ impl Device {
         }
     }
 
-    /// On failure the block is as it was, and the guest's request can be answered with an error.
+    /// On failure the block is unchanged, and the guest's request can be answered with an error.
     fn plug(&mut self, block: usize) -> Result<()> {
         self.claim.populate(block as u64 * BLOCK, BLOCK)?;
         self.plugged[block] = true;
@@ -74,7 +74,7 @@ impl Device {
         Ok(())
     }
 
-    /// Plugs or unplugs until that many of the first blocks are plugged and no others.
+    /// Plugs the first blocks, as many as given, and unplugs all others.
     fn resize(&mut self, blocks: usize) -> Result<()> {
         for block in 0..self.plugged.len() {
             match (self.plugged[block], block < blocks) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where memory is, node by node, before and after it is preallocated and rebound:
+//! Shows the placement of memory by node, before and after preallocation and rebinding:
 //!
 //!     cargo run --example placement [POLICY [NODES]]
 //!
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     backend.set("prealloc", true)?;
     draw("preallocated", &backend.placement()?);
 
-    // Somebody uses it while it gets another policy.
+    // The policy can change while the memory is claimed.
     let _claim = backend.claim("vm0")?;
     let rebound = backend.rebind(&Rebind::new(Policy::Local))?;
     println!(
@@ -45,11 +45,11 @@ fn main() -> Result<()> {
         rebound.moved >> 20,
         rebound.not_moved >> 20
     );
-    draw("rebound to where this thread runs", &backend.placement()?);
+    draw("rebound to the node of this thread", &backend.placement()?);
     Ok(())
 }
 
-/// A bar for each node, and for what is on none.
+/// Draws a bar for each node, and for absent memory.
 fn draw(when: &str, placement: &Placement) {
     println!(
         "{when}: {}, satisfied: {}",

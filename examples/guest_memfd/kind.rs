@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! KVM's guest_memfd as a kind of backend: memory that belongs to one virtual machine.
+//! KVM's guest_memfd as a kind of backend: memory of one virtual machine.
 
 use std::error::Error;
 use std::io;
@@ -14,15 +14,15 @@ use hostmem::Request;
 use kvm_bindings::kvm_create_guest_memfd;
 use kvm_ioctls::VmFd;
 
-/// The descriptor can be mapped, and what is mapped can be touched. From `linux/kvm.h` of Linux
-/// 6.18, which kvm-bindings does not have yet, as the capability.
+/// The descriptor can be mapped, and the mapping accessed. These flags and the capability are from
+/// `linux/kvm.h` of Linux 6.18; kvm-bindings does not have them yet.
 const MMAP: u64 = 1 << 0;
 const INIT_SHARED: u64 = 1 << 1;
 const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Makes a guest_memfd of its virtual machine for each backend.
+/// Creates a guest_memfd of one virtual machine for each backend.
 pub struct GuestMemfd {
     vm: Arc<VmFd>,
 }
@@ -31,7 +31,7 @@ impl GuestMemfd {
     pub fn new(vm: Arc<VmFd>) -> Result<Self> {
         let flags = vm.check_extension_raw(KVM_CAP_GUEST_MEMFD_FLAGS.into());
         if u64::try_from(flags).unwrap_or(0) & (MMAP | INIT_SHARED) != MMAP | INIT_SHARED {
-            return Err("this KVM makes no guest_memfd that can be mapped; Linux 6.18 does".into());
+            return Err("this KVM has no guest_memfd that can be mapped; Linux 6.18 has it".into());
         }
         Ok(Self { vm })
     }
@@ -55,9 +55,9 @@ impl Kind for GuestMemfd {
             .vm
             .create_guest_memfd(memory)
             .map_err(io::Error::from)?;
-        // SAFETY: just made, and nobody else's.
+        // SAFETY: just created, and owned by nothing else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // KVM's would stay open in programs that this one executes; a clone is closed there.
+        // KVM's descriptor is not close-on-exec; the clone is.
         Ok(BackingFd::new(fd.try_clone()?).into())
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that hostmem does not make itself, from one of two places: a kind of the embedder's own,
-//! here KVM's guest_memfd, or, where that is not to be had, a descriptor made elsewhere.
+//! Memory that hostmem does not create itself: a kind of the embedder, here KVM's guest_memfd, or a
+//! descriptor created elsewhere if there is no guest_memfd.
 
 mod kind;
 
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     let memory = claim.memory();
     println!("{memory:?}");
     for offset in [0, SIZE as usize - 1] {
-        // SAFETY: inside the memory, which no guest uses yet.
+        // SAFETY: inside the memory, which the claim keeps mapped and no guest uses yet.
         let byte = unsafe {
             memory.as_ptr().add(offset).write_volatile(0x5a);
             memory.as_ptr().add(offset).read_volatile()
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A backend of a kind that makes its memory with KVM.
+/// A backend of a kind that creates its memory with KVM.
 fn from_kvm(objects: &Objects) -> Result<Builder> {
     let vm = Kvm::new()?.create_vm()?;
     let kind = GuestMemfd::new(Arc::new(vm))?;
@@ -60,10 +60,10 @@ fn from_kvm(objects: &Objects) -> Result<Builder> {
     Ok(objects.builder("guest-memfd", "ram0")?)
 }
 
-/// A backend of a descriptor that somebody else made, another process perhaps.
+/// A backend of a descriptor created elsewhere, for example by another process.
 fn from_elsewhere(objects: &Objects) -> Result<Builder> {
     let memfd = memfd(c"elsewhere", SIZE)?;
-    // The backend duplicates the descriptor; this one is closed at the end.
+    // The backend duplicates the descriptor; this one is closed on return.
     Ok(objects.builder("memory-backend-fd", "ram0")?.fd(&memfd))
 }
 
@@ -73,7 +73,7 @@ fn memfd(name: &CStr, size: u64) -> Result<File> {
     if fd < 0 {
         return Err(std::io::Error::last_os_error().into());
     }
-    // SAFETY: just made, and nobody else's.
+    // SAFETY: just created, and owned by nothing else.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     file.set_len(size)?;
     Ok(file)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest of 26 bytes. It runs in long mode below the hole of a PC, reads a message above it, says
+//! A guest of 26 bytes. It runs in long mode below the hole of a PC, reads a message above it, prints
 //! it on the serial port, and writes a mark behind it.
 
 use std::error::Error;
@@ -19,11 +19,11 @@ use vm_memory_018::GuestAddress;
 
 /// Bytes on each side of the hole.
 pub const HALF: u64 = 2 << 20;
-/// The guest address of what is above the hole.
+/// The guest address of the memory above the hole.
 pub const HIGH: u64 = 4 << 30;
-/// Where the message is.
+/// The guest address of the message.
 pub const MESSAGE: u64 = HIGH + 0x10000;
-/// What the guest writes behind the message.
+/// The byte that the guest writes behind the message.
 pub const MARK: u8 = 0x5a;
 
 const TABLES: u64 = 0x1000;
@@ -35,15 +35,15 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 /// Where the guest stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// At its last instruction.
+    /// At the `hlt` instruction.
     Halt,
-    /// Reading where no memory is.
+    /// Reading at an address without memory.
     Read(u64),
-    /// Writing where no memory is, or none to write to.
+    /// Writing at an address without memory, or with read-only memory.
     Write(u64),
 }
 
-/// Cuts a claim in two around the hole.
+/// Divides a claim in two around the hole.
 pub fn cut(claim: &Claim) -> hostmem::Result<Vec<Piece>> {
     let half = |guest_address, offset| PieceRange {
         guest_address,
@@ -53,7 +53,7 @@ pub fn cut(claim: &Claim) -> hostmem::Result<Vec<Piece>> {
     claim.pieces(&[half(0, 0), half(HIGH, HALF)])
 }
 
-/// Puts the guest and its message into memory.
+/// Writes the guest and its message to memory.
 pub fn load(pieces: &[Piece], message: &str) -> Result<()> {
     let memory = guest_memory::<()>(pieces)?;
     for (at, table) in page_tables() {
@@ -75,7 +75,7 @@ pub fn load(pieces: &[Piece], message: &str) -> Result<()> {
     Ok(())
 }
 
-/// Each entry and its address: 2 MiB at 0 and at 4 GiB are where they are.
+/// Each entry and its address: 2 MiB at 0 and 2 MiB at 4 GiB, mapped one to one.
 fn page_tables() -> [(u64, u64); 5] {
     const PRESENT: u64 = 1 << 0;
     const WRITABLE: u64 = 1 << 1;
@@ -91,7 +91,7 @@ fn page_tables() -> [(u64, u64); 5] {
     ]
 }
 
-/// Runs the guest on a processor of its own: what it said, and where it stopped.
+/// Runs the guest on a new CPU. Returns its output and where it stopped.
 pub fn run(kvm: &Kvm, vm: &VmFd) -> Result<(String, End)> {
     let mut processor = vm.create_vcpu(0)?;
     processor.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
@@ -112,7 +112,7 @@ pub fn run(kvm: &Kvm, vm: &VmFd) -> Result<(String, End)> {
     }
 }
 
-/// Long mode, as a boot loader leaves it.
+/// Sets up long mode, as a boot loader does.
 fn start(processor: &VcpuFd) -> Result<()> {
     let mut system = processor.get_sregs()?;
     let segment = |type_, long| kvm_segment {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Runs a guest on KVM in memory of every kind, and prints what it said.
+//! Runs a guest on KVM in memory of every kind, and prints its output.
 
 mod guest;
 #[path = "../guest_memfd/kind.rs"]
@@ -56,7 +56,7 @@ fn in_plain_memory(kvm: &Kvm, builder: Builder) -> Result<String> {
     boot(kvm, &Arc::new(kvm.create_vm()?), &claim, false)
 }
 
-/// By its descriptor, as if another process had made it.
+/// Uses the descriptor of another backend, as if another process had created it.
 fn in_memory_of_another(kvm: &Kvm, objects: &Objects) -> Result<String> {
     let another = objects.builder("memory-backend-memfd", "another")?;
     let another = another.size(2 * guest::HALF).complete()?;
@@ -65,7 +65,7 @@ fn in_memory_of_another(kvm: &Kvm, objects: &Objects) -> Result<String> {
     in_plain_memory(kvm, objects.builder("memory-backend-fd", "fd")?.fd(fd))
 }
 
-/// It belongs to the one VM, which is why that is made first.
+/// The VM is created first, because a guest_memfd belongs to one VM.
 fn in_guest_memfd(kvm: &Kvm, objects: &Objects) -> Result<String> {
     let vm = Arc::new(kvm.create_vm()?);
     let kind = GuestMemfd::new(Arc::clone(&vm))?;
