@@ -91,15 +91,15 @@ fn what_cannot_be_is_refused_by_name() {
         (&[max], "it is not inside the memory"),
         (
             &[half(range(0, 0, 1), [1, 0, 0])],
-            "multiples of the page size",
+            "its guest address is wrong, as all three are multiples of the page size",
         ),
         (
             &[half(range(0, 0, 1), [0, 1, 0])],
-            "multiples of the page size",
+            "its offset is wrong, as all three are multiples of the page size",
         ),
         (
             &[half(range(0, 0, 1), [0, 0, 1])],
-            "multiples of the page size",
+            "its length is wrong, as all three are multiples of the page size",
         ),
         (&[range(last_page, 0, 1)], "beyond the last guest address"),
         (&[range(0, 0, 2), range(9, 1, 1)], overlap_memory),

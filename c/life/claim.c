@@ -3,6 +3,7 @@
  * Claims of ready memory, and whether a claim can be cut into given pieces for a guest. Which
  * pieces there are is known to the caller, who hands them out.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "life.h"
@@ -68,6 +69,18 @@ static int fail_piece(const struct hostmem_backend *backend, const struct hostme
 		       (uintmax_t)piece->guest_address, why);
 }
 
+static int fail_alignment(const struct hostmem_backend *backend,
+			  const struct hostmem_memory *memory, const struct hostmem_piece *piece,
+			  const char *what, struct hostmem_error *err)
+{
+	char why[96];
+
+	snprintf(why, sizeof(why),
+		 "its %s is wrong, as all three are multiples of the page size, %ju bytes", what,
+		 (uintmax_t)memory->page_size);
+	return fail_piece(backend, piece, err, why);
+}
+
 /* Neither end wraps: both were checked. */
 static bool overlap(uint64_t start, uint64_t length, uint64_t other, uint64_t other_length)
 {
@@ -81,9 +94,12 @@ static int check_bounds(const struct hostmem_backend *backend, const struct host
 		return fail_piece(backend, piece, err, "it is empty");
 	if (piece->offset > memory->size || piece->length > memory->size - piece->offset)
 		return fail_piece(backend, piece, err, "it is not inside the memory");
-	if ((piece->guest_address | piece->offset | piece->length) % memory->page_size)
-		return fail_piece(backend, piece, err,
-				  "not all three are multiples of the page size");
+	if (piece->length % memory->page_size)
+		return fail_alignment(backend, memory, piece, "length", err);
+	if (piece->offset % memory->page_size)
+		return fail_alignment(backend, memory, piece, "offset", err);
+	if (piece->guest_address % memory->page_size)
+		return fail_alignment(backend, memory, piece, "guest address", err);
 	if (piece->length > UINT64_MAX - piece->guest_address)
 		return fail_piece(backend, piece, err, "its end is beyond the last guest address");
 	return 0;
