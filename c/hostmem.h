@@ -253,6 +253,9 @@ struct hostmem_backing {
 	uint32_t flags;
 	/* For the kind itself: what undo has to know. The library does not look at it. */
 	uint32_t made;
+	/* Of anonymous memory: the bytes of the huge pages of the host's pools that it is made of
+	 * (MAP_HUGETLB, mmap(2)); 0 for base pages. */
+	uint64_t huge_page;
 };
 
 /*

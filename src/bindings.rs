@@ -249,10 +249,11 @@ pub struct hostmem_backing {
     pub offset: u64,
     pub flags: u32,
     pub made: u32,
+    pub huge_page: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of hostmem_backing"][::core::mem::size_of::<hostmem_backing>() - 24usize];
+    ["Size of hostmem_backing"][::core::mem::size_of::<hostmem_backing>() - 32usize];
     ["Alignment of hostmem_backing"][::core::mem::align_of::<hostmem_backing>() - 8usize];
     ["Offset of field: hostmem_backing::fd"][::core::mem::offset_of!(hostmem_backing, fd) - 0usize];
     ["Offset of field: hostmem_backing::seals"]
@@ -263,6 +264,8 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_backing, flags) - 16usize];
     ["Offset of field: hostmem_backing::made"]
         [::core::mem::offset_of!(hostmem_backing, made) - 20usize];
+    ["Offset of field: hostmem_backing::huge_page"]
+        [::core::mem::offset_of!(hostmem_backing, huge_page) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -147,6 +147,7 @@ impl Backing {
                 offset: 0,
                 flags: 0,
                 made: 0,
+                huge_page: 0,
             },
             Self::Fd(BackingFd {
                 fd,
@@ -164,6 +165,7 @@ impl Backing {
                     0
                 },
                 made,
+                huge_page: 0,
             },
         }
     }

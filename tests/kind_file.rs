@@ -411,7 +411,11 @@ fn a_path_that_is_no_file_is_refused_at_once() {
         (path("socket"), ErrorKind::Value, "a socket"),
         ("/dev/null".into(), ErrorKind::Value, "a character device"),
         ("/dev/zero".into(), ErrorKind::Value, "a character device"),
-        (path("dangling"), ErrorKind::Io, "dangling"),
+        (
+            path("dangling"),
+            ErrorKind::Io,
+            "dangling is a symbolic link to nowhere",
+        ),
         (path("loop"), ErrorKind::Io, "symbolic links"),
         (path("none/new"), ErrorKind::Io, "No such file"),
         (path("file/new"), ErrorKind::Io, "Not a directory"),
@@ -430,7 +434,7 @@ fn a_path_that_is_no_file_is_refused_at_once() {
             assert!(start.elapsed() < Duration::from_secs(2), "{message}");
             // A link to nothing is nothing to read.
             let kind = match (words, rest) {
-                ("dangling", ",readonly=on") => ErrorKind::Value,
+                ("dangling is a symbolic link to nowhere", ",readonly=on") => ErrorKind::Value,
                 _ => kind,
             };
             if !is_proc {
@@ -949,4 +953,32 @@ fn what_others_have_open_is_not_taken_back() {
         complete().unwrap().undo().unwrap();
         assert!(!path.exists());
     }
+}
+
+#[test]
+fn huge_pages_can_be_required_of_a_path() {
+    in_child("huge_pages_can_be_required_of_a_path", || {
+        let Some(_pool) = HugePages::have(2) else {
+            return;
+        };
+        let directory = directory();
+        let path = directory.path().join("file");
+        let required = || backend(&path, "size=4M,hugetlbfs=on");
+        assert_refused(
+            required(),
+            ErrorKind::Value,
+            &["not on a hugetlbfs", "hugetlbfs=off"],
+        );
+        assert!(!path.exists());
+        if !host::mount("hugetlbfs", directory.path(), "pagesize=2M") {
+            return;
+        }
+        required().complete().unwrap();
+        // A ROM that is mapped privately needs pages of its own, which are not there.
+        let used = backend(&path, "size=4M,share=on,prealloc=on").complete();
+        let rom = |share| backend(&path, &format!("size=4M,readonly=on,share={share}"));
+        assert_refused(rom("off"), ErrorKind::NoMemory, &["with share=on"]);
+        rom("on").complete().unwrap();
+        drop(used);
+    });
 }

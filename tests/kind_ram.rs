@@ -9,6 +9,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 
+use common::host::HugePages;
+use common::in_child;
 use common::ram;
 use common::refusing;
 use common::Refusal;
@@ -122,4 +124,42 @@ fn shared_memory_is_never_more_than_its_size() {
         descriptor(&claim).metadata().unwrap().blocks() * 512,
         8 << 20
     );
+}
+
+/// Anonymous huge pages from the host's pool: no descriptor, reserved, given back.
+#[test]
+fn huge_pages_need_no_descriptor() {
+    in_child("huge_pages_need_no_descriptor", || {
+        let Some(_pool) = HugePages::have(4) else {
+            return;
+        };
+        for share in ["off", "on"] {
+            let options = format!("size=8M,hugetlb=on,share={share}");
+            let backend = ram(&options).complete().unwrap();
+            assert_eq!(HugePages::available(), 0, "reserved");
+            let claim = backend.claim("test").unwrap();
+            assert!(claim.memory().is_hugetlb());
+            assert_eq!(claim.memory().page_size(), 2 << 20);
+            assert_eq!(claim.memory().fd().is_some(), share == "on");
+            backend.set("prealloc", true).unwrap();
+            assert_eq!(backend.placement().unwrap().huge, 8 << 20);
+            assert_eq!(HugePages::free(), 0);
+            claim.discard(2 << 20, 4 << 20).unwrap();
+            assert_eq!(HugePages::free(), 2);
+            backend.populate(2 << 20, 4 << 20).unwrap();
+            drop(claim);
+            backend.delete().unwrap();
+            assert_eq!(HugePages::available(), 4);
+            let failed = ram(&options.replace("8M", "10M")).complete().unwrap_err();
+            assert!(failed.to_string().contains("huge pages"), "{failed}");
+            let failed = ram(&options.replace("8M", "3M")).complete().unwrap_err();
+            assert!(failed.to_string().contains("multiple"), "{failed}");
+            assert_eq!(HugePages::available(), 4);
+        }
+        let failed = ram("size=8M,hugetlbsize=2M").complete().unwrap_err();
+        assert!(
+            failed.to_string().contains("without hugetlb=on"),
+            "{failed}"
+        );
+    });
 }

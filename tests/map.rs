@@ -213,3 +213,80 @@ fn many_backends_live_side_by_side() {
         assert!(pair[0].1 + page_size() <= pair[1].0, "{pair:x?}");
     }
 }
+
+#[test]
+fn guard_pages_can_be_left_out() {
+    in_child("guard_pages_can_be_left_out", || {
+        drop(ram("size=4M").complete().unwrap());
+        let before = Belongings::now();
+        let count = || mappings().len();
+        for options in ["size=64K", "size=4M,share=on", "size=5M"] {
+            let none = count();
+            let guarded = ram(options).complete().unwrap();
+            let with = count() - none;
+            drop(guarded);
+            let bare = ram(&format!("{options},guard=off")).complete().unwrap();
+            // The kernel may join what lies side by side.
+            assert!(
+                count() - none < with,
+                "{options}: {} and {with}",
+                count() - none
+            );
+            let claim = bare.claim("test").unwrap();
+            let first = claim.memory().as_ptr() as u64;
+            assert_ne!(permissions(first - 1).as_deref(), Some("---p"), "{options}");
+            drop((claim, bare));
+            assert_eq!(Belongings::now(), before, "{options}");
+        }
+    });
+}
+
+/// The kernel answers ENOMEM for three limits and says which to nobody.
+#[test]
+fn a_limit_that_is_in_the_way_is_named() {
+    in_child("a_limit_that_is_in_the_way_is_named", || {
+        if common::is_instrumented() {
+            return;
+        }
+        let limit = libc::rlimit {
+            rlim_cur: 64 * MIB,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: reads the limit.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
+        let message = ram("size=1G").complete().unwrap_err().error.to_string();
+        assert!(message.contains("RLIMIT_DATA"), "{message}");
+        assert!(message.contains("67108864 bytes (ulimit -d)"), "{message}");
+        assert!(!message.contains("max_map_count"), "{message}");
+        ram("size=1G,share=on").complete().unwrap();
+    });
+}
+
+#[test]
+fn too_many_mappings_are_named() {
+    in_child("too_many_mappings_are_named", || {
+        if common::is_instrumented() {
+            return;
+        }
+        let Some(_most) = common::host::Setting::set("/proc/sys/vm/max_map_count", "400") else {
+            return;
+        };
+        let objects = common::objects();
+        let make = |i: u32| {
+            let options = format!("memory-backend-ram,id=ram{i},size=64K,share=on");
+            objects.parse(options).unwrap().complete()
+        };
+        let mut kept = Vec::new();
+        let failed = (0..400).find_map(|i| match make(i) {
+            Ok(backend) => {
+                kept.push(backend);
+                None
+            }
+            Err(failed) => Some(failed.error.to_string()),
+        });
+        let message = failed.unwrap();
+        assert!(message.contains("vm.max_map_count"), "{message}");
+        assert!(message.contains("guard=off"), "{message}");
+        assert!(kept.len() > 40, "{}", kept.len());
+    });
+}

@@ -378,8 +378,9 @@ fn live_change(name: &str) -> Option<(String, Value)> {
     };
     let plain = |value: Value| Some(("size=64K".to_owned(), value));
     match name {
-        "dump" | "merge" | "reserve" => plain(false.into()),
-        "lock" | "share" | "x-use-canonical-path-for-ramblock-id" => plain(true.into()),
+        "dump" | "guard" | "merge" | "reserve" => plain(false.into()),
+        "hugetlbsize" => plain((2u32 << 20).into()),
+        "hugetlb" | "lock" | "share" | "x-use-canonical-path-for-ramblock-id" => plain(true.into()),
         "prealloc" if kernel() < (5, 14) => {
             skip("prealloc needs Linux 5.14");
             None

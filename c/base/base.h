@@ -227,7 +227,7 @@ void hm_thread_name(const char *id);
 
 /* Provenance: what was mapped, so that exactly this is unmapped. */
 struct hm_mapping {
-	/* The reservation: guard page, memory, guard page. NULL: nothing is mapped. */
+	/* The reservation: the memory and its guard pages. NULL: nothing is mapped. */
 	uint8_t *base;
 	size_t base_size;
 	uint8_t *address;
@@ -245,11 +245,15 @@ struct hm_map_request {
 	uint64_t offset;
 	bool shared;
 	bool reserve;
+	/* A guard page on each side, which costs two mappings (vm.max_map_count). */
+	bool guard;
+	/* Bytes of the huge pages of anonymous memory; 0: base pages. */
+	uint64_t huge_page;
 	/* Shared memory whose stores need no flush by the file system (DAX). */
 	bool sync;
 };
 
-/* Reserves address space with a guard page on both sides. Returns 0 or -errno, nothing left. */
+/* Reserves address space, with its guard pages. Returns 0 or -errno, nothing left. */
 int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *request);
 /*
  * Maps the backing, inaccessible, between the guard pages. Returns 0 or -errno: -EEXIST when

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Address space: reserves it, aligns it, maps the backing in between guard pages, and unmaps
- * exactly what it mapped. Does not know what the memory is for.
+ * Address space: reserves it, aligns it, maps the backing in between guard pages where these are
+ * wanted, and unmaps exactly what it mapped. Does not know what the memory is for.
  *
  *     base                address                        address + size
  *      │ (trimmed) │ guard │ memory, inaccessible at first │ guard │ (trimmed) │
@@ -11,20 +11,30 @@
 
 #include "base.h"
 
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT 26
+#endif
+
+/* Bytes of the guard on each side. */
+static size_t guard_size(const struct hm_map_request *request)
+{
+	return request->guard ? (size_t)hm_os_page_size() : 0;
+}
+
 /* Bytes that leave room to align the memory and for both guards; -1 when there are none. */
-static int reservation_size(const struct hm_map_request *request, size_t page, size_t *size)
+static int reservation_size(const struct hm_map_request *request, size_t guard, size_t *size)
 {
 	if (__builtin_add_overflow(request->size, request->alignment, size) ||
-	    __builtin_add_overflow(*size, 2 * page, size))
+	    __builtin_add_overflow(*size, 2 * guard, size))
 		return -1;
 	return *size > PTRDIFF_MAX ? -1 : 0;
 }
 
 /* Unmaps what the alignment left over on both sides of the guards. */
-static int trim(struct hm_mapping *mapping, size_t page)
+static int trim(struct hm_mapping *mapping, size_t guard)
 {
-	uint8_t *first = mapping->address - page;
-	uint8_t *end = mapping->address + mapping->size + page;
+	uint8_t *first = mapping->address - guard;
+	uint8_t *end = mapping->address + mapping->size + guard;
 	size_t front = (size_t)(first - mapping->base);
 	size_t back = (size_t)(mapping->base + mapping->base_size - end);
 	int result = 0;
@@ -44,12 +54,12 @@ static int trim(struct hm_mapping *mapping, size_t page)
 
 int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *request)
 {
-	size_t page = (size_t)hm_os_page_size();
+	size_t guard = guard_size(request);
 	void *base = NULL;
 	uintptr_t first, over;
 	int result;
 
-	if (reservation_size(request, page, &mapping->base_size))
+	if (reservation_size(request, guard, &mapping->base_size))
 		return -ENOMEM;
 	result = hm_os_map(&base, mapping->base_size, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -57,11 +67,11 @@ int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *requ
 		return result;
 	mapping->base = base;
 	mapping->size = request->size;
-	first = (uintptr_t)base + page;
+	first = (uintptr_t)base + guard;
 	over = (first - request->skew) % request->alignment;
 	first += over ? request->alignment - over : 0;
 	mapping->address = mapping->base + (first - (uintptr_t)base);
-	result = trim(mapping, page);
+	result = trim(mapping, guard);
 	if (result)
 		hm_map_destroy(mapping);
 	return result;
@@ -80,6 +90,8 @@ int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request
 
 	if (request->fd < 0)
 		flags |= MAP_ANONYMOUS;
+	if (request->huge_page)
+		flags |= MAP_HUGETLB | __builtin_ctzll(request->huge_page) << MAP_HUGE_SHIFT;
 	if (!request->reserve)
 		flags |= MAP_NORESERVE;
 	if (request->sync)
@@ -97,6 +109,8 @@ static void unmap_guards(const struct hm_mapping *mapping)
 {
 	uint8_t *end = mapping->address + mapping->size;
 
+	if (mapping->base_size == mapping->size)
+		return;
 	hm_os_unmap(mapping->base, (size_t)(mapping->address - mapping->base));
 	hm_os_unmap(end, (size_t)(mapping->base + mapping->base_size - end));
 }

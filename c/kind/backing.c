@@ -73,8 +73,14 @@ static int check_backing(struct hostmem_backend *backend, const struct hm_values
 	int result;
 
 	if (backend->backing.fd < 0) {
+		if (backend->backing.huge_page)
+			backend->page_size = backend->backing.huge_page;
 		if (!values->share)
-			return hm_check_reserve(backend, values, backend->page_size, err);
+			return check_pages(backend, values, err) ||
+					       hm_check_reserve(backend, values, backend->page_size,
+								err)
+				       ? -1
+				       : 0;
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: share=on needs a backing with a descriptor, this kind gave "
 			       "anonymous memory; use share=off",

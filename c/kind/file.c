@@ -72,17 +72,44 @@ static int check_new(const struct hostmem_backend *backend, const struct hm_valu
 	return 0;
 }
 
+static int check_hugetlbfs(const struct hostmem_backend *backend, const struct hm_values *values,
+			   const struct hm_file *file, struct hostmem_error *err)
+{
+	if (!values->hugetlbfs || file->page_size > backend->host->page_size)
+		return 0;
+	return hm_fail(
+		err, HOSTMEM_ERROR_VALUE, 0,
+		"%s: hugetlbfs=on: mem-path=%.512s is not on a hugetlbfs; mount one (mount -t "
+		"hugetlbfs), or use hugetlbfs=off",
+		backend->id, values->mem_path);
+}
+
+/* A file is made by its name, never where a link leads to that is not there. */
+static int fail_dangling(const struct hostmem_backend *backend, const struct hm_values *values,
+			 const char *target, struct hostmem_error *err)
+{
+	return hm_fail(err, values->readonly ? HOSTMEM_ERROR_VALUE : HOSTMEM_ERROR_IO, ENOENT,
+		       "%s: mem-path=%.512s is a symbolic link to %.512s, which does not exist; "
+		       "make that file, or give its path",
+		       backend->id, values->mem_path, target);
+}
+
 static int check_path(const struct hostmem_backend *backend, const struct hm_values *values,
 		      struct hostmem_error *err)
 {
 	struct hm_file file;
 	int result = look(values->mem_path, &file);
 	bool missing = result == 1;
+	char target[PATH_MAX];
 
+	if (missing && hm_os_read_link(values->mem_path, target, sizeof(target)) >= 0)
+		return fail_dangling(backend, values, target, err);
 	if (missing)
 		result = look_at_parent(values->mem_path, &file);
 	if (result)
 		return fail(backend, values, "look at it", result < 0 ? result : -ENOENT, err);
+	if (check_hugetlbfs(backend, values, &file, err))
+		return -1;
 	if (missing || S_ISDIR(file.mode))
 		return check_new(backend, values, &file, err);
 	if (hm_check_file_type(backend, "mem-path", &file, err))

@@ -55,41 +55,15 @@ int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64
 	return fail(backend, "size", size, result, err);
 }
 
-/* The size of the huge pages asked for. */
-static uint64_t huge_size(const struct hm_values *values)
-{
-	return values->hugetlbsize ? values->hugetlbsize : hm_topology_get_default_huge_size();
-}
-
-static int check_huge_size(const struct hostmem_backend *backend, const struct hm_values *values,
-			   struct hostmem_error *err)
-{
-	uint64_t page = huge_size(values);
-	struct hm_huge_pool pool;
-	char sizes[128];
-
-	if (page && !(page & (page - 1)) && !hm_topology_get_pool(page, &pool))
-		return hm_huge_pages_check(backend, page, values, err);
-	hm_topology_list_huge_sizes(sizes, sizeof(sizes));
-	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-		       "%s: hugetlbsize=%ju: this host has no huge pages of that size; it has %s",
-		       backend->id, (uintmax_t)page, sizes);
-}
-
 static int check(void *data, const struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	struct hm_values values;
 
 	(void)data;
 	hm_backend_snapshot(backend, &values);
-	if (values.hugetlbsize && !values.hugetlb)
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: hugetlbsize=%ju has no effect without hugetlb=on; add it, or "
-			       "leave hugetlbsize out",
-			       backend->id, (uintmax_t)values.hugetlbsize);
-	if (hm_check_file_limit(backend, values.size, err))
+	if (hm_huge_pages_check_wanted(backend, &values, err))
 		return -1;
-	return values.hugetlb ? check_huge_size(backend, &values, err) : 0;
+	return hm_check_file_limit(backend, values.size, err);
 }
 
 static int allocate(void *data, const struct hostmem_backend *backend,
@@ -100,7 +74,7 @@ static int allocate(void *data, const struct hostmem_backend *backend,
 
 	(void)data;
 	hm_backend_snapshot(backend, &values);
-	fd = hm_memfd_create(backend, values.size, values.hugetlb ? huge_size(&values) : 0, err);
+	fd = hm_memfd_create(backend, values.size, hm_huge_pages_wanted(&values), err);
 	if (fd < 0)
 		return -1;
 	*backing = (struct hostmem_backing){

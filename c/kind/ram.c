@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * memory-backend-ram: anonymous memory, or with share=on a sealed memfd named after the id, so that
- * there is a descriptor to hand out.
+ * memory-backend-ram: anonymous memory, of huge pages from the host's pools with hugetlb=on; with
+ * share=on a sealed memfd named after the id, so that there is a descriptor to hand out.
  */
 #include <fcntl.h>
 
@@ -13,6 +13,8 @@ static int check(void *data, const struct hostmem_backend *backend, struct hostm
 
 	(void)data;
 	hm_backend_snapshot(backend, &values);
+	if (hm_huge_pages_check_wanted(backend, &values, err))
+		return -1;
 	return values.share ? hm_check_file_limit(backend, values.size, err) : 0;
 }
 
@@ -24,9 +26,11 @@ static int allocate(void *data, const struct hostmem_backend *backend,
 	(void)data;
 	hm_backend_snapshot(backend, &values);
 	*backing = (struct hostmem_backing){ .fd = -1 };
-	if (!values.share)
+	if (!values.share) {
+		backing->huge_page = hm_huge_pages_wanted(&values);
 		return 0;
-	backing->fd = hm_memfd_create(backend, values.size, 0, err);
+	}
+	backing->fd = hm_memfd_create(backend, values.size, hm_huge_pages_wanted(&values), err);
 	backing->flags = HOSTMEM_BACKING_OWN;
 	backing->seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 	return backing->fd < 0 ? -1 : 0;

@@ -87,6 +87,35 @@ int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_siz
 	return check_node_pools(backend, page_size, wanted, values, pool.overcommit, err);
 }
 
+uint64_t hm_huge_pages_wanted(const struct hm_values *values)
+{
+	if (!values->hugetlb)
+		return 0;
+	return values->hugetlbsize ? values->hugetlbsize : hm_topology_get_default_huge_size();
+}
+
+int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
+			       const struct hm_values *values, struct hostmem_error *err)
+{
+	uint64_t page = hm_huge_pages_wanted(values);
+	struct hm_huge_pool pool;
+	char sizes[128];
+
+	if (values->hugetlbsize && !values->hugetlb)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: hugetlbsize=%ju has no effect without hugetlb=on; add it, or "
+			       "leave hugetlbsize out",
+			       backend->id, (uintmax_t)values->hugetlbsize);
+	if (!values->hugetlb)
+		return 0;
+	if (page && !(page & (page - 1)) && !hm_topology_get_pool(page, &pool))
+		return hm_huge_pages_check(backend, page, values, err);
+	hm_topology_list_huge_sizes(sizes, sizeof(sizes));
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: hugetlbsize=%ju: this host has no huge pages of that size; it has %s",
+		       backend->id, (uintmax_t)page, sizes);
+}
+
 void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm_values *values,
 			  struct hostmem_error *err)
 {

@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "memory.h"
 
@@ -32,6 +34,54 @@ static const char *map_hint(const struct hostmem_backend *backend, const struct 
 	return "";
 }
 
+/* How many mappings this process has; 0 where that cannot be told. */
+static uint64_t count_mappings(void)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	uint64_t count = 0;
+	int c;
+
+	while (file && (c = getc(file)) != EOF)
+		count += c == '\n';
+	if (file)
+		fclose(file);
+	return count;
+}
+
+/* Appends the limits that the kernel answers ENOMEM for, where they are near. */
+static void append_limits(const struct hm_values *values, struct hostmem_error *err)
+{
+	uint64_t limit, mappings = count_mappings();
+	char text[160], number[32];
+
+	if (!values->share && !hm_os_get_limit(RLIMIT_DATA, &limit) && limit != UINT64_MAX) {
+		snprintf(text, sizeof(text),
+			 "; RLIMIT_DATA, which counts private memory, is %ju bytes (ulimit -d)",
+			 (uintmax_t)limit);
+		hm_error_append(err, text);
+	}
+	if (hm_os_read_file("/proc/sys/vm/max_map_count", number, sizeof(number)) <= 0)
+		return;
+	limit = strtoull(number, NULL, 10);
+	/* A backend needs up to four, and the kernel keeps some room. */
+	if (mappings + 8 < limit)
+		return;
+	snprintf(text, sizeof(text),
+		 "; the process has %ju mappings and may have %ju: raise vm.max_map_count, or use "
+		 "guard=off, which saves two for each backend",
+		 (uintmax_t)mappings, (uintmax_t)limit);
+	hm_error_append(err, text);
+}
+
+/* A private mapping reserves pages, also of a file that has its own and is only read. */
+static void append_rom_hint(const struct hostmem_backend *backend, const struct hm_values *values,
+			    struct hostmem_error *err)
+{
+	if (hm_backend_is_hugetlb(backend) && backend->readonly && !values->share)
+		hm_error_append(err,
+				"; with share=on, reading the file takes no pages of the pool");
+}
+
 static int fail_map(const struct hostmem_backend *backend, const struct hm_values *values,
 		    int result, struct hostmem_error *err)
 {
@@ -42,8 +92,11 @@ static int fail_map(const struct hostmem_backend *backend, const struct hm_value
 	hm_fail(err, is_value ? HOSTMEM_ERROR_VALUE : hm_error_kind_of(-result), -result,
 		"%s: cannot map %ju bytes: %s%s", backend->id, (uintmax_t)values->size,
 		strerror(-result), map_hint(backend, values, result));
-	if (result == -ENOMEM)
+	if (result == -ENOMEM) {
 		hm_huge_pages_append(backend, values, err);
+		append_limits(values, err);
+		append_rom_hint(backend, values, err);
+	}
 	return -1;
 }
 
@@ -125,6 +178,8 @@ int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *val
 		.shared = values->share,
 		.reserve = values->reserve,
 		.sync = values->pmem,
+		.guard = values->guard,
+		.huge_page = backend->backing.huge_page,
 	};
 	int result;
 
@@ -132,8 +187,10 @@ int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *val
 	result = reserve_and_fill(backend, values, &request);
 	/* The pools may have become short since they were looked at; then this says it better. */
 	if (result == -ENOMEM && hm_backend_is_hugetlb(backend) &&
-	    hm_huge_pages_check(backend, backend->page_size, values, err))
+	    hm_huge_pages_check(backend, backend->page_size, values, err)) {
+		append_rom_hint(backend, values, err);
 		return -1;
+	}
 	return result ? fail_map(backend, values, result, err) : 0;
 }
 

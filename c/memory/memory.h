@@ -154,6 +154,11 @@ int hm_mapping_open(const struct hostmem_backend *backend, const struct hm_value
 
 /* ---- huge_pages.c ---- */
 
+/* Bytes of the huge pages that hugetlb and hugetlbsize ask for; 0: none. */
+uint64_t hm_huge_pages_wanted(const struct hm_values *values);
+/* Whether the host has huge pages of that size, and enough of them. */
+int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
+			       const struct hm_values *values, struct hostmem_error *err);
 /* Whether memory of the backend's size can be reserved in huge pages of this size. */
 int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_size,
 			const struct hm_values *values, struct hostmem_error *err);

@@ -55,7 +55,9 @@ struct hm_values {
 	bool canonical_name;
 	bool discard_data;
 	bool dump;
+	bool guard;
 	bool hugetlb;
+	bool hugetlbfs;
 	bool lock;
 	bool merge;
 	bool pmem;
@@ -72,9 +74,11 @@ enum hm_property {
 	HM_PROPERTY_DISCARD_DATA,
 	HM_PROPERTY_DUMP,
 	HM_PROPERTY_FD,
+	HM_PROPERTY_GUARD,
 	HM_PROPERTY_HOME_NODE,
 	HM_PROPERTY_HOST_NODES,
 	HM_PROPERTY_HUGETLB,
+	HM_PROPERTY_HUGETLBFS,
 	HM_PROPERTY_HUGETLBSIZE,
 	HM_PROPERTY_LOCK,
 	HM_PROPERTY_MEM_PATH,

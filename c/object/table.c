@@ -18,6 +18,7 @@ static const char *const context_kind[] = { HOSTMEM_THREAD_CONTEXT, NULL };
 static const char *const file_kind[] = { "memory-backend-file", NULL };
 static const char *const file_and_fd_kinds[] = { "memory-backend-file", "memory-backend-fd", NULL };
 static const char *const fd_kind[] = { "memory-backend-fd", NULL };
+static const char *const hugetlb_kinds[] = { "memory-backend-memfd", "memory-backend-ram", NULL };
 static const char *const memfd_kind[] = { "memory-backend-memfd", NULL };
 
 #define ROW(ID, FIELD, NAME, TYPE, WHEN, DEFAULT, CHOICES, KINDS, DESCRIPTION, ...)                \
@@ -51,6 +52,10 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	ROW(FD, fd, "fd", FD, CONFIGURING, "none", NULL, fd_kind,
 	    "The open descriptor to map, required; the backend has a duplicate of its own.",
 	    .initial = HM_FD_NONE, .largest = INT_MAX),
+	ROW(GUARD, guard, "guard", BOOL, CONFIGURING, "on", NULL, ALL_KINDS,
+	    "Whether an inaccessible page is kept on each side of the memory; off saves two "
+	    "mappings (vm.max_map_count).",
+	    .initial = true),
 	ROW(HOME_NODE, home_node, "home-node", NODE, ALWAYS, "none", NULL, ALL_KINDS,
 	    "The node of host-nodes to fill first, with policy bind or preferred-many; needs Linux "
 	    "5.17.",
@@ -59,9 +64,11 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	    "The NUMA nodes of the host that the policy is about; setting it replaces the whole "
 	    "set.",
 	    .initial = 0),
-	ROW(HUGETLB, hugetlb, "hugetlb", BOOL, CONFIGURING, "off", NULL, memfd_kind,
+	ROW(HUGETLB, hugetlb, "hugetlb", BOOL, CONFIGURING, "off", NULL, hugetlb_kinds,
 	    "Whether the memory is made of huge pages from the host's pool.", .initial = false),
-	ROW(HUGETLBSIZE, hugetlbsize, "hugetlbsize", SIZE, CONFIGURING, "0", NULL, memfd_kind,
+	ROW(HUGETLBFS, hugetlbfs, "hugetlbfs", BOOL, CONFIGURING, "off", NULL, file_kind,
+	    "Whether mem-path has to be on a hugetlbfs.", .initial = false),
+	ROW(HUGETLBSIZE, hugetlbsize, "hugetlbsize", SIZE, CONFIGURING, "0", NULL, hugetlb_kinds,
 	    "The size of the huge pages, with hugetlb=on; 0 is the host's default.", .initial = 0,
 	    .largest = UINT64_MAX),
 	ROW(LOCK, lock, "lock", BOOL, ALWAYS, "off", NULL, ALL_KINDS,
