@@ -4,7 +4,7 @@
  *
  * A backend is one piece of host memory meant to become guest RAM. It is configured by named
  * properties, completed (backed, mapped, advised, bound to NUMA nodes, preallocated), claimed by
- * whoever gives it to a guest, and deleted when nobody holds it.
+ * the device or VMM that gives it to a guest, and deleted when no claim is left.
  *
  *     hostmem_host ──► hostmem_objects ──► hostmem_backend
  *     (what the kernel  (ids, kinds,        configuring ─complete─► ready ─claim─► mapped
@@ -22,14 +22,14 @@
  *   as the registered kind, that they describe.
  * - Threads: every function may be called from any thread. Calls on one backend are serialised
  *   inside; reading a property, the state, the claim or the progress never waits for a running
- *   preallocation. Only the _free functions need the object for themselves.
+ *   preallocation. Only the _free functions need exclusive use of the object.
  * - Callbacks: run without any lock held, on the thread that called the function that caused them;
  *   those of the background on the library's own.
- * - Forked children: one has what the objects know, but neither the memory (MADV_DONTFORK,
+ * - Forked children: a child has the records of the objects, but neither the memory (MADV_DONTFORK,
  *   madvise(2)) nor the threads of the process that completed them. There, changing, filling,
- *   discarding, inhibiting, rebinding, undoing and placement are STATE, at once, whatever other
- *   threads were doing when it was forked; reading properties, releasing, deleting and freeing are
- *   about what it knows alone. What was not completed by then can be, by either.
+ *   discarding, inhibiting, rebinding, undoing and placement fail with STATE, at once, whatever
+ *   other threads were doing at the fork; reading properties, releasing, deleting and freeing work
+ *   on the records alone. A backend that was not completed before the fork can be, in either.
  * - Process: nothing is printed; no global, thread-local or process-wide state is kept or changed;
  *   affinity and memory policy are set on the library's own threads only. The one exception: on
  *   kernels before 5.14 the process has the library's handler for SIGBUS while memory is populated;
@@ -63,7 +63,7 @@ extern "C" {
 
 /* What the kernel can do, asked once by hostmem_host_probe(). */
 struct hostmem_host;
-/* What nodes, CPUs and huge pages there are, read by hostmem_topology_read(). */
+/* A snapshot of the host's nodes, CPUs and huge pages, read by hostmem_topology_read(). */
 struct hostmem_topology;
 /* A set of backends with unique ids, the kinds it can make and the defaults it makes them with. */
 struct hostmem_objects;
@@ -80,7 +80,7 @@ enum hostmem_error_kind {
 	HOSTMEM_ERROR_TYPE,                 /* the value has another type than the property */
 	HOSTMEM_ERROR_VALUE,       /* the value, or its combination with others, is not allowed */
 	HOSTMEM_ERROR_STATE,       /* not in this state of the object */
-	HOSTMEM_ERROR_BUSY,        /* somebody holds the object, or an operation on it is running */
+	HOSTMEM_ERROR_BUSY,        /* the object is claimed, or an operation on it is running */
 	HOSTMEM_ERROR_UNSUPPORTED, /* this kernel, host or build cannot do it */
 	HOSTMEM_ERROR_NO_MEMORY,   /* memory, address space or huge pages are short */
 	HOSTMEM_ERROR_IO,          /* a system call failed for another reason */
@@ -203,8 +203,8 @@ struct hostmem_node {
 };
 
 /*
- * Reads all of it from /sys and /proc/self/status, which need no permission. Every call reads anew.
- * A kernel without NUMA has no nodes. Errors: NO_MEMORY.
+ * Reads all of it from /sys and /proc/self/status, which need no permission. Each call reads them
+ * again. A kernel without NUMA has no nodes. Errors: NO_MEMORY.
  */
 int hostmem_topology_read(struct hostmem_topology **topology, struct hostmem_error *err);
 /* Frees it. NULL is allowed. */
@@ -234,8 +234,8 @@ hostmem_topology_get_huge_pages(const struct hostmem_topology *topology, size_t 
 /* What is special about a backing. */
 enum hostmem_backing_flag {
 	/*
-	 * Nobody else can have the descriptor's contents: discarding frees them even where the
-	 * mapping is private. Without it a private mapping never changes what is behind it.
+	 * No other process can reach the descriptor's contents: discarding frees them even where
+	 * the mapping is private. Without it a private mapping never changes what is behind it.
 	 */
 	HOSTMEM_BACKING_OWN = 1,
 };
@@ -324,7 +324,7 @@ int hostmem_objects_new(struct hostmem_objects **objects, const struct hostmem_h
 			const struct hostmem_defaults *defaults,
 			const struct hostmem_compat *compat, size_t compat_len,
 			struct hostmem_error *err);
-/* Gives the set up; it lives on until its last backend is freed. NULL is allowed. */
+/* Drops the caller's reference; the set is freed with its last backend. NULL is allowed. */
 void hostmem_objects_free(struct hostmem_objects *objects);
 /*
  * Adds a kind to the set; the table is copied, its strings and data must live until free_data.
@@ -456,10 +456,10 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
  */
 int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
- * Frees the object, deleting it first where that was not done. Nobody else may be using it or hold
- * a claim; what still inhibits discard ends with it: a device keeps the pages that it has pinned.
- * Waits for the callbacks of a preallocation in the background to end, unless called from inside
- * them: so callbacks of two backends must not free each other's. NULL is allowed.
+ * Frees the object, deleting it first if that was not done. No other thread may use it, and no
+ * claim may be left; what still inhibits discard ends with it: a device keeps the pages that it has
+ * pinned. Waits for the callbacks of a preallocation in the background to end, unless called from
+ * inside them: so callbacks of two backends must not free each other's. NULL is allowed.
  */
 void hostmem_backend_free(struct hostmem_backend *backend);
 
@@ -585,8 +585,8 @@ int hostmem_options_get_kind(const char *options, char *buffer, size_t size,
 /*
  * A backend whose prealloc-context names a thread-context has all threads that preallocate it, be
  * it one, created by the context's own thread, and none that the caller brings: they inherit its
- * CPU affinity, control groups and scheduling, whoever set those, by cpu-affinity, node-affinity or
- * from outside by thread-id.
+ * CPU affinity, control groups and scheduling, however those were set: by cpu-affinity,
+ * node-affinity or from outside by thread-id.
  */
 
 /*
@@ -616,7 +616,8 @@ int hostmem_thread_context_can_be_deleted(const struct hostmem_thread_context *c
  * which), STATE (deleted already). */
 int hostmem_thread_context_delete(struct hostmem_thread_context *context,
 				  struct hostmem_error *err);
-/* Gives the object up; it is deleted when no backend links to it any more. NULL is allowed. */
+/* Drops the caller's reference; the object is deleted when no backend links to it any more. NULL is
+ * allowed. */
 void hostmem_thread_context_free(struct hostmem_thread_context *context);
 /* CONFIGURING, READY or DELETED. */
 enum hostmem_state hostmem_thread_context_get_state(const struct hostmem_thread_context *context);
@@ -653,9 +654,9 @@ int hostmem_thread_context_get_list(const struct hostmem_thread_context *context
 
 /* ---- Preallocation ---- */
 
-/* Told how far a preallocation is: bytes done of total. At most every 100 ms, and once at the end
- * of a successful one. It begins again at 0 where the first way to populate left something to the
- * plain one. On a thread of the library's there are 256 KiB of stack. */
+/* Progress callback of a preallocation: bytes done of total. At most every 100 ms, and once at the
+ * end of a successful one. It begins again at 0 where the first way to populate left something to
+ * the plain one. On a thread of the library's there are 256 KiB of stack. */
 typedef void (*hostmem_progress_callback)(void *data, uint64_t done, uint64_t total);
 
 /*
@@ -676,16 +677,16 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
  * left out.
  */
 
-/* Told that a background preallocation has ended: error is NULL when it succeeded, else why it did
- * not. */
+/* End callback of a preallocation in the background: error is NULL when it succeeded, else its
+ * failure. */
 typedef void (*hostmem_prealloc_callback)(void *data, const struct hostmem_error *error);
 
 /*
- * Sets what is told the end of each preallocation in the background, on the library's own thread;
- * NULL for nothing. To be set before completing. The backend may be freed in it; waiting for or
- * deleting it there is BUSY, and so is beginning another one. Who waits may be told first. One that
- * is cancelled, by deleting too, has ended with that error; when the backend was freed in its
- * progress callback nobody is told.
+ * Sets the callback for the end of each preallocation in the background, which runs on the
+ * library's own thread; NULL for none. To be set before completing. The backend may be freed in it;
+ * waiting for or deleting it there is BUSY, and so is beginning another one. A waiting caller may
+ * return before it runs. One that is cancelled, by deleting too, has ended with that error; when
+ * the backend was freed in its progress callback it is not called.
  */
 void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
 				       hostmem_prealloc_callback callback, void *data);
@@ -699,7 +700,7 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 				  struct hostmem_error *err);
 /*
  * Stops the preallocation that runs in the background, within one chunk, and waits for its end;
- * what was populated stays, and hostmem_backend_get_progress() tells how much. Its failure is then
+ * what was populated stays, and hostmem_backend_get_progress() says how much. Its failure is then
  * STATE with os_error ECANCELED. Does nothing when none runs. Errors: BUSY (from inside its own
  * progress callback).
  */
@@ -727,7 +728,7 @@ struct hostmem_prealloc_result {
 	int32_t affinity_error;
 	/* errno where the workers could not have the memory policy, which only shared memory of a
 	 * file on disk needs: the kernel ignores that of the mapping. Else 0. They populated all
-	 * the same, and so does whoever touches that memory later, by a policy of its own. */
+	 * the same, and so does any thread that touches that memory later, by its own policy. */
 	int32_t policy_error;
 	/* Bytes that are now present. */
 	uint64_t bytes;
@@ -742,7 +743,7 @@ void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
 
 /*
  * Both take a range of a ready or mapped backend: offset and length in bytes, multiples of the page
- * size that hostmem_backend_get_memory() tells, inside the memory; length 0 does nothing.
+ * size of hostmem_backend_get_memory(), inside the memory; length 0 does nothing.
  */
 
 /*
@@ -786,21 +787,21 @@ enum hostmem_rebind_flag {
 };
 
 /* The likely cause why pages stayed where they were. */
-enum hostmem_stay {
-	HOSTMEM_STAY_NONE,   /* all are on the host nodes */
-	HOSTMEM_STAY_SHARED, /* another mapping or process uses them too */
-	HOSTMEM_STAY_PINNED, /* none of the others: a device or the kernel holds them */
-	HOSTMEM_STAY_FULL,   /* the host nodes have no room for them */
+enum hostmem_unmoved {
+	HOSTMEM_UNMOVED_NONE,   /* all are on the host nodes */
+	HOSTMEM_UNMOVED_SHARED, /* another mapping or process uses them too */
+	HOSTMEM_UNMOVED_PINNED, /* none of the others: a device or the kernel holds them */
+	HOSTMEM_UNMOVED_FULL,   /* the host nodes have no room for them */
 };
 
 /* What rebinding did with the pages that were mapped here, counted from the kernel. Bytes; exact as
- * long as nobody touches new memory meanwhile. */
+ * long as no new memory is touched meanwhile. */
 struct hostmem_rebind_result {
 	/* On another node than before. */
 	uint64_t moved;
 	/* Still on a node that is none of the host nodes; 0 for a policy without nodes. */
 	uint64_t not_moved;
-	enum hostmem_stay cause;
+	enum hostmem_unmoved cause;
 };
 
 /*
@@ -814,7 +815,7 @@ struct hostmem_rebind_result {
  * have less memory available than would have to move. On failure the old policy is back, and pages
  * that had moved go back to its nodes as far as they can.
  *
- * On Linux 6.12 transparent huge pages that nobody has written yet may be given up instead of moved
+ * On Linux 6.12 transparent huge pages that were never written may be dropped instead of moved
  * when the new nodes are short: they read as zero, and are absent until they are populated again.
  *
  * Errors: STATE (not ready or mapped), VALUE (policy, nodes, their combination, flags), BUSY (a
@@ -847,7 +848,8 @@ struct hostmem_placement {
 	/*
 	 * In memory but not mapped here: what only others have touched of shared memory
 	 * (mincore(2); of hugetlb memory, and where that is forbidden, the blocks of the file if it
-	 * is mapped whole). 0 where that cannot be told: a part of a hugetlb file, a read-only map.
+	 * is mapped whole). 0 where the kernel does not say: a part of a hugetlb file, a read-only
+	 * map.
 	 */
 	uint64_t unmapped;
 	/* None of these. */
@@ -862,7 +864,8 @@ struct hostmem_placement {
 	 */
 	enum hostmem_satisfied satisfied;
 	/* Whether the kernel's policy is not, or not everywhere, the one that was set: shared
-	 * memory's belongs to the object, so whoever maps it can change it; a cpuset can too. */
+	 * memory's belongs to the object, so any process that maps it can change it; a cpuset can
+	 * too. */
 	bool policy_changed;
 	/* Whether the kernel lets identical pages be merged here; false for shared and hugetlb
 	 * memory whatever `merge` says (VmFlags, proc(5)). */

@@ -905,21 +905,21 @@ impl hostmem_rebind_flag {
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub struct hostmem_rebind_flag(pub ::core::ffi::c_uint);
-impl hostmem_stay {
-    pub const HOSTMEM_STAY_NONE: hostmem_stay = hostmem_stay(0);
-    pub const HOSTMEM_STAY_SHARED: hostmem_stay = hostmem_stay(1);
-    pub const HOSTMEM_STAY_PINNED: hostmem_stay = hostmem_stay(2);
-    pub const HOSTMEM_STAY_FULL: hostmem_stay = hostmem_stay(3);
+impl hostmem_unmoved {
+    pub const HOSTMEM_UNMOVED_NONE: hostmem_unmoved = hostmem_unmoved(0);
+    pub const HOSTMEM_UNMOVED_SHARED: hostmem_unmoved = hostmem_unmoved(1);
+    pub const HOSTMEM_UNMOVED_PINNED: hostmem_unmoved = hostmem_unmoved(2);
+    pub const HOSTMEM_UNMOVED_FULL: hostmem_unmoved = hostmem_unmoved(3);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
-pub struct hostmem_stay(pub ::core::ffi::c_uint);
+pub struct hostmem_unmoved(pub ::core::ffi::c_uint);
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct hostmem_rebind_result {
     pub moved: u64,
     pub not_moved: u64,
-    pub cause: hostmem_stay,
+    pub cause: hostmem_unmoved,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {

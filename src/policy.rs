@@ -126,7 +126,7 @@ impl Rebound {
 }
 
 /// The likely cause why pages stayed where they were.
-#[doc(alias = "hostmem_stay")]
+#[doc(alias = "hostmem_unmoved")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stay {
@@ -139,11 +139,11 @@ pub enum Stay {
 }
 
 impl Stay {
-    fn from_raw(raw: sys::hostmem_stay) -> Option<Self> {
+    fn from_raw(raw: sys::hostmem_unmoved) -> Option<Self> {
         match raw {
-            sys::hostmem_stay::HOSTMEM_STAY_NONE => None,
-            sys::hostmem_stay::HOSTMEM_STAY_SHARED => Some(Self::Shared),
-            sys::hostmem_stay::HOSTMEM_STAY_FULL => Some(Self::Full),
+            sys::hostmem_unmoved::HOSTMEM_UNMOVED_NONE => None,
+            sys::hostmem_unmoved::HOSTMEM_UNMOVED_SHARED => Some(Self::Shared),
+            sys::hostmem_unmoved::HOSTMEM_UNMOVED_FULL => Some(Self::Full),
             // Also for anything that C has no name for.
             _ => Some(Self::Pinned),
         }

@@ -157,7 +157,7 @@ static int reopen(const struct hm_values *values, const struct hm_file *looked_a
 	return -ESTALE;
 }
 
-/* Makes a file in the directory that nobody else can have. */
+/* Makes a file without a name in the directory, which no other process can open. */
 static int make_nameless(const struct hostmem_backend *backend, const struct hm_values *values,
 			 struct hostmem_backing *backing, struct hostmem_error *err)
 {

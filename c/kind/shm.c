@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * memory-backend-shm: POSIX shared memory under a name that nobody can guess, for an instant.
+ * memory-backend-shm: POSIX shared memory under a random name that is removed at once.
  */
 #include <stdio.h>
 #include <string.h>

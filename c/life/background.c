@@ -53,7 +53,7 @@ static bool wait_until_ready(struct hostmem_backend *backend)
 {
 	bool ready;
 
-	/* Whoever changes prealloc stores its value first. */
+	/* The thread that changes prealloc stores its value first. */
 	pthread_mutex_lock(&backend->change);
 	pthread_mutex_unlock(&backend->change);
 	pthread_mutex_lock(&backend->lock);

@@ -54,7 +54,7 @@ int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_erro
 	if (state == HOSTMEM_STATE_MAPPED)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
-		       "%s: cannot be released: nobody holds it, it is %s", backend->id,
+		       "%s: cannot be released: it is not claimed, it is %s", backend->id,
 		       hm_text_state(state));
 }
 

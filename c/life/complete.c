@@ -62,7 +62,7 @@ static int build(struct hostmem_backend *backend, const struct hm_values *values
 	return hm_mapping_open(backend, values, err);
 }
 
-/* Blocks that were filled in a file of the user's cannot be told from those that were there. */
+/* Which blocks of a user's file were filled by us and which before is not known. */
 static bool fills_users_file(const struct hostmem_backend *backend)
 {
 	return backend->backing.fd >= 0 && backend->shared && !backend->readonly &&

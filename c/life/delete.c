@@ -17,8 +17,8 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 			       "%s: cannot be deleted from inside its preallocation's callback",
 			       backend->id);
 	/*
-	 * What runs in the background is cancelled; what somebody waits for is not. In a forked
-	 * child nothing runs.
+	 * A preallocation in the background is cancelled; one that a caller waits for is not. In a
+	 * forked child nothing runs.
 	 */
 	if (!hm_backend_is_forked(backend) && (backend->state == HOSTMEM_STATE_COMPLETING ||
 					       backend->running == HM_RUNNING_FOREGROUND))

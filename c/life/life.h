@@ -29,7 +29,7 @@ void hm_running_stop(struct hostmem_backend *backend);
 
 /* ---- ranges.c ---- */
 
-/* Forgets who inhibits discarding, when nobody uses the backend any more. */
+/* Frees the list of inhibitors, when no other thread uses the backend any more. */
 void hm_inhibit_clear(struct hostmem_backend *backend);
 
 /* ---- background.c ---- */

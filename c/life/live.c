@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * What changing a property of ready memory does. Called by the property table with the old values
- * and the new; storing the new ones is its business.
+ * What a change of a property does to ready memory. Gets the old values and the new; the caller
+ * stores the new ones.
  */
 #include "life.h"
 

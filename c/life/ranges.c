@@ -38,7 +38,8 @@ static struct hm_inhibitor *new_inhibitor(const struct hostmem_backend *backend,
 
 	if (!*name || strlen(name) > HOSTMEM_ID_MAX) {
 		hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			"%s: the name of who inhibits discard has 1 to %d bytes, this one has %zu",
+			"%s: the name of an inhibitor of discard has 1 to %d bytes, this one has "
+			"%zu",
 			backend->id, HOSTMEM_ID_MAX, strlen(name));
 		return NULL;
 	}
@@ -172,8 +173,8 @@ static int drop_pages(uint8_t *address, size_t length)
 }
 
 /*
- * Shared memory and memory that nobody else can have is freed behind the mapping. The pages of a
- * private mapping are this process's own copies, which go as well.
+ * Shared memory, and memory that no other process can reach, is freed behind the mapping. The pages
+ * of a private mapping are this process's own copies, which go as well.
  */
 static int discard(const struct hostmem_backend *backend, const struct hm_range *range)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * What the kernel is told about the memory as a whole: huge pages, page sharing, dumps, forks,
+ * Advice to the kernel about the memory as a whole: huge pages, page merging, dumps, forks,
  * locking. Each is done as asked, off as well as on. Owns no values.
  */
 #include <errno.h>

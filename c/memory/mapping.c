@@ -34,7 +34,7 @@ static const char *map_hint(const struct hostmem_backend *backend, const struct 
 	return "";
 }
 
-/* How many mappings this process has; 0 where that cannot be told. */
+/* How many mappings this process has; 0 where /proc cannot be read. */
 static uint64_t count_mappings(void)
 {
 	FILE *file = fopen("/proc/self/maps", "re");

@@ -58,8 +58,8 @@ void hm_policy_format(const struct hostmem_backend *backend, const struct hm_val
 uint64_t hm_policy_status_outside(const struct hm_values *values,
 				  const struct hostmem_placement *placement);
 /*
- * Whether memory is where the threads that touch it are told to take it from, whatever the
- * mapping's policy: shared memory of a file that is not in memory alone.
+ * Whether the memory follows the policy of the thread that faults it instead of the mapping's:
+ * shared memory of a file on disk, for which the kernel ignores the mapping's policy.
  */
 bool hm_policy_follows_threads(const struct hostmem_backend *backend);
 /* Fills in whether what was counted satisfies the policy. */

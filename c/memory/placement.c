@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Where the memory is, as the kernel tells in /proc/self/numa_maps (numa(7)) and smaps (proc(5)).
- * Moves nothing, remembers nothing.
+ * Where the memory is, as the kernel reports it in /proc/self/numa_maps (numa(7)) and smaps
+ * (proc(5)). Moves nothing, remembers nothing.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -86,7 +86,7 @@ static bool is_same_policy(const char *expected, const char *policy)
 	return !strncmp(expected, policy, 63);
 }
 
-/* Of several mappings with several policies, the one that differs from what was set is told. */
+/* Of several mappings with several policies, the one that differs from what was set is reported. */
 static void read_policy(const char *line, struct reading *reading)
 {
 	struct hostmem_placement *placement = reading->placement;
@@ -177,7 +177,7 @@ static void read_resident_line(const char *line, bool ours, struct reading *read
 		add_kib(line, names[i], &reading->placement->resident);
 }
 
-/* What the file behind the memory has; 0 where it cannot be told. */
+/* Bytes of the file behind the memory that are allocated; 0 where they are not known. */
 static uint64_t count_allocated(const struct hostmem_backend *backend)
 {
 	struct hm_file file;
@@ -187,7 +187,7 @@ static uint64_t count_allocated(const struct hostmem_backend *backend)
 	return file.shmem || hm_backend_is_hugetlb(backend) ? file.allocated : 0;
 }
 
-/* Whether nobody has touched any of it, where a file in memory tells so. */
+/* Whether no page of a file in memory (tmpfs, memfd) is allocated. */
 static bool is_untouched(const struct hostmem_backend *backend)
 {
 	struct hm_file file;
@@ -195,7 +195,7 @@ static bool is_untouched(const struct hostmem_backend *backend)
 	return !hm_os_stat(backend->backing.fd, &file) && file.shmem && !file.allocated;
 }
 
-/* Bytes of shared memory that are in memory, whoever has touched them. */
+/* Bytes of shared memory that are in memory, whichever process touched them. */
 static uint64_t count_present(const struct hostmem_backend *backend,
 			      const struct hostmem_placement *placement)
 {
@@ -211,13 +211,13 @@ static uint64_t count_present(const struct hostmem_backend *backend,
 	return allocated > placement->swapped ? allocated - placement->swapped : 0;
 }
 
-/* The rest of the memory: touched by others only, or by nobody. */
+/* The rest of the memory: touched by other processes only, or never. */
 static void read_rest(const struct hostmem_backend *backend, struct hostmem_placement *placement)
 {
 	uint64_t size = backend->mapping.size, there = placement->resident + placement->swapped;
 	uint64_t rest = there < size ? size - there : 0, present = 0;
 
-	/* Of what it may not write, the kernel tells a process nothing. */
+	/* For memory that this process may not write, mincore(2) reports nothing. */
 	if (rest && backend->shared && !backend->readonly)
 		present = count_present(backend, placement);
 	if (present > placement->resident)

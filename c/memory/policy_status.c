@@ -95,7 +95,7 @@ static void judge_shares(const struct hostmem_backend *backend, const struct hm_
 		return;
 	if (placement->resident < backend->mapping.size) {
 		placement->satisfied = HOSTMEM_SATISFIED_UNKNOWN;
-		hm_text_copy("shares can be told when all of the memory is mapped here",
+		hm_text_copy("shares are known only when all of the memory is mapped here",
 			     placement->reason, sizeof(placement->reason));
 		return;
 	}
@@ -141,7 +141,7 @@ void hm_policy_status_set(const struct hostmem_backend *backend, const struct hm
 		return;
 	}
 	placement->satisfied = HOSTMEM_SATISFIED_UNKNOWN;
-	hm_text_copy("shared memory of a file on disk is where the threads that fault it are told "
-		     "to take it, whatever its policy",
+	hm_text_copy("the kernel ignores the policy of shared memory of a file on disk; the policy "
+		     "of the thread that faults a page counts",
 		     placement->reason, sizeof(placement->reason));
 }

@@ -48,7 +48,7 @@ static void begin_zero_pages(struct hm_populate *plan)
 
 /*
  * Collapsing overrides the host's setting, so it has to be asked for. Zero pages need memory that
- * nobody else touches yet: a touch of what is registered would hang.
+ * no other thread touches yet: a touch of a registered page would wait for ever.
  */
 static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_backend *backend,
 			     const struct hm_values *values, dev_t device)

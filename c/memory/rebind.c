@@ -63,31 +63,32 @@ static int check_room(const struct hostmem_backend *backend, const struct hm_val
 		       (uintmax_t)room);
 }
 
-static enum hostmem_stay find_cause(const struct hostmem_backend *backend,
-				    const struct hm_values *new,
-				    const struct hostmem_placement *after)
+static enum hostmem_unmoved find_cause(const struct hostmem_backend *backend,
+				       const struct hm_values *new,
+				       const struct hostmem_placement *after)
 {
 	uint64_t outside = hm_policy_status_outside(new, after);
 
 	if (!outside)
-		return HOSTMEM_STAY_NONE;
+		return HOSTMEM_UNMOVED_NONE;
 	if (after->mapmax > 1)
-		return HOSTMEM_STAY_SHARED;
-	return get_room(backend, new) < outside ? HOSTMEM_STAY_FULL : HOSTMEM_STAY_PINNED;
+		return HOSTMEM_UNMOVED_SHARED;
+	return get_room(backend, new) < outside ? HOSTMEM_UNMOVED_FULL : HOSTMEM_UNMOVED_PINNED;
 }
 
 static void tell_cause(const struct hostmem_backend *backend, const struct hm_values *new,
 		       const struct hostmem_placement *after, struct hostmem_error *err)
 {
 	static const char *const causes[] = {
-		[HOSTMEM_STAY_SHARED] = "others use them too, which MOVE_ALL would override",
-		[HOSTMEM_STAY_PINNED] = "they are pinned, as for a device, or busy at the moment",
-		[HOSTMEM_STAY_FULL] = "the host nodes are full",
+		[HOSTMEM_UNMOVED_SHARED] = "others use them too, which MOVE_ALL would override",
+		[HOSTMEM_UNMOVED_PINNED] =
+			"they are pinned, as for a device, or busy at the moment",
+		[HOSTMEM_UNMOVED_FULL] = "the host nodes are full",
 	};
-	enum hostmem_stay cause = find_cause(backend, new, after);
+	enum hostmem_unmoved cause = find_cause(backend, new, after);
 	char text[160];
 
-	if (cause == HOSTMEM_STAY_NONE)
+	if (cause == HOSTMEM_UNMOVED_NONE)
 		return;
 	snprintf(text, sizeof(text), "; %ju bytes stayed elsewhere, likely because %s",
 		 (uintmax_t)hm_policy_status_outside(new, after), causes[cause]);

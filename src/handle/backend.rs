@@ -185,7 +185,7 @@ impl BackendHandle {
         let mut result = sys::hostmem_rebind_result {
             moved: 0,
             not_moved: 0,
-            cause: sys::hostmem_stay(0),
+            cause: sys::hostmem_unmoved(0),
         };
         // SAFETY: the backend is alive; the text, the array of that length and the variable outlive
         // the call.
