@@ -6,10 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Failed;
 use crate::handle::BackendHandle;
 use crate::sys;
 use crate::Claim;
-use crate::Error;
 use crate::Origin;
 use crate::Placement;
 use crate::PreallocResult;
@@ -268,10 +268,8 @@ impl Backend {
     /// brings the backend back.
     #[doc(alias = "hostmem_backend_delete")]
     pub fn delete(self) -> Result<(), DeleteError> {
-        self.handle.delete().map_err(|error| DeleteError {
-            backend: self,
-            error,
-        })
+        let deleted = self.handle.delete();
+        deleted.map_err(|error| Failed::new(self, error))
     }
 
     /// Deletes it as [`delete`](Backend::delete) does, and undoes what completing made, as a
@@ -285,10 +283,8 @@ impl Backend {
     /// backend back.
     #[doc(alias = "hostmem_backend_undo")]
     pub fn undo(self) -> Result<(), DeleteError> {
-        self.handle.undo().map_err(|error| DeleteError {
-            backend: self,
-            error,
-        })
+        let undone = self.handle.undo();
+        undone.map_err(|error| Failed::new(self, error))
     }
 }
 
@@ -332,34 +328,8 @@ impl State {
     }
 }
 
-/// Why a backend could not be deleted, and the backend. Displays as the error does.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct DeleteError {
-    /// As it was.
-    pub backend: Backend,
-    /// What went wrong.
-    pub error: Error,
-}
-
-impl fmt::Display for DeleteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for DeleteError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-/// Drops the backend, which is deleted when its claim is given up.
-impl From<DeleteError> for Error {
-    fn from(failed: DeleteError) -> Self {
-        failed.error
-    }
-}
+/// Why a backend could not be deleted, and the backend as it was.
+pub type DeleteError = Failed<Backend>;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::Failed;
 use crate::handle::BackendHandle;
 use crate::Backend;
 use crate::Defaults;
@@ -336,10 +337,7 @@ impl Builder {
         };
         match result {
             Ok(()) => Ok(Backend::from_handle(self.handle)),
-            Err(error) => Err(CompleteError {
-                builder: self,
-                error,
-            }),
+            Err(error) => Err(Failed::new(self, error)),
         }
     }
 
@@ -369,7 +367,7 @@ impl Builder {
                 .into_iter()
                 .map(|builder| Backend::from_handle(builder.handle))
                 .collect()),
-            Err(error) => Err(CompleteAllError { builders, error }),
+            Err(error) => Err(Failed::new(builders, error)),
         }
     }
 }
@@ -384,64 +382,12 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Why a backend could not be completed, and the builder it still is. Displays as the error does.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct CompleteError {
-    /// To be changed and completed again. The chain's error is forgotten.
-    pub builder: Builder,
-    /// What went wrong.
-    pub error: Error,
-}
+/// Why a backend could not be completed, and its builder with its properties as they were.
+pub type CompleteError = Failed<Builder>;
 
-impl fmt::Display for CompleteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for CompleteError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-/// Drops the builder.
-impl From<CompleteError> for Error {
-    fn from(failed: CompleteError) -> Self {
-        failed.error
-    }
-}
-
-/// Why several backends could not be completed together, and the builders they still are. Displays
-/// as the error does.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct CompleteAllError {
-    /// To be changed and completed again, in their order. The error of a chain is forgotten.
-    pub builders: Vec<Builder>,
-    /// What went wrong; its message names the backend.
-    pub error: Error,
-}
-
-impl fmt::Display for CompleteAllError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for CompleteAllError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-/// Drops the builders.
-impl From<CompleteAllError> for Error {
-    fn from(failed: CompleteAllError) -> Self {
-        failed.error
-    }
-}
+/// Why several backends could not be completed together, and their builders in their order. The
+/// message names the backend that failed.
+pub type CompleteAllError = Failed<Vec<Builder>>;
 
 #[cfg(test)]
 mod tests {
@@ -651,8 +597,10 @@ mod tests {
         let message = failed.to_string();
         assert!(message.contains("prealloc-threads"), "{message}");
         assert_eq!(message, failed.error.to_string());
+        // What main() prints of the error it returns.
+        assert_eq!(message, format!("{failed:?}"));
         // It is forgotten.
-        failed.builder.complete().unwrap();
+        failed.object.complete().unwrap();
     }
 
     #[test]
@@ -660,7 +608,7 @@ mod tests {
         let failed = builder().complete().unwrap_err();
         assert_eq!(failed.error.kind(), ErrorKind::Value);
         assert!(failed.error.to_string().contains("size"), "{failed}");
-        let backend = failed.builder.size(SIZE).complete().unwrap();
+        let backend = failed.object.size(SIZE).complete().unwrap();
         assert_eq!(backend.get_text("size").unwrap(), SIZE.to_string());
     }
 

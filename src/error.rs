@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::ffi::c_char;
+use std::fmt;
 use std::io;
 use std::mem;
 use std::panic::catch_unwind;
@@ -213,6 +214,45 @@ impl From<ErrorKind> for io::ErrorKind {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind.into(), error)
+    }
+}
+
+/// Why an operation that consumes an object failed, and the object, which is as it was.
+///
+/// Both `Display` and `Debug` print the error's message, so that a `main` that returns it prints the
+/// message too.
+#[non_exhaustive]
+pub struct Failed<T> {
+    /// The object, to be used again.
+    pub object: T,
+    /// Why the operation failed.
+    pub error: Error,
+}
+
+impl<T> Failed<T> {
+    pub(crate) fn new(object: T, error: Error) -> Self {
+        Self { object, error }
+    }
+}
+
+impl<T> fmt::Display for Failed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl<T> fmt::Debug for Failed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl<T> StdError for Failed<T> {}
+
+/// Drops the object.
+impl<T> From<Failed<T>> for Error {
+    fn from(failed: Failed<T>) -> Self {
+        failed.error
     }
 }
 

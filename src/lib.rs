@@ -104,6 +104,7 @@ pub use crate::claim::Claim;
 pub use crate::claim::Memory;
 pub use crate::error::Error;
 pub use crate::error::ErrorKind;
+pub use crate::error::Failed;
 pub use crate::error::Result;
 pub use crate::host::Feature;
 pub use crate::host::Host;

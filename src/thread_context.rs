@@ -3,10 +3,10 @@
 
 use std::fmt;
 
+use crate::error::Failed;
 use crate::handle::ThreadContextHandle;
 use crate::property;
 use crate::property::PropertyType;
-use crate::Error;
 use crate::Result;
 use crate::State;
 use crate::Value;
@@ -66,10 +66,7 @@ impl ThreadContextBuilder {
             Ok(()) => Ok(ThreadContext {
                 handle: self.handle,
             }),
-            Err(error) => Err(ThreadContextError {
-                builder: self,
-                error,
-            }),
+            Err(error) => Err(Failed::new(self, error)),
         }
     }
 }
@@ -153,12 +150,8 @@ impl ThreadContext {
     /// thread-context back.
     #[doc(alias = "hostmem_thread_context_delete")]
     pub fn delete(self) -> Result<(), ThreadContextDeleteError> {
-        self.handle
-            .delete()
-            .map_err(|error| ThreadContextDeleteError {
-                context: self,
-                error,
-            })
+        let deleted = self.handle.delete();
+        deleted.map_err(|error| Failed::new(self, error))
     }
 }
 
@@ -192,64 +185,11 @@ fn get(handle: &ThreadContextHandle, property: &str) -> Result<Value> {
     }
 }
 
-/// Why a thread-context could not be completed, and the builder it still is. Displays as the error
-/// does.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ThreadContextError {
-    /// To be changed and completed again.
-    pub builder: ThreadContextBuilder,
-    /// What went wrong.
-    pub error: Error,
-}
+/// Why a thread-context could not be completed, and its builder with its properties as they were.
+pub type ThreadContextError = Failed<ThreadContextBuilder>;
 
-impl fmt::Display for ThreadContextError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for ThreadContextError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-/// Drops the builder.
-impl From<ThreadContextError> for Error {
-    fn from(failed: ThreadContextError) -> Self {
-        failed.error
-    }
-}
-
-/// Why a thread-context could not be deleted, and the thread-context. Displays as the error does.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ThreadContextDeleteError {
-    /// As it was.
-    pub context: ThreadContext,
-    /// What went wrong.
-    pub error: Error,
-}
-
-impl fmt::Display for ThreadContextDeleteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for ThreadContextDeleteError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-/// Drops the thread-context, which is deleted when no backend links to it any more.
-impl From<ThreadContextDeleteError> for Error {
-    fn from(failed: ThreadContextDeleteError) -> Self {
-        failed.error
-    }
-}
+/// Why a thread-context could not be deleted, and the thread-context as it was.
+pub type ThreadContextDeleteError = Failed<ThreadContext>;
 
 #[cfg(test)]
 mod tests {

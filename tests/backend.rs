@@ -209,8 +209,8 @@ fn fail(case: &Case, options: &str) -> Builder {
     assert_eq!(failed.error.kind(), case.kind, "{}: {message}", case.name);
     assert!(message.contains(case.words), "{}: {message}", case.name);
     assert!(message.starts_with("ram0: "), "{}: {message}", case.name);
-    assert_eq!(values(&failed.builder), before, "{}", case.name);
-    failed.builder
+    assert_eq!(values(&failed.object), before, "{}", case.name);
+    failed.object
 }
 
 fn values(builder: &Builder) -> Vec<String> {
@@ -265,7 +265,7 @@ fn too_little_address_space_is_an_error() {
             assert_eq!(Belongings::now(), before);
             assert_eq!(failed.error.kind(), ErrorKind::NoMemory);
             assert!(failed.to_string().contains("RLIMIT_AS"), "{failed}");
-            assert!(failed.builder.complete().is_ok());
+            assert!(failed.object.complete().is_ok());
         }
     });
 }

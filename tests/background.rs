@@ -334,7 +334,7 @@ fn a_thread_that_cannot_be_created_fails_completing() {
         );
         assert_eq!(Belongings::now(), before);
         assert!(failed
-            .builder
+            .object
             .complete()
             .unwrap()
             .wait_prealloc(None)

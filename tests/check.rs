@@ -185,7 +185,7 @@ fn a_size_above_the_file_limit_is_refused() {
                 assert!(message.contains("RLIMIT_FSIZE"), "{message}");
                 // It is gone with the limit.
                 set_limit(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
-                assert!(failed.builder.complete().is_ok());
+                assert!(failed.object.complete().is_ok());
             }
         }
         set_limit(libc::RLIMIT_FSIZE, limit);
@@ -264,7 +264,7 @@ fn a_refused_configuration_can_be_mended() {
     ] {
         let failed = builder.complete().unwrap_err();
         assert!(failed.to_string().contains(problem), "{failed}");
-        builder = failed.builder;
+        builder = failed.object;
         builder.set(property, value).unwrap();
     }
     assert!(builder.complete().is_ok());

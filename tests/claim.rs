@@ -135,7 +135,7 @@ fn a_claimed_backend_is_not_deleted_and_comes_back() {
     assert!(failed.to_string().contains("vm0"), "{failed}");
     assert_eq!(read(claim.memory()), [1, 1]);
 
-    let backend = failed.backend;
+    let backend = failed.object;
     assert_eq!(backend.owner().as_deref(), Some("vm0"));
     drop(claim);
     backend.can_be_deleted().unwrap();

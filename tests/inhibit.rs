@@ -79,7 +79,7 @@ fn it_holds_the_claim() {
     let pinned = claim.inhibit_discard("vfio0").unwrap();
     drop(claim);
     assert_eq!(backend.state(), State::Mapped);
-    let backend = backend.delete().unwrap_err().backend;
+    let backend = backend.delete().unwrap_err().object;
     thread::spawn(move || drop(pinned)).join().unwrap();
     assert_eq!(backend.state(), State::Ready);
     backend.delete().unwrap();

@@ -172,7 +172,7 @@ fn anonymous_memory_is_private() {
     let (kind, _) = fake(|_| Ok(Backing::Anonymous));
     let failed = refused(builder(kind));
     assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
-    let backend = failed.builder.share(false).complete().unwrap();
+    let backend = failed.object.share(false).complete().unwrap();
     assert!(backend.claim("vm0").unwrap().memory().fd().is_none());
 }
 
@@ -261,7 +261,7 @@ fn a_panic_becomes_an_error() {
     }
     // It had nothing to undo, and may be asked again.
     assert_eq!(count.undone(), 0);
-    failed.builder.complete().unwrap();
+    failed.object.complete().unwrap();
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_panic_while_undoing_is_ignored() {
 
     let failed = refused(builder(Bad));
     assert_eq!(failed.error.kind(), ErrorKind::Value);
-    refused(failed.builder);
+    refused(failed.object);
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn a_check_refuses_before_anything_is_made() {
         assert!(message.contains(part), "{message}");
     }
     assert_eq!(allocated.load(Ordering::Relaxed), 0);
-    failed.builder.thp(hostmem::Thp::Never).complete().unwrap();
+    failed.object.thp(hostmem::Thp::Never).complete().unwrap();
     assert_eq!(allocated.load(Ordering::Relaxed), 1);
 }
 
@@ -616,7 +616,7 @@ fn what_is_no_memory_is_refused_and_nothing_is_left() {
             assert!(!message.contains('\n'), "{case}: {message}");
             assert_eq!(count.undone(), 1, "{case}");
             // The same again: it did not get worse.
-            let failed = refused(failed.builder);
+            let failed = refused(failed.object);
             assert_eq!(failed.error.to_string(), message, "{case}");
             assert_eq!(Belongings::now(), before, "{case}");
         }
@@ -633,7 +633,7 @@ fn a_panic_leaves_nothing() {
         let mut failed = refused(builder(kind));
         let before = Belongings::now();
         for _ in 0..3 {
-            failed = refused(failed.builder);
+            failed = refused(failed.object);
             assert!(failed.to_string().contains("out of luck"), "{failed}");
         }
         assert_eq!(Belongings::now(), before);
@@ -664,7 +664,7 @@ fn a_guest_memfd_becomes_memory() {
     let failed = refused(builder(kind).size(size).share(false));
     assert!(failed.to_string().contains("share=on"), "{failed}");
     let backend = failed
-        .builder
+        .object
         .share(true)
         .prealloc(true)
         .merge(true)
@@ -727,7 +727,7 @@ fn a_guest_memfd_goes_through_memory_backend_fd() {
     assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
     assert!(failed.to_string().contains("share=on"), "{failed}");
 
-    let builder = failed.builder.share(true).prealloc(true);
+    let builder = failed.object.share(true).prealloc(true);
     let backend = builder.complete().unwrap();
     let peer = backend.claim("peer").unwrap();
     // SAFETY: inside both memories, which nobody else uses.

@@ -523,5 +523,5 @@ fn without_descriptors_left_setting_and_completing_fail() {
     builder.set("fd", number as u32).unwrap();
     let failed = refusing(&[no_duplicate()], || builder.complete().unwrap_err());
     assert_eq!(failed.error.kind(), ErrorKind::NoMemory, "{failed}");
-    assert!(failed.builder.complete().is_ok());
+    assert!(failed.object.complete().is_ok());
 }

@@ -768,7 +768,7 @@ fn a_full_file_system_is_an_error_while_completing() {
             );
             if path != &sparse {
                 assert_eq!(sparse.metadata().unwrap().blocks(), 0);
-                let smaller = failed.builder.size(1 << 20);
+                let smaller = failed.object.size(1 << 20);
                 drop(smaller.complete().unwrap());
                 let _ = fs::remove_file(&new);
                 File::create(&empty).unwrap();
@@ -900,11 +900,11 @@ fn what_completing_made_can_be_undone() {
     let failed = kept.undo().unwrap_err();
     assert_eq!(failed.error.kind(), ErrorKind::Busy, "{failed}");
     drop(claim);
-    let mut kept = Some(failed.backend);
+    let mut kept = Some(failed.object);
     common::in_forked_child(|| {
         let failed = kept.take().unwrap().undo().unwrap_err();
         let is_right = failed.error.kind() == ErrorKind::State;
-        is_right && failed.to_string().contains("forked") && failed.backend.delete().is_ok()
+        is_right && failed.to_string().contains("forked") && failed.object.delete().is_ok()
     });
     assert_eq!(path.metadata().unwrap().len(), SIZE);
     // Another's file by that name is not the one that was made.

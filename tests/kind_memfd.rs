@@ -186,7 +186,7 @@ fn the_limit_of_file_sizes_is_an_error() {
                     assert!(failed.to_string().contains("RLIMIT_FSIZE"), "{failed}");
                     assert!(failed.to_string().contains(&limit.to_string()), "{failed}");
                     assert_eq!(Belongings::now(), before);
-                    assert!(failed.builder.complete().is_ok());
+                    assert!(failed.object.complete().is_ok());
                 }
             }
         }
@@ -337,7 +337,7 @@ fn a_pool_that_is_short_by_one_page_is_an_error() {
                 assert!(message.contains(words), "{message}");
             }
             assert_eq!(HugePages::available(), PAGES, "{rest}");
-            let backend = failed.builder.size(PAGES * HUGE).complete().unwrap();
+            let backend = failed.object.size(PAGES * HUGE).complete().unwrap();
             drop(backend);
         }
     }

@@ -140,7 +140,7 @@ fn without_random_numbers_there_is_no_name_to_guess() {
     let refusal = [Refusal::new(libc::SYS_getrandom, libc::ENOSYS)];
     let failed = refusing(&refusal, || builder.complete().unwrap_err());
     assert_eq!(failed.error.raw_os_error(), Some(libc::ENOSYS));
-    assert!(failed.builder.complete().is_ok());
+    assert!(failed.object.complete().is_ok());
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_full_dev_shm_is_an_error() {
         assert_eq!(failed.error.kind(), ErrorKind::NoMemory, "{failed}");
         assert!(failed.to_string().contains("prealloc"), "{failed}");
         assert_eq!(names(), BTreeSet::new());
-        let backend = failed.builder.size(1 << 20).complete().unwrap();
+        let backend = failed.object.size(1 << 20).complete().unwrap();
         assert_eq!(backend.placement().unwrap().resident, 1 << 20);
         drop(backend);
         // As many bytes as one likes, as long as nobody touches them.

@@ -76,7 +76,7 @@ fn an_id_is_taken_from_the_beginning_to_the_end() {
     // It comes back with its id when it cannot be completed.
     let failed = builder.complete().unwrap_err();
     assert_taken(&objects, "ram0");
-    let backend = failed.builder.size(SIZE).complete().unwrap();
+    let backend = failed.object.size(SIZE).complete().unwrap();
     assert_taken(&objects, "ram0");
     backend.delete().unwrap();
     assert_free(&objects, "ram0");
@@ -133,7 +133,7 @@ fn an_id_stays_taken_while_a_claim_lives() {
     let builder = objects.builder(KIND, "ram0").unwrap().size(SIZE);
     let backend = builder.complete().unwrap();
     let claim = backend.claim("vm0").unwrap();
-    let backend = backend.delete().unwrap_err().backend;
+    let backend = backend.delete().unwrap_err().object;
     assert_taken(&objects, "ram0");
     drop(claim);
     assert_taken(&objects, "ram0");

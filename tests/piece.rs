@@ -161,7 +161,7 @@ fn a_piece_keeps_the_whole_claim() {
     assert_eq!(backend.state(), State::Mapped);
     assert_eq!(backend.owner().as_deref(), Some("vm0"));
     assert_eq!(backend.claim("vm1").unwrap_err().kind(), ErrorKind::Busy);
-    let backend = backend.delete().unwrap_err().backend;
+    let backend = backend.delete().unwrap_err().object;
 
     let piece = pieces.pop().unwrap();
     drop(pieces);

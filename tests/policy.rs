@@ -221,7 +221,7 @@ mod with_libnuma {
             assert!(failed.to_string().contains(words), "{failed}");
             assert!(failed.to_string().contains("policy=bind"), "{failed}");
             // The cause is gone with the thread that had it.
-            assert!(failed.builder.complete().is_ok());
+            assert!(failed.object.complete().is_ok());
         }
     }
 

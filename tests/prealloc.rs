@@ -210,7 +210,7 @@ fn a_failure_says_how_far_it_came() {
     ] {
         assert!(message.contains(words), "{message}");
     }
-    let backend = failed.builder.complete().unwrap();
+    let backend = failed.object.complete().unwrap();
     assert_eq!(backend.placement().unwrap().resident, size);
 }
 
@@ -228,7 +228,7 @@ fn an_errno_of_populate_becomes_a_kind_of_error() {
         assert_eq!(failed.error.kind(), kind, "{failed}");
         assert_eq!(failed.error.raw_os_error(), Some(errno));
         assert!(failed.to_string().contains(words), "{failed}");
-        assert!(failed.builder.complete().is_ok());
+        assert!(failed.object.complete().is_ok());
     }
 }
 
@@ -359,7 +359,7 @@ fn a_shortage_of_memory_is_an_error() {
     ] {
         assert!(message.contains(words), "{message}");
     }
-    let backend = failed.builder.size(MIB).complete().unwrap();
+    let backend = failed.object.size(MIB).complete().unwrap();
     assert_eq!(backend.placement().unwrap().resident, MIB);
 }
 
@@ -459,7 +459,7 @@ fn of_several_all_are_completed_or_none() {
             });
             assert_eq!(failed.error.kind(), kind, "{failed}");
             assert!(failed.to_string().starts_with("bad: "), "{failed}");
-            let mut builders = failed.builders;
+            let mut builders = failed.object;
             let ids: Vec<_> = builders.iter().map(|b| b.id().to_owned()).collect();
             assert_eq!(ids, ["a", "bad", "b"]);
             drop(builders.remove(1));
@@ -498,7 +498,7 @@ fn an_error_of_a_chain_keeps_all_from_being_completed() {
     let bad = set.builder("memory-backend-ram", "b").unwrap().size(0);
     let failed = Builder::complete_all(vec![good, bad]).unwrap_err();
     assert!(failed.to_string().starts_with("b: size"), "{failed}");
-    assert_eq!(failed.builders.len(), 2);
+    assert_eq!(failed.object.len(), 2);
 }
 
 /// More threads than any of the machines that this is for has CPUs.

@@ -362,7 +362,7 @@ fn while_configuring_every_property_may_be_set() {
     }
     // And again once a backend has come back from a failed attempt.
     for row in rows() {
-        let mut builder = builder().complete().unwrap_err().builder;
+        let mut builder = builder().complete().unwrap_err().object;
         for sample in samples(&row) {
             builder.set(row.name(), sample).unwrap();
         }

@@ -315,7 +315,7 @@ fn a_retry_uses_nothing_of_what_failed() {
                 let builder = parse(options.clone());
                 let refusal = [Refusal::new(libc::SYS_mprotect, libc::ENOMEM).only(1, MIB)];
                 let failed = refusing(&refusal, || builder.complete().unwrap_err());
-                let backend = failed.builder.size(3 * MIB).complete().unwrap();
+                let backend = failed.object.size(3 * MIB).complete().unwrap();
                 let claim = backend.claim("test").unwrap();
                 assert_eq!(claim.memory().len(), 3 * MIB);
                 assert_eq!(claim.memory().page_size(), page_size());

@@ -550,8 +550,8 @@ fn fail(what: &str, builder: Builder, case: &Case) -> Builder {
         "{what}: {message}"
     );
     assert!(message.starts_with("m0: "), "{what}: {message}");
-    assert_eq!(values(&failed.builder), before, "{what}");
-    failed.builder
+    assert_eq!(values(&failed.object), before, "{what}");
+    failed.object
 }
 
 /// One kind and one step; counts what it checked.

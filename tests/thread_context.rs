@@ -169,7 +169,7 @@ fn bad_values_are_refused_by_name() {
         let failed = parse(&set, options).unwrap().complete().unwrap_err();
         assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
         assert!(failed.to_string().contains(words), "{failed}");
-        assert_eq!(failed.builder.id(), "tc0");
+        assert_eq!(failed.object.id(), "tc0");
     }
     let mut builder = parse(&set, "").unwrap();
     let error = builder.set("cpu-affinity", Vec::new()).unwrap_err();
@@ -336,7 +336,7 @@ fn a_link_needs_what_it_names() {
     );
     let _context = context.complete().unwrap();
     backend.set("prealloc", true).unwrap();
-    failed.builder.complete().unwrap();
+    failed.object.complete().unwrap();
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn it_cannot_be_deleted_while_a_backend_links_to_it() {
         message.contains("'one'") || message.contains("'two'"),
         "{message}"
     );
-    let context = failed.context;
+    let context = failed.object;
     drop(one);
     let error = context.can_be_deleted().unwrap_err();
     assert!(error.to_string().contains("'two'"), "{error}");
