@@ -92,6 +92,7 @@ fn generate_bindings() {
             is_global: false,
         })
         .prepend_enum_name(false)
+        .derive_default(true)
         // Freed by a function, so never to be had twice.
         .no_copy("hostmem_(host|objects|backend)")
         .use_core()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Failed;
 use crate::handle::BackendHandle;
+use crate::handle::ClaimHandle;
 use crate::sys;
 use crate::Claim;
 use crate::Origin;
@@ -46,7 +47,7 @@ impl Backend {
     /// (name empty or too long).
     #[doc(alias = "hostmem_backend_claim")]
     pub fn claim(&self, owner: &str) -> Result<Claim> {
-        self.handle.claim(owner).map(Claim::from_handle)
+        ClaimHandle::new(&self.handle, owner).map(Claim::from_handle)
     }
 
     /// The state now.
@@ -135,7 +136,8 @@ impl Backend {
     /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
     #[doc(alias = "hostmem_backend_get_origin")]
     pub fn origin(&self, property: &str) -> Result<Origin> {
-        self.handle.view().origin(property)
+        let raw = self.handle.view().origin(property)?;
+        Ok(Origin::from_raw(raw))
     }
 
     /// Changes policy, host nodes and home node in one step, and moves the memory's pages there
@@ -161,7 +163,9 @@ impl Backend {
     /// [`Io`](crate::ErrorKind::Io) (`EIO`: pages could not be moved; says how many and why).
     #[doc(alias = "hostmem_backend_rebind")]
     pub fn rebind(&self, to: &Rebind) -> Result<Rebound> {
-        let raw = self.handle.rebind(to)?;
+        let raw = self
+            .handle
+            .rebind(&to.policy, &to.host_nodes, to.home_node, to.flags)?;
         Ok(Rebound::from_raw(&raw))
     }
 

@@ -63,6 +63,15 @@ const _: () = {
     ["Offset of field: hostmem_error::message"]
         [::core::mem::offset_of!(hostmem_error, message) - 8usize];
 };
+impl Default for hostmem_error {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 impl hostmem_method {
     pub const HOSTMEM_METHOD_LAST_PAGE_FIRST: hostmem_method = hostmem_method(1);
     pub const HOSTMEM_METHOD_ZEROPAGE: hostmem_method = hostmem_method(2);
@@ -120,6 +129,15 @@ const _: () = {
     ["Offset of field: hostmem_host_info::merging"]
         [::core::mem::offset_of!(hostmem_host_info, merging) - 134usize];
 };
+impl Default for hostmem_host_info {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 unsafe extern "C" {
     pub fn hostmem_host_get_info(host: *const hostmem_host, info: *mut hostmem_host_info);
 }
@@ -141,6 +159,15 @@ const _: () = {
     ["Offset of field: hostmem_feature::reason"]
         [::core::mem::offset_of!(hostmem_feature, reason) - 36usize];
 };
+impl Default for hostmem_feature {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 unsafe extern "C" {
     pub fn hostmem_host_get_feature(
         host: *const hostmem_host,
@@ -155,7 +182,7 @@ unsafe extern "C" {
     pub fn hostmem_host_narrow_methods(host: *mut hostmem_host, methods: u32);
 }
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct hostmem_huge_pages {
     pub page_size: u64,
     pub total: u64,
@@ -179,7 +206,7 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_huge_pages, overcommit) - 32usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct hostmem_node {
     pub id: u32,
     pub allowed: bool,
@@ -242,7 +269,7 @@ impl hostmem_backing_flag {
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub struct hostmem_backing_flag(pub ::core::ffi::c_uint);
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct hostmem_backing {
     pub fd: i32,
     pub seals: u32,
@@ -317,8 +344,17 @@ const _: () = {
     ["Offset of field: hostmem_kind::free_data"]
         [::core::mem::offset_of!(hostmem_kind, free_data) - 56usize];
 };
+impl Default for hostmem_kind {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct hostmem_defaults {
     pub merge: bool,
     pub dump: bool,
@@ -356,6 +392,15 @@ const _: () = {
     ["Offset of field: hostmem_compat::value"]
         [::core::mem::offset_of!(hostmem_compat, value) - 16usize];
 };
+impl Default for hostmem_compat {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 unsafe extern "C" {
     pub fn hostmem_objects_new(
         objects: *mut *mut hostmem_objects,
@@ -442,6 +487,15 @@ const _: () = {
     ["Offset of field: hostmem_property::write_only"]
         [::core::mem::offset_of!(hostmem_property, write_only) - 48usize];
 };
+impl Default for hostmem_property {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 impl hostmem_origin {
     pub const HOSTMEM_ORIGIN_DEFAULT: hostmem_origin = hostmem_origin(1);
     pub const HOSTMEM_ORIGIN_COMPAT: hostmem_origin = hostmem_origin(2);
@@ -576,6 +630,15 @@ const _: () = {
     ["Offset of field: hostmem_memory::offset"]
         [::core::mem::offset_of!(hostmem_memory, offset) - 32usize];
 };
+impl Default for hostmem_memory {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 unsafe extern "C" {
     pub fn hostmem_backend_get_memory(
         backend: *const hostmem_backend,
@@ -584,7 +647,7 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct hostmem_piece {
     pub guest_address: u64,
     pub offset: u64,
@@ -838,7 +901,7 @@ unsafe extern "C" {
     pub fn hostmem_backend_get_prealloc_event(backend: *const hostmem_backend) -> i32;
 }
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct hostmem_prealloc_result {
     pub threads: u32,
     pub affinity_error: i32,
@@ -933,6 +996,15 @@ const _: () = {
     ["Offset of field: hostmem_rebind_result::cause"]
         [::core::mem::offset_of!(hostmem_rebind_result, cause) - 16usize];
 };
+impl Default for hostmem_rebind_result {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 unsafe extern "C" {
     pub fn hostmem_backend_rebind(
         backend: *mut hostmem_backend,
@@ -1005,6 +1077,15 @@ const _: () = {
     ["Offset of field: hostmem_placement::weights"]
         [::core::mem::offset_of!(hostmem_placement, weights) - 8768usize];
 };
+impl Default for hostmem_placement {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 unsafe extern "C" {
     pub fn hostmem_backend_get_placement(
         backend: *const hostmem_backend,

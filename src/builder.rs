@@ -266,8 +266,9 @@ impl Builder {
     #[must_use]
     pub fn on_prealloc_done(
         self,
-        callback: impl FnMut(Result<()>, Progress) + Send + 'static,
+        mut callback: impl FnMut(Result<()>, Progress) + Send + 'static,
     ) -> Self {
+        let callback = move |result, done, total| callback(result, Progress::new(done, total));
         self.handle.set_prealloc_done(Box::new(callback));
         self
     }
@@ -316,7 +317,8 @@ impl Builder {
     /// [`UnknownProperty`](crate::ErrorKind::UnknownProperty).
     #[doc(alias = "hostmem_backend_get_origin")]
     pub fn origin(&self, property: &str) -> Result<Origin> {
-        self.handle.view().origin(property)
+        let raw = self.handle.view().origin(property)?;
+        Ok(Origin::from_raw(raw))
     }
 
     /// Checks the whole configuration, then makes, maps, advises, binds and preallocates the

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who holds a backend, and the memory they hold.
 
+use std::ffi::CString;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use crate::handle::to_c;
 use crate::handle::ClaimHandle;
-use crate::piece::Held;
-use crate::DiscardInhibited;
 use crate::Piece;
 use crate::PieceRange;
 use crate::Result;
@@ -20,14 +20,12 @@ use crate::Result;
 #[doc(alias = "hostmem_backend_claim")]
 #[doc(alias = "hostmem_backend_release")]
 pub struct Claim {
-    held: Arc<Held>,
+    handle: Arc<ClaimHandle>,
 }
 
 impl Claim {
-    pub(crate) fn from_handle(handle: ClaimHandle) -> Self {
-        Self {
-            held: Held::new(handle),
-        }
+    pub(crate) fn from_handle(handle: Arc<ClaimHandle>) -> Self {
+        Self { handle }
     }
 
     /// Hands the memory out in pieces, since a machine has holes in its guest addresses, as a PC has
@@ -44,9 +42,9 @@ impl Claim {
     /// in guest addresses.
     #[doc(alias = "hostmem_backend_check_piece")]
     pub fn pieces(&self, ranges: &[PieceRange]) -> Result<Vec<Piece>> {
-        let hand_out = |range| Held::hand_out(&self.held, range);
-        // The pieces before one that is refused are dropped with the result.
-        ranges.iter().copied().map(hand_out).collect()
+        // If one is refused, those before it are dropped with the result.
+        let pieces = ranges.iter().map(|range| Piece::new(&self.handle, *range));
+        pieces.collect()
     }
 
     /// Hands out all of the memory as one piece.
@@ -60,25 +58,20 @@ impl Claim {
             offset: 0,
             length: self.memory().len(),
         };
-        Held::hand_out(&self.held, range)
+        Piece::new(&self.handle, range)
     }
 
     /// The name given when claiming.
     #[doc(alias = "hostmem_backend_get_owner")]
     pub fn owner(&self) -> String {
         // Never fails, as far as C says.
-        self.held
-            .handle()
-            .backend()
-            .view()
-            .owner()
-            .unwrap_or_default()
+        self.handle.backend().view().owner().unwrap_or_default()
     }
 
     /// The id of the backend.
     #[doc(alias = "hostmem_backend_get_id")]
     pub fn id(&self) -> &str {
-        self.held.handle().backend().view().id()
+        self.handle.backend().view().id()
     }
 
     /// Gives a range of the memory back to the host: it is absent afterwards, and reads as zero once
@@ -105,7 +98,7 @@ impl Claim {
     /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_discard")]
     pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        self.held.handle().backend().discard(offset, length)
+        self.handle.backend().discard(offset, length)
     }
 
     /// Inhibits [`discard`](Claim::discard) until the guard is dropped: for a device that has pinned
@@ -118,7 +111,7 @@ impl Claim {
     /// [`NoMemory`](crate::ErrorKind::NoMemory).
     #[doc(alias = "hostmem_backend_inhibit_discard")]
     pub fn inhibit_discard(&self, name: &str) -> Result<DiscardInhibited> {
-        DiscardInhibited::new(&self.held, name)
+        DiscardInhibited::new(&self.handle, name)
     }
 
     /// Preallocates a range of the memory, contents untouched, with the properties and the progress
@@ -132,13 +125,13 @@ impl Claim {
     /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_populate")]
     pub fn populate(&self, offset: u64, length: u64) -> Result<()> {
-        self.held.handle().backend().populate(offset, length)
+        self.handle.backend().populate(offset, length)
     }
 
     /// The memory, for as long as the claim is borrowed.
     #[doc(alias = "hostmem_backend_get_memory")]
     pub fn memory(&self) -> Memory<'_> {
-        Memory::whole(self.held.handle())
+        Memory::new(&self.handle, 0, self.handle.memory().size)
     }
 }
 
@@ -167,12 +160,8 @@ pub struct Memory<'claim> {
 }
 
 impl<'claim> Memory<'claim> {
-    fn whole(handle: &'claim ClaimHandle) -> Self {
-        Self::piece(handle, 0, handle.memory().size)
-    }
-
     /// Offset and length are inside the memory.
-    pub(crate) fn piece(handle: &'claim ClaimHandle, offset: u64, length: u64) -> Self {
+    pub(crate) fn new(handle: &'claim ClaimHandle, offset: u64, length: u64) -> Self {
         Self {
             handle,
             offset,
@@ -241,6 +230,46 @@ impl fmt::Debug for Memory<'_> {
             .field("readonly", &self.is_readonly())
             .field("fd", &self.fd())
             .field("fd_offset", &self.fd_offset())
+            .finish()
+    }
+}
+
+/// While it lives, the memory is not [discarded](crate::Claim::discard). Made by
+/// [`Claim::inhibit_discard`](crate::Claim::inhibit_discard); holds the claim as a piece does.
+#[doc(alias = "hostmem_backend_inhibit_discard")]
+#[doc(alias = "hostmem_backend_allow_discard")]
+pub struct DiscardInhibited {
+    claim: Arc<ClaimHandle>,
+    name: CString,
+}
+
+impl DiscardInhibited {
+    pub(crate) fn new(claim: &Arc<ClaimHandle>, name: &str) -> Result<Self> {
+        let name = to_c(name)?;
+        claim.backend().inhibit_discard(&name)?;
+        let claim = Arc::clone(claim);
+        Ok(Self { claim, name })
+    }
+
+    /// The name that others are told.
+    pub fn name(&self) -> &str {
+        // It was made of one.
+        self.name.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for DiscardInhibited {
+    fn drop(&mut self) {
+        let allowed = self.claim.backend().allow_discard(&self.name);
+        debug_assert!(allowed.is_ok(), "{allowed:?}");
+    }
+}
+
+impl fmt::Debug for DiscardInhibited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiscardInhibited")
+            .field("id", &self.claim.backend().view().id())
+            .field("name", &self.name())
             .finish()
     }
 }

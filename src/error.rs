@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What went wrong: a kind for programs, a message for people.
+//! Errors: a kind for programs, a message for people.
 
 use std::error::Error as StdError;
 use std::ffi::c_char;
@@ -12,12 +12,12 @@ use std::panic::AssertUnwindSafe;
 use crate::sys;
 use crate::sys::hostmem_error_kind as RawKind;
 
-/// The result of everything here that can fail.
+/// The result of every function here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure: its [kind](Error::kind), the errno of the system call that failed, if one did, and one
-/// line for people that names the backend, the property, the value, what was expected and, where
-/// one exists, the way out.
+/// An error: its [kind](Error::kind), the [errno](Error::raw_os_error) if a system call failed, and a
+/// message of one line. The message names the object, the property, the value, what was expected and,
+/// if possible, what to do.
 #[doc(alias = "hostmem_error")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -27,24 +27,24 @@ pub struct Error {
     message: String,
 }
 
-/// What went wrong, for programs.
+/// The kind of an [`Error`], for programs.
 #[doc(alias = "hostmem_error_kind")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The kind of object has no property of that name.
     UnknownProperty,
-    /// The value has another type than the property.
+    /// The value is not of the property's type.
     Type,
     /// The value, or its combination with others, is not allowed.
     Value,
-    /// Not in this state of the object.
+    /// The object is not in the state that the operation needs.
     State,
-    /// Somebody holds the object, or an operation on it is running.
+    /// The object is in use, or another operation on it is running.
     Busy,
-    /// This kernel, host or build cannot do it.
+    /// This kernel, host or build does not support it.
     Unsupported,
-    /// Memory, address space or huge pages are short.
+    /// Not enough memory, address space or huge pages.
     NoMemory,
     /// A system call failed for another reason.
     Io,
@@ -59,7 +59,7 @@ impl Error {
         }
     }
 
-    /// As `new`, where a system call failed with an errno.
+    /// As `new`, for a system call that failed.
     #[cfg(feature = "kvm")]
     pub(crate) fn with_os_error(
         kind: ErrorKind,
@@ -72,12 +72,12 @@ impl Error {
         }
     }
 
-    /// What went wrong, for programs.
+    /// The kind of error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The errno of the system call that failed; `None` where none did.
+    /// The errno of the system call that failed; `None` if no system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.os_error
     }
@@ -90,12 +90,14 @@ impl Error {
         }
     }
 
-    /// The record for C: one line, cut where it is too long.
+    /// The record for C: one line, cut if it is too long.
     pub(crate) fn to_raw(&self) -> sys::hostmem_error {
         const CUT: &str = "...";
-        let mut raw = empty_raw();
-        raw.kind = self.kind.to_raw();
-        raw.os_error = self.os_error.unwrap_or(0);
+        let mut raw = sys::hostmem_error {
+            kind: self.kind.to_raw(),
+            os_error: self.os_error.unwrap_or(0),
+            ..Default::default()
+        };
         let mut line = self.message.replace(|c: char| c.is_control(), " ");
         if line.len() >= raw.message.len() {
             let mut end = raw.message.len() - 1 - CUT.len();
@@ -111,7 +113,7 @@ impl Error {
         raw
     }
 
-    /// What an implementor's own error says, as ours.
+    /// Converts an error of a [`Kind`](crate::Kind) to ours, with the messages of all its sources.
     pub(crate) fn from_foreign(
         prefix: &str,
         error: &(dyn StdError + Send + Sync + 'static),
@@ -141,7 +143,7 @@ impl Error {
     }
 }
 
-/// Keeps a panic out of C: the message of one that was caught.
+/// Catches a panic, which must not unwind into C. Returns the panic's message.
 pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let payload = match payload.downcast::<&str>() {
@@ -159,15 +161,6 @@ pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// What C writes an error to.
-pub(crate) fn empty_raw() -> sys::hostmem_error {
-    sys::hostmem_error {
-        kind: RawKind(0),
-        os_error: 0,
-        message: [0; sys::HOSTMEM_MESSAGE_SIZE as usize],
-    }
-}
-
 impl ErrorKind {
     fn from_raw(kind: RawKind) -> Self {
         match kind {
@@ -178,7 +171,7 @@ impl ErrorKind {
             RawKind::HOSTMEM_ERROR_BUSY => Self::Busy,
             RawKind::HOSTMEM_ERROR_UNSUPPORTED => Self::Unsupported,
             RawKind::HOSTMEM_ERROR_NO_MEMORY => Self::NoMemory,
-            // IO, and anything that C has no name for.
+            // IO, and any value without a name.
             _ => Self::Io,
         }
     }
@@ -209,7 +202,7 @@ impl From<ErrorKind> for io::ErrorKind {
     }
 }
 
-/// Keeps the message and the kind; the errno stays readable through the
+/// Keeps the kind, as far as `io::ErrorKind` has it, and the message. The errno can be read from the
 /// [inner error](std::io::Error::get_ref).
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
@@ -256,7 +249,7 @@ impl<T> From<Failed<T>> for Error {
     }
 }
 
-/// The text in a record of C, which ends at its NUL.
+/// The text in an array of a C record, up to its NUL.
 pub(crate) fn text_from_raw(raw: &[c_char]) -> String {
     let bytes = raw.iter().map(|&byte| byte as u8);
     let bytes: Vec<u8> = bytes.take_while(|&byte| byte != 0).collect();
@@ -289,8 +282,10 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_io() {
-        let mut raw = empty_raw();
-        raw.kind = RawKind(77);
+        let raw = sys::hostmem_error {
+            kind: RawKind(77),
+            ..Default::default()
+        };
         assert_eq!(Error::from_raw(&raw).kind(), ErrorKind::Io);
     }
 }

@@ -11,6 +11,7 @@ use crate::error::catch_panic;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::handle::BackendView;
+use crate::handle::KindFunctions;
 use crate::sys;
 use crate::Result;
 use crate::Value;
@@ -139,7 +140,7 @@ impl From<BackingFd> for Backing {
 
 impl Backing {
     /// The record for C, which owns the descriptor from here on.
-    pub(crate) fn into_raw(self) -> sys::hostmem_backing {
+    fn into_raw(self) -> sys::hostmem_backing {
         match self {
             Self::Anonymous => sys::hostmem_backing {
                 fd: -1,
@@ -179,10 +180,6 @@ pub struct Undo<'a> {
 }
 
 impl<'a> Undo<'a> {
-    pub(crate) fn new(fd: Option<BorrowedFd<'a>>, made: u32) -> Self {
-        Self { fd, made }
-    }
-
     /// The descriptor, still open; `None` for anonymous memory.
     pub fn fd(&self) -> Option<BorrowedFd<'a>> {
         self.fd
@@ -242,24 +239,21 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// A registered kind, as C calls it: without panics and with our errors.
-pub(crate) struct KindRecord(Box<dyn Kind>);
+/// A registered kind: its panics are caught, and its errors are ours.
+pub(crate) struct KindRecord<K>(pub(crate) K);
 
-impl KindRecord {
-    pub(crate) fn new(kind: impl Kind) -> Self {
-        Self(Box::new(kind))
-    }
-
-    pub(crate) fn check(&self, view: BackendView<'_>) -> Result<()> {
+impl<K: Kind> KindFunctions for KindRecord<K> {
+    fn check(&self, view: BackendView<'_>) -> Result<()> {
         ask("check", view, |request| self.0.check(request))
     }
 
-    pub(crate) fn allocate(&self, view: BackendView<'_>) -> Result<Backing> {
-        ask("allocate", view, |request| self.0.allocate(request))
+    fn allocate(&self, view: BackendView<'_>) -> Result<sys::hostmem_backing> {
+        ask("allocate", view, |request| self.0.allocate(request)).map(Backing::into_raw)
     }
 
-    pub(crate) fn undo(&self, view: BackendView<'_>, undo: &Undo<'_>) {
-        let _: Result<(), String> = catch_panic(|| self.0.undo(&Request { view }, undo));
+    fn undo(&self, view: BackendView<'_>, fd: Option<BorrowedFd<'_>>, made: u32) {
+        let undo = Undo { fd, made };
+        let _: Result<(), String> = catch_panic(|| self.0.undo(&Request { view }, &undo));
     }
 }
 

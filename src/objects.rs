@@ -53,7 +53,7 @@ impl Objects {
         defaults: &Defaults,
         compat: &[(&str, &str, &str)],
     ) -> Result<Self> {
-        ObjectsHandle::new(&host.handle, defaults, compat).map(|handle| Self { handle })
+        ObjectsHandle::new(&host.handle, &defaults.to_raw(), compat).map(|handle| Self { handle })
     }
 
     /// Begins a backend of a kind. The id is a letter, then letters, digits, `-`, `.`, `_`, at most
@@ -118,7 +118,15 @@ impl Objects {
     #[doc(alias = "hostmem_objects_get_kind")]
     #[doc(alias = "hostmem_objects_get_kind_count")]
     pub fn kinds(&self) -> Vec<KindInfo> {
-        (0..).map_while(|index| self.handle.kind(index)).collect()
+        (0..)
+            .map_while(|index| self.handle.kind(index))
+            .map(|(name, description, raw)| KindInfo {
+                name: name.to_owned(),
+                description: description.to_owned(),
+                share: raw.share,
+                has_memory: raw.allocate.is_some(),
+            })
+            .collect()
     }
 
     /// Adds a kind to the set. The name is formed like an id, the description is one sentence for
@@ -136,8 +144,9 @@ impl Objects {
         share: bool,
         kind: impl Kind,
     ) -> Result<()> {
+        let functions = Box::new(KindRecord(kind));
         self.handle
-            .register_kind(name, description, share, KindRecord::new(kind))
+            .register_kind(name, description, share, functions)
     }
 }
 

@@ -3,8 +3,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "kvm")]
 use std::sync::Mutex;
+#[cfg(feature = "kvm")]
 use std::sync::MutexGuard;
+#[cfg(feature = "kvm")]
 use std::sync::PoisonError;
 
 use crate::handle::ClaimHandle;
@@ -47,6 +50,18 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// Reserves the range, until the last clone of the piece is dropped.
+    pub(crate) fn new(claim: &Arc<ClaimHandle>, range: PieceRange) -> Result<Self> {
+        claim.reserve_piece(range.to_raw())?;
+        let part = Arc::new(Part {
+            claim: Arc::clone(claim),
+            range,
+            #[cfg(feature = "kvm")]
+            slots: Mutex::default(),
+        });
+        Ok(Self { part })
+    }
+
     /// Where the guest sees it, in bytes.
     pub fn guest_address(&self) -> u64 {
         self.part.range.guest_address
@@ -61,7 +76,7 @@ impl Piece {
     /// The id of the backend.
     #[doc(alias = "hostmem_backend_get_id")]
     pub fn id(&self) -> &str {
-        self.part.held.handle.backend().view().id()
+        self.part.claim.backend().view().id()
     }
 
     /// As [`Claim::inhibit_discard`](crate::Claim::inhibit_discard), of the whole memory.
@@ -71,13 +86,13 @@ impl Piece {
     /// Those of that.
     #[doc(alias = "hostmem_backend_inhibit_discard")]
     pub fn inhibit_discard(&self, name: &str) -> Result<DiscardInhibited> {
-        DiscardInhibited::new(&self.part.held, name)
+        DiscardInhibited::new(&self.part.claim, name)
     }
 
     /// Its memory, for as long as the piece is borrowed.
     pub fn memory(&self) -> Memory<'_> {
         let PieceRange { offset, length, .. } = self.part.range;
-        Memory::piece(&self.part.held.handle, offset, length)
+        Memory::new(&self.part.claim, offset, length)
     }
 }
 
@@ -116,47 +131,9 @@ impl fmt::Debug for Piece {
     }
 }
 
-/// A claim, held by its owner and by its pieces.
-pub(crate) struct Held {
-    handle: ClaimHandle,
-    /// The pieces that have an owner.
-    pieces: Mutex<Vec<sys::hostmem_piece>>,
-}
-
-impl Held {
-    pub(crate) fn new(handle: ClaimHandle) -> Arc<Self> {
-        let pieces = Mutex::default();
-        Arc::new(Self { handle, pieces })
-    }
-
-    pub(crate) fn handle(&self) -> &ClaimHandle {
-        &self.handle
-    }
-
-    pub(crate) fn hand_out(held: &Arc<Self>, range: PieceRange) -> Result<Piece> {
-        let raw = range.to_raw();
-        let mut pieces = held.pieces();
-        held.handle.backend().view().check_piece(&raw, &pieces)?;
-        pieces.push(raw);
-        let held = Arc::clone(held);
-        let part = Arc::new(Part {
-            held,
-            range,
-            #[cfg(feature = "kvm")]
-            slots: Mutex::default(),
-        });
-        Ok(Piece { part })
-    }
-
-    fn pieces(&self) -> MutexGuard<'_, Vec<sys::hostmem_piece>> {
-        // Nothing panics halfway through a change.
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What the owners of a piece share: its place among the pieces, which ends when it is dropped.
 struct Part {
-    held: Arc<Held>,
+    claim: Arc<ClaimHandle>,
     range: PieceRange,
     /// Where it is in use by KVM.
     #[cfg(feature = "kvm")]
@@ -166,15 +143,13 @@ struct Part {
 #[cfg(feature = "kvm")]
 impl Part {
     fn slots(&self) -> MutexGuard<'_, Vec<SlotKey>> {
-        // As for the pieces.
+        // No panic leaves them half changed.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // No two have the same offset.
-        let offset = self.range.offset;
-        self.held.pieces().retain(|piece| piece.offset != offset);
+        self.claim.free_piece(self.range.offset);
     }
 }

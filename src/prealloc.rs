@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How far a preallocation is and what it did.
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::error::catch_panic;
 use crate::sys;
-use crate::Result;
 
 /// How far the running or last preallocation is, in bytes; both 0 when there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,75 +61,5 @@ impl PreallocResult {
             bytes,
             duration: Duration::from_nanos(nanoseconds),
         })
-    }
-}
-
-/// What is told how far it is.
-pub(crate) type OnProgress = dyn FnMut(u64, u64) + Send;
-/// What is told that it has ended.
-pub(crate) type OnDone = dyn FnMut(Result<()>, Progress) + Send;
-
-/// Holds a callback for C to call.
-pub(crate) struct CallbackSlot<F: ?Sized>(Mutex<Option<Box<F>>>);
-
-impl<F: ?Sized> CallbackSlot<F> {
-    pub(crate) fn set(&self, callback: Box<F>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(callback);
-        self.0.clear_poison();
-    }
-
-    /// Calls it. One that is running holds the lock, one that panicked has poisoned it: both are
-    /// passed over.
-    pub(crate) fn report(self: Arc<Self>, call: impl FnOnce(&mut F)) {
-        let _: std::result::Result<(), String> = catch_panic(|| {
-            if let Ok(mut callback) = self.0.try_lock() {
-                if let Some(callback) = callback.as_mut() {
-                    call(callback);
-                }
-            }
-        });
-        // The callback may have dropped the last handle. Then it goes here, with what it captured.
-        let _: std::result::Result<(), String> = catch_panic(|| drop(self));
-    }
-}
-
-impl<F: ?Sized> Default for CallbackSlot<F> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<F: ?Sized> fmt::Debug for CallbackSlot<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallbackSlot").finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicU32;
-    use std::sync::atomic::Ordering;
-
-    #[test]
-    fn a_callback_that_panics_is_not_called_again() {
-        let calls = Arc::new(AtomicU32::new(0));
-        let slot = Arc::new(CallbackSlot::<OnProgress>::default());
-        let report = |done, total| Arc::clone(&slot).report(|callback| callback(done, total));
-        let seen = Arc::clone(&calls);
-        slot.set(Box::new(move |_, _| {
-            seen.fetch_add(1, Ordering::Relaxed);
-            panic!("from the callback");
-        }));
-        report(1, 2);
-        report(2, 2);
-        assert_eq!(calls.load(Ordering::Relaxed), 1);
-
-        let seen = Arc::clone(&calls);
-        slot.set(Box::new(move |done, _| {
-            seen.fetch_add(done as u32, Ordering::Relaxed);
-        }));
-        report(10, 20);
-        assert_eq!(calls.load(Ordering::Relaxed), 11);
     }
 }

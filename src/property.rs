@@ -1,58 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The property table.
 
+use std::ffi::CStr;
+use std::fmt;
+
 use crate::handle;
+use crate::handle::PropertyRow;
 use crate::sys;
 
-/// One row of the property table: what a property is called, takes and means.
+/// One row of the property table: the name, type and meaning of a property.
 #[doc(alias = "hostmem_property")]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Property {
-    pub(crate) name: &'static str,
-    pub(crate) value_type: PropertyType,
-    pub(crate) settable: Settable,
-    pub(crate) default_text: &'static str,
-    pub(crate) choices: Vec<&'static str>,
-    pub(crate) kinds: Option<Vec<&'static str>>,
-    pub(crate) description: &'static str,
-    pub(crate) write_only: bool,
+    row: PropertyRow,
 }
 
 impl Property {
     /// The name, as in an option string.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.row.name
     }
 
-    /// What its value is.
+    /// The type of its value.
     pub fn value_type(&self) -> PropertyType {
-        self.value_type
+        PropertyType::from_raw(self.row.value_type)
     }
 
-    /// When it may be set.
+    /// In which states it can be set.
     pub fn settable(&self) -> Settable {
-        self.settable
+        Settable::from_raw(self.row.settable)
     }
 
-    /// The value of a fresh object as text, or in words where that depends on host, kind or
-    /// [`Defaults`](crate::Defaults). Empty where there is none.
+    /// The default value as text, or a description of it if it depends on host, kind or
+    /// [`Defaults`](crate::Defaults). Empty if there is none.
     pub fn default_text(&self) -> &'static str {
-        self.default_text
+        self.row.default_text
     }
 
-    /// The choices of a [`PropertyType::Enum`]; of another type there are none.
+    /// The choices of a [`PropertyType::Enum`]; empty for other types.
     pub fn choices(&self) -> &[&'static str] {
-        &self.choices
+        &self.row.choices
     }
 
     /// The kinds that have it; `None`: all kinds of backends.
     pub fn kinds(&self) -> Option<&[&'static str]> {
-        self.kinds.as_deref()
+        self.row.kinds.as_deref()
     }
 
     /// Whether objects of a kind have it.
     pub fn is_of(&self, kind: &str) -> bool {
-        match &self.kinds {
+        match &self.row.kinds {
             Some(kinds) => kinds.contains(&kind),
             None => kind != THREAD_CONTEXT,
         }
@@ -60,27 +57,45 @@ impl Property {
 
     /// One sentence for people.
     pub fn description(&self) -> &'static str {
-        self.description
+        self.row.description
     }
 
-    /// Whether it can be set, and not read.
+    /// Whether it can be set but not read.
     pub fn is_write_only(&self) -> bool {
-        self.write_only
+        self.row.write_only
+    }
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Property")
+            .field("name", &self.name())
+            .field("value_type", &self.value_type())
+            .field("settable", &self.settable())
+            .finish_non_exhaustive()
     }
 }
 
 /// The kind of a [`ThreadContext`](crate::ThreadContext).
 #[doc(alias = "HOSTMEM_THREAD_CONTEXT")]
-pub const THREAD_CONTEXT: &str = "thread-context";
+pub const THREAD_CONTEXT: &str = match CStr::from_bytes_with_nul(sys::HOSTMEM_THREAD_CONTEXT) {
+    Ok(name) => match name.to_str() {
+        Ok(name) => name,
+        Err(_) => panic!("HOSTMEM_THREAD_CONTEXT is ASCII"),
+    },
+    Err(_) => panic!("HOSTMEM_THREAD_CONTEXT ends in NUL"),
+};
 
 /// The rows of the property table, in alphabetical order.
 #[doc(alias = "hostmem_property_get")]
 pub fn properties() -> impl Iterator<Item = Property> {
-    (0..).map_while(handle::property)
+    (0..)
+        .map_while(handle::property)
+        .map(|row| Property { row })
 }
 
 pub(crate) fn find(name: &str) -> Option<Property> {
-    properties().find(|property| property.name == name)
+    properties().find(|property| property.name() == name)
 }
 
 /// What a property's value is, and how it is written as text.
@@ -202,7 +217,6 @@ mod tests {
 
     #[test]
     fn a_property_is_of_its_kinds() {
-        assert_eq!(sys::HOSTMEM_THREAD_CONTEXT, b"thread-context\0");
         assert!(find("cpu-affinity").unwrap().is_of(THREAD_CONTEXT));
         assert!(!find("cpu-affinity").unwrap().is_of("memory-backend-ram"));
         assert!(find("size").unwrap().is_of("memory-backend-ram"));

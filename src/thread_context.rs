@@ -175,7 +175,7 @@ fn set(handle: &ThreadContextHandle, property: &str, value: &Value) -> Result<()
 }
 
 fn get(handle: &ThreadContextHandle, property: &str) -> Result<Value> {
-    match property::find(property).map(|property| property.value_type) {
+    match property::find(property).map(|property| property.value_type()) {
         Some(PropertyType::Cpus) => handle.get_list(property).map(Value::List),
         Some(PropertyType::Uint32) => match handle.get_number(property)? {
             u64::MAX => handle.get_text(property).map(Value::Text),

@@ -42,7 +42,7 @@ impl Value {
 
     /// The value as the property's type says; as text where no other form can hold it.
     pub(crate) fn get(backend: BackendView<'_>, name: &str) -> Result<Self> {
-        match property::find(name).map(|property| property.value_type) {
+        match property::find(name).map(|property| property.value_type()) {
             Some(PropertyType::Bool) => backend.get_bool(name).map(Self::Bool),
             Some(PropertyType::Size | PropertyType::Uint32) => {
                 backend.get_number(name).map(Self::Number)
@@ -212,7 +212,7 @@ mod tests {
     use crate::Policy;
 
     fn choices(name: &str) -> Vec<&'static str> {
-        property::find(name).unwrap().choices
+        property::find(name).unwrap().choices().to_vec()
     }
 
     #[test]

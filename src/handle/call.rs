@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Calls of C: what they return, and text in both directions.
+//! C calls: their results, and text in both directions.
 
 use std::ffi::c_char;
 use std::ffi::c_int;
@@ -8,17 +8,21 @@ use std::ffi::CString;
 use std::ptr;
 use std::ptr::NonNull;
 
-use crate::error;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::sys;
 
-/// Runs one C call and turns what it returns into a result: a length, 0 where there is none.
-pub(super) fn check(call: impl FnOnce(*mut sys::hostmem_error) -> c_int) -> Result<usize> {
-    let mut raw = error::empty_raw();
+/// Runs one C call that returns a length, and turns its result into ours.
+pub(super) fn length(call: impl FnOnce(*mut sys::hostmem_error) -> c_int) -> Result<usize> {
+    let mut raw = sys::hostmem_error::default();
     let returned = call(&mut raw);
     usize::try_from(returned).map_err(|_| Error::from_raw(&raw))
+}
+
+/// Runs one C call that returns 0, and turns its result into ours.
+pub(super) fn check(call: impl FnOnce(*mut sys::hostmem_error) -> c_int) -> Result<()> {
+    length(call).map(|_| ())
 }
 
 /// Runs a C call that makes an object.
@@ -30,13 +34,13 @@ pub(super) fn make<T>(
     NonNull::new(object).ok_or_else(|| Error::new(ErrorKind::NoMemory, "no object was made"))
 }
 
-/// Runs a C call that writes text to a buffer of a size, again where the text was cut.
+/// Runs a C call that writes text to a buffer of a size, with a larger buffer if the text was cut.
 pub(super) fn read_bytes(
     call: impl Fn(*mut c_char, usize, *mut sys::hostmem_error) -> c_int,
 ) -> Result<Vec<u8>> {
     let mut buffer = vec![0u8; 256];
     loop {
-        let length = check(|err| call(buffer.as_mut_ptr().cast(), buffer.len(), err))?;
+        let length = length(|err| call(buffer.as_mut_ptr().cast(), buffer.len(), err))?;
         if length < buffer.len() {
             buffer.truncate(length);
             return Ok(buffer);
@@ -45,13 +49,16 @@ pub(super) fn read_bytes(
     }
 }
 
-/// As `read_bytes`, for text; what is not UTF-8 in it, as a path may have, is replaced.
+/// As `read_bytes`, for text. Bytes that are not UTF-8, as in a path, are replaced.
 pub(super) fn read_text(
     call: impl Fn(*mut c_char, usize, *mut sys::hostmem_error) -> c_int,
 ) -> Result<String> {
-    let bytes = read_bytes(call)?;
-    Ok(String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    read_bytes(call).map(to_text)
+}
+
+pub(super) fn to_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Text for C, which ends at the first NUL.

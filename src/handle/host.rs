@@ -28,29 +28,14 @@ impl HostHandle {
     }
 
     pub(crate) fn info(&self) -> sys::hostmem_host_info {
-        let mut info = sys::hostmem_host_info {
-            page_size: 0,
-            thp_size: 0,
-            memlock_limit: 0,
-            file_limit: 0,
-            overcommit: 0,
-            numa: false,
-            kernel: [0; 65],
-            thp: [0; 16],
-            thp_shmem: [0; 16],
-            merging: [0; 16],
-        };
+        let mut info = sys::hostmem_host_info::default();
         // SAFETY: the record is ours and alive; the variable outlives the call.
         unsafe { sys::hostmem_host_get_info(self.0.as_ptr(), &mut info) };
         info
     }
 
     pub(crate) fn feature(&self, index: usize) -> Option<sys::hostmem_feature> {
-        let mut feature = sys::hostmem_feature {
-            name: [0; 32],
-            os_error: 0,
-            reason: [0; sys::HOSTMEM_REASON_SIZE as usize],
-        };
+        let mut feature = sys::hostmem_feature::default();
         // SAFETY: the record is ours and alive; takes any index; the variable outlives the call.
         let result = unsafe { sys::hostmem_host_get_feature(self.0.as_ptr(), index, &mut feature) };
         (result == 0).then_some(feature)

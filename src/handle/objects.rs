@@ -17,28 +17,26 @@ use super::kind::allocate;
 use super::kind::check_kind;
 use super::kind::free_data;
 use super::kind::undo;
+use super::kind::KindFunctions;
 use super::kind::RegisteredKind;
 use super::thread_context::ThreadContextHandle;
 use crate::error::Result;
-use crate::kind::KindRecord;
-use crate::objects::Defaults;
-use crate::objects::KindInfo;
 use crate::sys;
 
 /// Owns a set of objects.
 #[derive(Debug)]
 pub(crate) struct ObjectsHandle(NonNull<sys::hostmem_objects>);
 
-// SAFETY: every function on a set may be called from any thread, and the kinds registered in it,
-// whose data it holds, are Send + Sync.
+// SAFETY: the functions on a set may be called from any thread, and the registered kinds, whose data
+// it owns, are Send + Sync.
 unsafe impl Send for ObjectsHandle {}
-// SAFETY: as for Send; calls on one set are serialised inside.
+// SAFETY: as for Send; C serialises calls on one set.
 unsafe impl Sync for ObjectsHandle {}
 
 impl ObjectsHandle {
     pub(crate) fn new(
         host: &HostHandle,
-        defaults: &Defaults,
+        defaults: &sys::hostmem_defaults,
         compat: &[(&str, &str, &str)],
     ) -> Result<Self> {
         let texts = compat
@@ -53,22 +51,17 @@ impl ObjectsHandle {
                 value: value.as_ptr(),
             })
             .collect();
-        let defaults = defaults.to_raw();
-        make(|objects, err| {
-            // SAFETY: the host is alive; defaults, the array of that length and its texts outlive
-            // the call, which copies them.
-            unsafe {
-                sys::hostmem_objects_new(
-                    objects,
-                    host.0.as_ptr(),
-                    &defaults,
-                    compat.as_ptr(),
-                    compat.len(),
-                    err,
-                )
-            }
+        let (host, array, len) = (host.0.as_ptr(), compat.as_ptr(), compat.len());
+        // SAFETY: the host is alive; defaults, the array of that length and its texts outlive the
+        // call, which copies them.
+        make(|objects, err| unsafe {
+            sys::hostmem_objects_new(objects, host, defaults, array, len, err)
         })
         .map(Self)
+    }
+
+    fn raw(&self) -> *mut sys::hostmem_objects {
+        self.0.as_ptr()
     }
 
     pub(crate) fn register_kind(
@@ -76,79 +69,63 @@ impl ObjectsHandle {
         name: &str,
         description: &str,
         share: bool,
-        record: KindRecord,
+        functions: Box<dyn KindFunctions>,
     ) -> Result<()> {
-        let record = Box::new(RegisteredKind {
+        let data = Box::new(RegisteredKind {
             name: to_c(name)?,
             description: to_c(description)?,
-            record,
+            functions,
         });
         let kind = sys::hostmem_kind {
-            name: record.name.as_ptr(),
-            description: record.description.as_ptr(),
+            name: data.name.as_ptr(),
+            description: data.description.as_ptr(),
             share,
             check: Some(check_kind),
             allocate: Some(allocate),
             undo: Some(undo),
             free_data: Some(free_data),
-            // The texts are on the heap on their own, so they stay where they are.
-            data: Box::into_raw(record).cast(),
+            // The texts have allocations of their own, which do not move.
+            data: Box::into_raw(data).cast(),
         };
-        // SAFETY: the set is alive and copies the table; the texts live in data, which it takes
-        // over in any case and gives back to free_data once.
-        check(|err| unsafe { sys::hostmem_objects_register_kind(self.0.as_ptr(), &kind, err) })?;
-        Ok(())
+        // SAFETY: the set is alive and copies the table; the texts are in data, which C owns from
+        // here on, also on failure, and passes to free_data once.
+        check(|err| unsafe { sys::hostmem_objects_register_kind(self.raw(), &kind, err) })
     }
 
-    pub(crate) fn kind(&self, index: usize) -> Option<KindInfo> {
+    /// The kind at an index: name, description, and the other fields.
+    pub(crate) fn kind(&self, index: usize) -> Option<(&str, &str, &sys::hostmem_kind)> {
         // SAFETY: the set is alive; takes any index.
-        let kind = unsafe { sys::hostmem_objects_get_kind(self.0.as_ptr(), index) };
+        let kind = unsafe { sys::hostmem_objects_get_kind(self.raw(), index) };
         // SAFETY: NULL, or a table that lives and does not change as long as the set.
         let kind = unsafe { kind.as_ref() }?;
-        // SAFETY: its texts live as long as the kind, and are copied here.
-        let text = |text| unsafe { from_c(text) }.to_owned();
-        Some(KindInfo {
-            name: text(kind.name),
-            description: text(kind.description),
-            share: kind.share,
-            has_memory: kind.allocate.is_some(),
-        })
+        // SAFETY: the texts live as long as the kind.
+        let text = |text| unsafe { from_c(text) };
+        Some((text(kind.name), text(kind.description), kind))
     }
 
     pub(crate) fn new_backend(&self, kind: &str, id: &str) -> Result<Arc<BackendHandle>> {
         let (kind, id) = (to_c(kind)?, to_c(id)?);
-        make(|backend, err| {
-            // SAFETY: the set is alive; the texts outlive the call.
-            unsafe {
-                sys::hostmem_backend_new(self.0.as_ptr(), backend, kind.as_ptr(), id.as_ptr(), err)
-            }
+        // SAFETY: the set is alive; the texts outlive the call.
+        make(|backend, err| unsafe {
+            sys::hostmem_backend_new(self.raw(), backend, kind.as_ptr(), id.as_ptr(), err)
         })
         .map(BackendHandle::new)
     }
 
     pub(crate) fn new_backend_from_options(&self, options: &OsStr) -> Result<Arc<BackendHandle>> {
         let options = to_c(options.as_bytes())?;
-        make(|backend, err| {
-            // SAFETY: the set is alive; the text outlives the call.
-            unsafe {
-                sys::hostmem_backend_new_from_options(
-                    self.0.as_ptr(),
-                    backend,
-                    options.as_ptr(),
-                    err,
-                )
-            }
+        // SAFETY: the set is alive; the text outlives the call.
+        make(|backend, err| unsafe {
+            sys::hostmem_backend_new_from_options(self.raw(), backend, options.as_ptr(), err)
         })
         .map(BackendHandle::new)
     }
-}
 
-impl ObjectsHandle {
     pub(crate) fn new_thread_context(&self, id: &str) -> Result<ThreadContextHandle> {
         let id = to_c(id)?;
-        make(|context, err| {
-            // SAFETY: the set is alive; the text outlives the call.
-            unsafe { sys::hostmem_thread_context_new(self.0.as_ptr(), context, id.as_ptr(), err) }
+        // SAFETY: the set is alive; the text outlives the call.
+        make(|context, err| unsafe {
+            sys::hostmem_thread_context_new(self.raw(), context, id.as_ptr(), err)
         })
         .map(ThreadContextHandle)
     }
@@ -158,16 +135,9 @@ impl ObjectsHandle {
         options: &OsStr,
     ) -> Result<ThreadContextHandle> {
         let options = to_c(options.as_bytes())?;
-        make(|context, err| {
-            // SAFETY: the set is alive; the text outlives the call.
-            unsafe {
-                sys::hostmem_thread_context_new_from_options(
-                    self.0.as_ptr(),
-                    context,
-                    options.as_ptr(),
-                    err,
-                )
-            }
+        // SAFETY: the set is alive; the text outlives the call.
+        make(|context, err| unsafe {
+            sys::hostmem_thread_context_new_from_options(self.raw(), context, options.as_ptr(), err)
         })
         .map(ThreadContextHandle)
     }
@@ -175,8 +145,8 @@ impl ObjectsHandle {
 
 impl Drop for ObjectsHandle {
     fn drop(&mut self) {
-        // SAFETY: made by hostmem_objects_new(), given up once; backends keep the set alive.
-        unsafe { sys::hostmem_objects_free(self.0.as_ptr()) }
+        // SAFETY: made by hostmem_objects_new(), freed once; backends keep a reference to the set.
+        unsafe { sys::hostmem_objects_free(self.raw()) }
     }
 }
 

@@ -1,27 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Reading a backend that somebody keeps alive.
+//! Reading a backend that is borrowed.
 
 use std::ffi::OsString;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::ptr;
 
-use super::backend::BackendHandle;
 use super::call::check;
 use super::call::from_c;
-use super::call::read_bytes;
 use super::call::read_text;
-use super::call::to_c;
+use super::call::to_text;
+use super::property::get;
+use super::property::get_bytes;
+use super::property::get_list;
 use crate::error::Result;
-use crate::property::Origin;
 use crate::sys;
 
-/// A backend that is alive for `'a`: everything that only reads it.
+/// A backend that is alive for `'a`, to be read only.
 #[derive(Clone, Copy)]
 pub(crate) struct BackendView<'a> {
     raw: *const sys::hostmem_backend,
-    alive: PhantomData<&'a BackendHandle>,
+    alive: PhantomData<&'a sys::hostmem_backend>,
 }
 
 impl<'a> BackendView<'a> {
@@ -41,17 +40,13 @@ impl<'a> BackendView<'a> {
     }
 
     pub(crate) fn id(self) -> &'a str {
-        // SAFETY: the backend lives for 'a.
-        let text = unsafe { sys::hostmem_backend_get_id(self.raw) };
-        // SAFETY: lives as long as the backend.
-        unsafe { from_c(text) }
+        // SAFETY: the backend lives for 'a, and its id as long.
+        unsafe { from_c(sys::hostmem_backend_get_id(self.raw)) }
     }
 
     pub(crate) fn kind(self) -> &'a str {
-        // SAFETY: the backend lives for 'a.
-        let text = unsafe { sys::hostmem_backend_get_kind(self.raw) };
-        // SAFETY: lives as long as the backend.
-        unsafe { from_c(text) }
+        // SAFETY: the backend lives for 'a, and the name of its kind as long.
+        unsafe { from_c(sys::hostmem_backend_get_kind(self.raw)) }
     }
 
     pub(crate) fn name(self) -> Result<String> {
@@ -70,101 +65,52 @@ impl<'a> BackendView<'a> {
 
     pub(crate) fn can_be_deleted(self) -> Result<()> {
         // SAFETY: the backend lives for 'a.
-        check(|err| unsafe { sys::hostmem_backend_can_be_deleted(self.raw, err) })?;
-        Ok(())
+        check(|err| unsafe { sys::hostmem_backend_can_be_deleted(self.raw, err) })
     }
 
-    pub(crate) fn check_piece(
-        self,
-        piece: &sys::hostmem_piece,
-        others: &[sys::hostmem_piece],
-    ) -> Result<()> {
-        check(|err| {
-            // SAFETY: the backend lives for 'a; the piece and the array of that length outlive the
-            // call.
-            unsafe {
-                sys::hostmem_backend_check_piece(
-                    self.raw,
-                    piece,
-                    others.as_ptr(),
-                    others.len(),
-                    err,
-                )
-            }
-        })?;
-        Ok(())
+    fn get_bytes(self, property: &str) -> Result<Vec<u8>> {
+        // SAFETY: the backend lives for 'a.
+        unsafe { get_bytes(sys::hostmem_backend_get_text, self.raw, property) }
     }
 
     pub(crate) fn get_text(self, property: &str) -> Result<String> {
-        let property = to_c(property)?;
-        // SAFETY: the backend lives for 'a; the buffer has that size; the text outlives the call.
-        read_text(|buffer, size, err| unsafe {
-            sys::hostmem_backend_get_text(self.raw, property.as_ptr(), buffer, size, err)
-        })
+        self.get_bytes(property).map(to_text)
     }
 
     pub(crate) fn get_path(self, property: &str) -> Result<PathBuf> {
-        let property = to_c(property)?;
-        // SAFETY: the backend lives for 'a; the buffer has that size; the text outlives the call.
-        let bytes = read_bytes(|buffer, size, err| unsafe {
-            sys::hostmem_backend_get_text(self.raw, property.as_ptr(), buffer, size, err)
-        })?;
+        let bytes = self.get_bytes(property)?;
         Ok(OsString::from_vec(bytes).into())
     }
 
     pub(crate) fn get_bool(self, property: &str) -> Result<bool> {
-        let property = to_c(property)?;
-        let mut value = false;
-        check(|err| {
-            // SAFETY: the backend lives for 'a; the text and the variable outlive the call.
-            unsafe { sys::hostmem_backend_get_bool(self.raw, property.as_ptr(), &mut value, err) }
-        })?;
-        Ok(value)
+        // SAFETY: the backend lives for 'a.
+        unsafe { get(sys::hostmem_backend_get_bool, self.raw, property, false) }
     }
 
     pub(crate) fn get_number(self, property: &str) -> Result<u64> {
-        let property = to_c(property)?;
-        let mut value = 0;
-        check(|err| {
-            // SAFETY: the backend lives for 'a; the text and the variable outlive the call.
-            unsafe { sys::hostmem_backend_get_number(self.raw, property.as_ptr(), &mut value, err) }
-        })?;
-        Ok(value)
+        // SAFETY: the backend lives for 'a.
+        unsafe { get(sys::hostmem_backend_get_number, self.raw, property, 0) }
     }
 
     pub(crate) fn get_list(self, property: &str) -> Result<Vec<u32>> {
-        let property = to_c(property)?;
-        let mut values = vec![0; sys::HOSTMEM_NODES_MAX as usize];
-        let len = check(|err| {
-            // SAFETY: the backend lives for 'a; the array has that length; the text outlives the
-            // call.
-            unsafe {
-                sys::hostmem_backend_get_list(
-                    self.raw,
-                    property.as_ptr(),
-                    values.as_mut_ptr(),
-                    values.len(),
-                    err,
-                )
-            }
-        })?;
-        // Never cut: there are no more than HOSTMEM_NODES_MAX nodes.
-        values.truncate(len);
-        Ok(values)
+        let (call, max) = (sys::hostmem_backend_get_list, sys::HOSTMEM_NODES_MAX);
+        // SAFETY: the backend lives for 'a.
+        unsafe { get_list(call, self.raw, property, max) }
     }
 
-    pub(crate) fn origin(self, property: &str) -> Result<Origin> {
-        let property = to_c(property)?;
-        let mut origin = sys::hostmem_origin(0);
-        check(|err| {
-            // SAFETY: the backend lives for 'a; the text and the variable outlive the call.
-            unsafe {
-                sys::hostmem_backend_get_origin(self.raw, property.as_ptr(), &mut origin, err)
-            }
-        })?;
-        Ok(Origin::from_raw(origin))
+    pub(crate) fn origin(self, property: &str) -> Result<sys::hostmem_origin> {
+        // SAFETY: the backend lives for 'a.
+        unsafe {
+            get(
+                sys::hostmem_backend_get_origin,
+                self.raw,
+                property,
+                sys::hostmem_origin(0),
+            )
+        }
     }
 
+    /// Bytes done, bytes in total.
     pub(crate) fn progress(self) -> (u64, u64) {
         let (mut done, mut total) = (0, 0);
         // SAFETY: the backend lives for 'a; the variables outlive the call.
@@ -173,55 +119,16 @@ impl<'a> BackendView<'a> {
     }
 
     pub(crate) fn prealloc_result(self) -> sys::hostmem_prealloc_result {
-        let mut result = sys::hostmem_prealloc_result {
-            threads: 0,
-            affinity_error: 0,
-            policy_error: 0,
-            bytes: 0,
-            nanoseconds: 0,
-        };
-        // SAFETY: the backend lives for 'a; the variable outlives the call.
+        let mut result = sys::hostmem_prealloc_result::default();
+        // SAFETY: the backend lives for 'a; the record outlives the call.
         unsafe { sys::hostmem_backend_get_prealloc_result(self.raw, &mut result) };
         result
     }
 
     pub(crate) fn placement(self) -> Result<Box<sys::hostmem_placement>> {
-        let mut placement = Box::new(sys::hostmem_placement {
-            resident: 0,
-            huge: 0,
-            swapped: 0,
-            unmapped: 0,
-            absent: 0,
-            outside: 0,
-            satisfied: sys::hostmem_satisfied(0),
-            policy_changed: false,
-            mergeable: false,
-            mapmax: 0,
-            policy: [0; sys::HOSTMEM_POLICY_SIZE as usize],
-            reason: [0; sys::HOSTMEM_REASON_SIZE as usize],
-            nodes: [0; sys::HOSTMEM_NODES_MAX as usize],
-            weights: [0; sys::HOSTMEM_NODES_MAX as usize],
-        });
-        check(|err| {
-            // SAFETY: the backend lives for 'a; the record outlives the call.
-            unsafe { sys::hostmem_backend_get_placement(self.raw, &mut *placement, err) }
-        })?;
+        let mut placement = Box::<sys::hostmem_placement>::default();
+        // SAFETY: the backend lives for 'a; the record outlives the call.
+        check(|err| unsafe { sys::hostmem_backend_get_placement(self.raw, &mut *placement, err) })?;
         Ok(placement)
-    }
-
-    pub(super) fn memory(self) -> Result<sys::hostmem_memory> {
-        let mut memory = sys::hostmem_memory {
-            address: ptr::null_mut(),
-            size: 0,
-            page_size: 0,
-            fd: -1,
-            shared: false,
-            readonly: false,
-            hugetlb: false,
-            offset: 0,
-        };
-        // SAFETY: the backend lives for 'a; the variable outlives the call.
-        check(|err| unsafe { sys::hostmem_backend_get_memory(self.raw, &mut memory, err) })?;
-        Ok(memory)
     }
 }
