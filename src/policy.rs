@@ -1,52 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! NUMA policy, and changing it while the memory is used.
+//! NUMA policies, and rebinding memory in use.
 
 use std::borrow::Cow;
 
 use crate::sys;
-use crate::Value;
+use crate::value::choices;
 
-/// Which NUMA nodes memory comes from; the property `policy`. Each but [`Default`](Policy::Default)
-/// and [`Local`](Policy::Local) needs host nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Policy {
-    /// Nothing is asked of the kernel: memory follows the process. No host nodes.
-    #[default]
-    Default,
-    /// From the host nodes while they have some, else from the nearest other. On a kernel before
-    /// 5.15 of one node only.
-    Preferred,
-    /// From the host nodes only; a shortage there is an error.
-    Bind,
-    /// Page by page in turn from the host nodes.
-    Interleave,
-    /// As [`Preferred`](Policy::Preferred), refused by a kernel before 5.15 for one node too.
-    PreferredMany,
-    /// In turn from the host nodes, as many pages each as the host's weights say. Linux 6.9.
-    WeightedInterleave,
-    /// From the node of the CPU that touches it first. No host nodes.
-    Local,
-}
-
-impl Policy {
-    /// The name, as in an option string.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Preferred => "preferred",
-            Self::Bind => "bind",
-            Self::Interleave => "interleave",
-            Self::PreferredMany => "preferred-many",
-            Self::WeightedInterleave => "weighted-interleave",
-            Self::Local => "local",
-        }
-    }
-}
-
-impl From<Policy> for Value {
-    fn from(policy: Policy) -> Self {
-        policy.as_str().into()
+choices! {
+    /// From which NUMA nodes memory is allocated; the property `policy`. All but
+    /// [`Default`](Policy::Default) and [`Local`](Policy::Local) need host nodes.
+    Policy {
+        /// No policy is set: that of the faulting thread applies. No host nodes.
+        #[default]
+        Default = "default",
+        /// From the host nodes, or from the nearest other node if they are full. Before Linux 5.15
+        /// with one host node only.
+        Preferred = "preferred",
+        /// From the host nodes only; a shortage there is an error.
+        Bind = "bind",
+        /// Page by page in turn from the host nodes.
+        Interleave = "interleave",
+        /// As [`Preferred`](Policy::Preferred), but always an error before Linux 5.15.
+        PreferredMany = "preferred-many",
+        /// In turn from the host nodes, in proportion to the host's weights. Linux 6.9.
+        WeightedInterleave = "weighted-interleave",
+        /// From the node of the faulting CPU. No host nodes.
+        Local = "local",
     }
 }
 
@@ -56,8 +35,7 @@ impl From<Policy> for Cow<'static, str> {
     }
 }
 
-/// Another policy for memory in use, for [`Backend::rebind`](crate::Backend::rebind): policy, host
-/// nodes and home node in one step.
+/// A new policy with its host nodes and home node, for [`Backend::rebind`](crate::Backend::rebind).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rebind {
     pub(crate) policy: Cow<'static, str>,
@@ -67,7 +45,7 @@ pub struct Rebind {
 }
 
 impl Rebind {
-    /// To a [`Policy`], or one by its name as in an option string; without nodes.
+    /// A [`Policy`], or its name as in an option string. No host nodes, no home node.
     pub fn new(policy: impl Into<Cow<'static, str>>) -> Self {
         Self {
             policy: policy.into(),
@@ -77,21 +55,23 @@ impl Rebind {
         }
     }
 
-    /// The nodes that the policy is about.
+    /// The host nodes: ids below 1024, in any order.
     #[must_use]
     pub fn host_nodes(mut self, nodes: impl Into<Vec<u32>>) -> Self {
         self.host_nodes = nodes.into();
         self
     }
 
-    /// The node to fill first, with [`Policy::Bind`] or [`Policy::PreferredMany`]. Linux 5.17.
+    /// The node that is preferred among the host nodes, with [`Policy::Bind`] or
+    /// [`Policy::PreferredMany`]. Linux 5.17.
     #[must_use]
     pub fn home_node(mut self, node: u32) -> Self {
         self.home_node = node.into();
         self
     }
 
-    /// Move pages that other mappings or processes use too, which needs `CAP_SYS_NICE`.
+    /// Whether to move pages that other mappings or processes use too (`MPOL_MF_MOVE_ALL`). Needs
+    /// `CAP_SYS_NICE`.
     #[doc(alias = "HOSTMEM_REBIND_MOVE_ALL")]
     #[must_use]
     pub fn move_all(mut self, yes: bool) -> Self {
@@ -101,18 +81,18 @@ impl Rebind {
     }
 }
 
-/// What rebinding did with the pages that were mapped here, counted from the kernel, in bytes; exact
-/// as long as nobody touches new memory meanwhile.
+/// The result of rebinding, in bytes of pages that were mapped in this process. Exact unless other
+/// threads fault in new pages meanwhile.
 #[doc(alias = "hostmem_rebind_result")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Rebound {
-    /// On another node than before.
+    /// Moved to another node.
     pub moved: u64,
-    /// Still on a node that is none of the host nodes; 0 for a policy without nodes.
+    /// Still on a node that is not a host node; 0 for a policy without nodes.
     pub not_moved: u64,
-    /// Why, most likely, they stayed; `None` where none did.
-    pub cause: Option<Stay>,
+    /// The likely reason why they did not move; `None` if all did.
+    pub cause: Option<MoveFailure>,
 }
 
 impl Rebound {
@@ -120,31 +100,31 @@ impl Rebound {
         Self {
             moved: raw.moved,
             not_moved: raw.not_moved,
-            cause: Stay::from_raw(raw.cause),
+            cause: MoveFailure::from_raw(raw.cause),
         }
     }
 }
 
-/// The likely cause why pages stayed where they were.
+/// The likely reason why pages did not move.
 #[doc(alias = "hostmem_unmoved")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Stay {
-    /// Another mapping or process uses them too; [`Rebind::move_all`] moves them.
+pub enum MoveFailure {
+    /// They are mapped more than once; [`Rebind::move_all`] moves them.
     Shared,
-    /// None of the others: a device or the kernel holds them.
+    /// They are pinned by a device or the kernel, or the reason is unknown.
     Pinned,
-    /// The host nodes have no room for them.
+    /// The host nodes do not have enough free memory.
     Full,
 }
 
-impl Stay {
+impl MoveFailure {
     fn from_raw(raw: sys::hostmem_unmoved) -> Option<Self> {
         match raw {
             sys::hostmem_unmoved::HOSTMEM_UNMOVED_NONE => None,
             sys::hostmem_unmoved::HOSTMEM_UNMOVED_SHARED => Some(Self::Shared),
             sys::hostmem_unmoved::HOSTMEM_UNMOVED_FULL => Some(Self::Full),
-            // Also for anything that C has no name for.
+            // Also any value without a name.
             _ => Some(Self::Pinned),
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Values of properties, typed or as text.
+//! Property values, typed or as text.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,17 +11,17 @@ use crate::property;
 use crate::property::PropertyType;
 use crate::Result;
 
-/// A property's value. Text fits every type; [`PropertyType`] says in which form.
+/// The value of a property. Every type can be set as text, in the form that [`PropertyType`] gives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Value {
     /// For [`PropertyType::Bool`].
     Bool(bool),
     /// For [`PropertyType::Size`] in bytes, [`PropertyType::Uint32`], [`PropertyType::Node`] and
-    /// [`PropertyType::Fd`]. [`Builder::fd`](crate::Builder::fd) takes a descriptor that is sure to
-    /// be open; a bare number is for one that the process was started with.
+    /// [`PropertyType::Fd`]. For a descriptor of this process [`Builder::fd`](crate::Builder::fd) is
+    /// safer, since it borrows it; a number is for a descriptor that the process inherited.
     Number(u64),
-    /// For [`PropertyType::Nodes`]: the whole set, in any order; empty for none.
+    /// For [`PropertyType::Nodes`] and [`PropertyType::Cpus`]: the whole set of ids, in any order.
     List(Vec<u32>),
     /// For every type.
     Text(String),
@@ -40,7 +40,7 @@ impl Value {
         }
     }
 
-    /// The value as the property's type says; as text where no other form can hold it.
+    /// Reads the value in the form of the property's type, or as text if no other form fits.
     pub(crate) fn get(backend: BackendView<'_>, name: &str) -> Result<Self> {
         match property::find(name).map(|property| property.value_type()) {
             Some(PropertyType::Bool) => backend.get_bool(name).map(Self::Bool),
@@ -58,40 +58,26 @@ impl Value {
     }
 }
 
-impl From<bool> for Value {
-    fn from(value: bool) -> Self {
-        Self::Bool(value)
-    }
+macro_rules! value_from {
+    ($($type:ty => $variant:ident,)*) => {
+        $(impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                Self::$variant(value.into())
+            }
+        })*
+    };
 }
 
-impl From<u32> for Value {
-    fn from(value: u32) -> Self {
-        Self::Number(value.into())
-    }
-}
-
-impl From<u64> for Value {
-    fn from(value: u64) -> Self {
-        Self::Number(value)
-    }
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<&[u32]> for Value {
-    fn from(values: &[u32]) -> Self {
-        Self::List(values.into())
-    }
+value_from! {
+    bool => Bool,
+    u32 => Number,
+    u64 => Number,
+    &[u32] => List,
+    Vec<u32> => List,
+    &str => Text,
+    String => Text,
+    &Path => Path,
+    PathBuf => Path,
 }
 
 impl<const N: usize> From<[u32; N]> for Value {
@@ -100,109 +86,76 @@ impl<const N: usize> From<[u32; N]> for Value {
     }
 }
 
-impl From<Vec<u32>> for Value {
-    fn from(values: Vec<u32>) -> Self {
-        Self::List(values)
-    }
-}
-
-impl From<&Path> for Value {
-    fn from(path: &Path) -> Self {
-        Self::Path(path.into())
-    }
-}
-
-impl From<PathBuf> for Value {
-    fn from(path: PathBuf) -> Self {
-        Self::Path(path)
-    }
-}
-
-/// Who waits for preallocation; the property `prealloc-mode`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PreallocMode {
-    /// Completing does.
-    #[default]
-    Wait,
-    /// Nobody: the memory fills while it is claimed and used.
-    Background,
-}
-
-impl PreallocMode {
-    /// The name, as in an option string.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Background => "background",
+/// Defines the choices of a property as an enum, each with its name in the property table.
+macro_rules! choices {
+    ($(#[$attribute:meta])* $choice:ident {
+        $($(#[$variant_attribute:meta])* $variant:ident = $name:literal,)*
+    }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $choice {
+            $($(#[$variant_attribute])* $variant,)*
         }
-    }
-}
 
-impl From<PreallocMode> for Value {
-    fn from(mode: PreallocMode) -> Self {
-        mode.as_str().into()
-    }
-}
+        impl $choice {
+            #[cfg(test)]
+            pub(crate) const NAMES: &'static [&'static str] = &[$($name),*];
 
-/// Whether transparent huge pages back the memory; the property `thp`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Thp {
-    /// Asked for where the memory is big and aligned enough.
-    #[default]
-    Auto,
-    /// Asked for.
-    Always,
-    /// Forbidden.
-    Never,
-}
-
-impl Thp {
-    /// The name, as in an option string.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Always => "always",
-            Self::Never => "never",
+            /// The name, as in an option string.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
         }
-    }
-}
 
-impl From<Thp> for Value {
-    fn from(thp: Thp) -> Self {
-        thp.as_str().into()
-    }
-}
-
-/// Whether memory can only be read; the property `rom`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Rom {
-    /// As the property `readonly` says.
-    #[default]
-    Auto,
-    /// Mapped for reading only; needs `readonly`.
-    On,
-    /// Mapped for writing too. With `readonly` and without `share` that is a template: writes go to
-    /// a private copy and the file is never changed.
-    Off,
-}
-
-impl Rom {
-    /// The name, as in an option string.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::On => "on",
-            Self::Off => "off",
+        impl From<$choice> for crate::Value {
+            fn from(choice: $choice) -> Self {
+                choice.as_str().into()
+            }
         }
+    };
+}
+
+pub(crate) use choices;
+
+choices! {
+    /// Whether completing waits for preallocation; the property `prealloc-mode`.
+    PreallocMode {
+        /// Completing returns when the memory is populated.
+        #[default]
+        Wait = "wait",
+        /// Completing returns at once; the memory is populated in the background and can be used
+        /// meanwhile.
+        Background = "background",
     }
 }
 
-impl From<Rom> for Value {
-    fn from(rom: Rom) -> Self {
-        rom.as_str().into()
+choices! {
+    /// Use of transparent huge pages; the property `thp`.
+    Thp {
+        /// Requested if the memory is large and aligned enough.
+        #[default]
+        Auto = "auto",
+        /// Requested always.
+        Always = "always",
+        /// Disabled.
+        Never = "never",
+    }
+}
+
+choices! {
+    /// Whether the memory is mapped read-only; the property `rom`.
+    Rom {
+        /// Read-only if the property `readonly` is on.
+        #[default]
+        Auto = "auto",
+        /// Mapped read-only; needs `readonly`.
+        On = "on",
+        /// Mapped writable. With `readonly` and without `share` writes go to a private copy and the
+        /// file is never changed.
+        Off = "off",
     }
 }
 
@@ -211,40 +164,19 @@ mod tests {
     use super::*;
     use crate::Policy;
 
-    fn choices(name: &str) -> Vec<&'static str> {
-        property::find(name).unwrap().choices().to_vec()
+    fn assert_choices(property: &str, names: &[&str]) {
+        let property = property::find(property).unwrap();
+        let (mut choices, mut names) = (property.choices().to_vec(), names.to_vec());
+        choices.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(choices, names);
     }
 
     #[test]
     fn the_names_are_the_tables() {
-        let mut policies = [
-            Policy::Default,
-            Policy::Preferred,
-            Policy::Bind,
-            Policy::Interleave,
-            Policy::PreferredMany,
-            Policy::WeightedInterleave,
-            Policy::Local,
-        ]
-        .map(Policy::as_str);
-        let mut expected = choices("policy");
-        policies.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(expected, policies);
-
-        let mut rom = [Rom::Auto, Rom::On, Rom::Off].map(Rom::as_str);
-        let mut expected = choices("rom");
-        rom.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(expected, rom);
-
-        let modes = [PreallocMode::Wait, PreallocMode::Background].map(PreallocMode::as_str);
-        assert_eq!(choices("prealloc-mode"), modes);
-
-        let mut thp = [Thp::Auto, Thp::Always, Thp::Never].map(Thp::as_str);
-        let mut expected = choices("thp");
-        thp.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(expected, thp);
+        assert_choices("policy", Policy::NAMES);
+        assert_choices("rom", Rom::NAMES);
+        assert_choices("prealloc-mode", PreallocMode::NAMES);
+        assert_choices("thp", Thp::NAMES);
     }
 }

@@ -18,11 +18,11 @@ use std::time::Instant;
 use hostmem::Backend;
 use hostmem::Claim;
 use hostmem::ErrorKind;
+use hostmem::MoveFailure;
 use hostmem::Policy;
 use hostmem::Rebind;
 use hostmem::Rebound;
 use hostmem::Satisfied;
-use hostmem::Stay;
 
 use super::cells::Backing;
 use super::cells::BACKINGS;
@@ -78,7 +78,7 @@ fn on_node_0(kind: &str, size: u64) -> Backend {
 }
 
 #[track_caller]
-fn assert_moved(rebound: Rebound, moved: u64, not_moved: u64, cause: Option<Stay>) {
+fn assert_moved(rebound: Rebound, moved: u64, not_moved: u64, cause: Option<MoveFailure>) {
     let seen = (rebound.moved, rebound.not_moved, rebound.cause);
     assert_eq!(seen, (moved, not_moved, cause));
 }
@@ -151,7 +151,7 @@ fn what_others_use_stays() {
     assert_moved(backend.rebind(&bind(&[1])).unwrap(), size, 0, None);
     write_marks(&peer);
     let rebound = backend.rebind(&bind(&[3])).unwrap();
-    assert_moved(rebound, 0, size, Some(Stay::Shared));
+    assert_moved(rebound, 0, size, Some(MoveFailure::Shared));
     let seen = backend.placement().unwrap();
     assert_eq!(
         (seen.policy.as_str(), seen.mapmax),
@@ -198,7 +198,7 @@ fn what_another_process_uses_stays() {
         let half = size / 2;
         let mut peer = start_peer(&claim, half);
         let rebound = backend.rebind(&bind(&[1])).unwrap();
-        assert_moved(rebound, half, half, Some(Stay::Shared));
+        assert_moved(rebound, half, half, Some(MoveFailure::Shared));
         let seen = backend.placement().unwrap();
         assert_eq!(seen.nodes, [(0, half), (1, half)].into(), "{seen:?}");
         peer.kill().unwrap();

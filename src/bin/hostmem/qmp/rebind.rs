@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changing where memory comes from while it is used: policy, host nodes and home node in one step.
 
+use hostmem::MoveFailure;
 use hostmem::Rebind;
 use hostmem::Rebound;
-use hostmem::Stay;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -41,10 +41,10 @@ pub(crate) fn rebind(monitor: &mut Monitor, wish: Wish) -> Answer {
     Ok(answer)
 }
 
-fn cause_name(cause: Stay) -> &'static str {
+fn cause_name(cause: MoveFailure) -> &'static str {
     match cause {
-        Stay::Shared => "shared",
-        Stay::Full => "full",
+        MoveFailure::Shared => "shared",
+        MoveFailure::Full => "full",
         _ => "pinned",
     }
 }
