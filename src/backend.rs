@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A backend that has its memory.
+//! Complete backends.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -20,15 +20,15 @@ use crate::Rebound;
 use crate::Result;
 use crate::Value;
 
-/// What C answers where the time is over first (errno(3), Linux).
+/// C's errno if the timeout expires (errno(3), Linux).
 const ETIMEDOUT: i32 = 110;
 
-/// A complete backend: its memory is mapped in this process, and reached by a [`Claim`].
+/// A complete backend: its memory is mapped in this process. A [`Claim`] gives access to it.
 ///
-/// Everything may be called from any thread. Reading a property, the state or the progress, and
-/// claiming, never wait for a running preallocation.
+/// Every method may be called from any thread. Reading properties, state or progress, and claiming,
+/// never wait for a running preallocation.
 ///
-/// Dropping it deletes it, unless a claim is left: then dropping that does.
+/// Dropping it deletes the backend. While a claim exists, the backend lives until that is dropped.
 #[doc(alias = "hostmem_backend")]
 pub struct Backend {
     handle: Arc<BackendHandle>,
@@ -39,18 +39,19 @@ impl Backend {
         Self { handle }
     }
 
-    /// Takes the backend for an owner, whose name (1 to 128 bytes) is shown to others.
+    /// Claims the backend: state [mapped](State::Mapped) until the claim is dropped. The owner's
+    /// name (1 to 128 bytes) appears in [`owner`](Backend::owner) and in error messages.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) (claimed; says by whom), [`Value`](crate::ErrorKind::Value)
-    /// (name empty or too long).
+    /// [`Busy`](crate::ErrorKind::Busy) (claimed already; the message names the owner),
+    /// [`Value`](crate::ErrorKind::Value) (name empty, too long or with a NUL byte).
     #[doc(alias = "hostmem_backend_claim")]
     pub fn claim(&self, owner: &str) -> Result<Claim> {
         ClaimHandle::new(&self.handle, owner).map(Claim::from_handle)
     }
 
-    /// The state now.
+    /// The current state: [ready](State::Ready) or [mapped](State::Mapped).
     #[doc(alias = "hostmem_backend_get_state")]
     pub fn state(&self) -> State {
         State::from_raw(self.handle.view().state())
@@ -72,27 +73,27 @@ impl Backend {
     /// `x-use-canonical-path-for-ramblock-id`.
     #[doc(alias = "hostmem_backend_get_name")]
     pub fn name(&self) -> String {
-        // Never fails, as far as C says.
+        // C never fails here.
         let name = self.handle.view().name();
         name.unwrap_or_else(|_| self.id().to_owned())
     }
 
-    /// The name of who claimed it, while claimed.
+    /// The name of the claim's owner; `None` if the backend is not claimed.
     #[doc(alias = "hostmem_backend_get_owner")]
     pub fn owner(&self) -> Option<String> {
-        // Never fails, as far as C says.
+        // C never fails here.
         let owner = self.handle.view().owner().unwrap_or_default();
         (!owner.is_empty()).then_some(owner)
     }
 
-    /// Sets a property. One that is settable [always](crate::Settable::Always) acts before the call
-    /// returns; `prealloc` populates the memory.
+    /// Sets a property. If it is settable [always](crate::Settable::Always), the change takes
+    /// effect before the call returns; setting `prealloc` populates the memory.
     ///
     /// # Errors
     ///
-    /// The value stays as it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// The old value stays: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
     /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value),
-    /// [`State`](crate::ErrorKind::State) (not settable now; says what would work),
+    /// [`State`](crate::ErrorKind::State) (not settable any more; the message says what works),
     /// [`Busy`](crate::ErrorKind::Busy) (prealloc or rebinding while a preallocation runs),
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NoMemory`](crate::ErrorKind::NoMemory),
     /// [`Io`](crate::ErrorKind::Io).
@@ -104,8 +105,8 @@ impl Backend {
         value.into().set(&self.handle, property)
     }
 
-    /// A property's effective value, in the form of its type. A node or a descriptor that is unset
-    /// reads as the text `none`.
+    /// The effective value of a property, in the form of its type. A node or descriptor that is not
+    /// set reads as the text `none`.
     ///
     /// # Errors
     ///
@@ -117,9 +118,9 @@ impl Backend {
         Value::get(self.handle.view(), property)
     }
 
-    /// A property's effective value as text, which can be set again, but for that of an empty set.
-    /// The text of a size is its number of bytes in decimal. A path that is not UTF-8 is only shown
-    /// by its text: [`get`](Backend::get) gives it whole.
+    /// The effective value of a property as text. The text can be set again, except that of an
+    /// empty set. A size is in bytes, in decimal. In a path, bytes that are not UTF-8 are replaced;
+    /// [`get`](Backend::get) returns the exact path.
     ///
     /// # Errors
     ///
@@ -140,18 +141,18 @@ impl Backend {
         Ok(Origin::from_raw(raw))
     }
 
-    /// Changes policy, host nodes and home node in one step, and moves the memory's pages there
-    /// while it is used. [`set`](Backend::set) of one of these properties does the same, without the
-    /// count; it has to be possible by itself.
+    /// Changes policy, host nodes and home node in one step and moves the pages, while the memory
+    /// is in use. [`set`](Backend::set) of one of these properties does the same for that property
+    /// alone, and does not report the numbers.
     ///
-    /// Pages that are on any of the new nodes stay; the others move, but for those in the result.
-    /// With [`Policy::Bind`](crate::Policy::Bind) it is refused beforehand where the new nodes have
-    /// less memory available than would have to move. On failure the old policy is back, and pages
-    /// that had moved go back to its nodes as far as they can.
+    /// Pages on one of the new nodes stay, the others move. The result counts those that could not
+    /// be moved. With [`Policy::Bind`](crate::Policy::Bind) the available memory of the new nodes
+    /// is checked up front. On failure the old policy is restored, and pages that had moved are
+    /// moved back as far as possible.
     ///
-    /// On Linux 6.12 transparent huge pages that nobody has written yet may be given up instead of
-    /// moved when the new nodes are short: they read as zero, and are absent until they are
-    /// populated again.
+    /// On Linux 6.12 transparent huge pages that were never written may be freed instead of moved
+    /// if the new nodes are short of memory: they read as zero, and are absent until populated
+    /// again.
     ///
     /// # Errors
     ///
@@ -159,8 +160,9 @@ impl Backend {
     /// [`Busy`](crate::ErrorKind::Busy) (a preallocation is running),
     /// [`Unsupported`](crate::ErrorKind::Unsupported) (as completing;
     /// [`move_all`](Rebind::move_all) without `CAP_SYS_NICE`),
-    /// [`NoMemory`](crate::ErrorKind::NoMemory) (the new nodes are short),
-    /// [`Io`](crate::ErrorKind::Io) (`EIO`: pages could not be moved; says how many and why).
+    /// [`NoMemory`](crate::ErrorKind::NoMemory) (the new nodes are short of memory),
+    /// [`Io`](crate::ErrorKind::Io) (`EIO`: pages could not be moved; the message says how many and
+    /// why).
     #[doc(alias = "hostmem_backend_rebind")]
     pub fn rebind(&self, to: &Rebind) -> Result<Rebound> {
         let raw = self
@@ -169,40 +171,40 @@ impl Backend {
         Ok(Rebound::from_raw(&raw))
     }
 
-    /// Where the memory is, as the kernel says now: reads `/proc/self/smaps` and
-    /// `/proc/self/numa_maps`, at a cost that grows with the mappings of the whole process.
+    /// Where the memory is now, according to the kernel. Reads `/proc/self/smaps` and
+    /// `/proc/self/numa_maps`; the cost grows with the number of mappings of the process.
     ///
     /// # Errors
     ///
-    /// [`Io`](crate::ErrorKind::Io) (they cannot be read).
+    /// [`Io`](crate::ErrorKind::Io) (these files cannot be read).
     #[doc(alias = "hostmem_backend_get_placement")]
     pub fn placement(&self) -> Result<Placement> {
         let raw = self.handle.view().placement()?;
         Ok(Placement::from_raw(&raw))
     }
 
-    /// What the last successful preallocation did; `None` when there was none.
+    /// The result of the last successful preallocation; `None` if there was none.
     #[doc(alias = "hostmem_backend_get_prealloc_result")]
     pub fn prealloc_result(&self) -> Option<PreallocResult> {
         PreallocResult::from_raw(&self.handle.view().prealloc_result())
     }
 
-    /// How far the running or last preallocation is. Never waits.
+    /// The progress of the running or last preallocation. Never waits.
     #[doc(alias = "hostmem_backend_get_progress")]
     pub fn progress(&self) -> Progress {
         let (done, total) = self.handle.view().progress();
         Progress::new(done, total)
     }
 
-    /// Waits for the end of a preallocation in the background
-    /// ([`PreallocMode::Background`](crate::PreallocMode::Background)): `true` when it succeeded or
-    /// there was none, `false` when it still runs after `timeout` (rounded up to milliseconds;
-    /// `None`: as long as it takes).
+    /// Waits for the end of a background preallocation
+    /// ([`PreallocMode::Background`](crate::PreallocMode::Background)). Returns `true` if it
+    /// succeeded or there was none, `false` if it still runs after `timeout` (rounded up to
+    /// milliseconds; `None`: no timeout).
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) (from inside its own progress callback), else why it failed:
-    /// [`State`](crate::ErrorKind::State) with `ECANCELED` (cancelled),
+    /// [`Busy`](crate::ErrorKind::Busy) (called from its own callback), or the error of the
+    /// preallocation: [`State`](crate::ErrorKind::State) with `ECANCELED` (cancelled),
     /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_wait_prealloc")]
     pub fn wait_prealloc(&self, timeout: Option<Duration>) -> Result<bool> {
@@ -216,37 +218,38 @@ impl Backend {
         }
     }
 
-    /// Stops a preallocation that runs in the background, within one chunk (8 MiB, or one huge page
-    /// where that is larger), and waits for its end. What was populated stays; the answer says how
-    /// much. Does nothing when none runs.
+    /// Cancels a background preallocation and waits until it has stopped, within one chunk (8 MiB,
+    /// or one huge page if that is larger). Pages that are populated stay; the result says how many
+    /// bytes. Does nothing if none runs.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) (from inside its own progress callback).
+    /// [`Busy`](crate::ErrorKind::Busy) (called from its own progress callback).
     #[doc(alias = "hostmem_backend_cancel_prealloc")]
     pub fn cancel_prealloc(&self) -> Result<Progress> {
         self.handle.cancel_prealloc()?;
         Ok(self.progress())
     }
 
-    /// A descriptor for event loops that becomes readable when the preallocation in the background
-    /// has ended (`eventfd(2)`); `None` where there was none.
+    /// An `eventfd(2)` for event loops that is readable when the background preallocation has
+    /// ended; `None` if there was none.
     #[doc(alias = "hostmem_backend_get_prealloc_event")]
     pub fn prealloc_event(&self) -> Option<BorrowedFd<'_>> {
         self.handle.prealloc_event()
     }
 
-    /// Preallocates a range of the memory, contents untouched, with the properties and the progress
-    /// callback of the backend. Offset and length are in bytes, multiples of the
-    /// [page size](crate::Memory::page_size), inside the memory; length 0 does nothing.
+    /// Populates a range of the memory with the backend's properties and progress callback.
+    /// Contents do not change. Offset and length are in bytes, multiples of the [page
+    /// size](crate::Memory::page_size), inside the memory; length 0 does nothing.
     ///
-    /// Its opposite is [`Claim::discard`].
+    /// [`Claim::discard`] is the opposite.
     ///
     /// # Errors
     ///
-    /// [`Value`](crate::ErrorKind::Value) (range), [`Busy`](crate::ErrorKind::Busy) (a
-    /// preallocation is running), [`Unsupported`](crate::ErrorKind::Unsupported),
-    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
+    /// Pages that are populated stay. [`Value`](crate::ErrorKind::Value) (range),
+    /// [`Busy`](crate::ErrorKind::Busy) (a preallocation is running),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NoMemory`](crate::ErrorKind::NoMemory),
+    /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_populate")]
     pub fn populate(&self, offset: u64, length: u64) -> Result<()> {
         self.handle.populate(offset, length)
@@ -256,35 +259,35 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// Those of `delete`.
+    /// The error that `delete` would return.
     #[doc(alias = "hostmem_backend_can_be_deleted")]
     pub fn can_be_deleted(&self) -> Result<()> {
         self.handle.view().can_be_deleted()
     }
 
-    /// Unmaps the memory, closes its descriptor and gives the id back.
+    /// Unmaps the memory, closes its descriptor and frees the id. Cancels a background
+    /// preallocation.
     ///
-    /// In a forked child, where the memory is not mapped, only the bookkeeping goes.
+    /// In a forked child, where the memory is not mapped, only the library's record is deleted.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) (claimed or preallocating; says by whom or what). The error
-    /// brings the backend back.
+    /// The error contains the backend. [`Busy`](crate::ErrorKind::Busy) (claimed, preallocating in
+    /// another call, or called from a callback of the background preallocation).
     #[doc(alias = "hostmem_backend_delete")]
     pub fn delete(self) -> Result<(), DeleteError> {
         let deleted = self.handle.delete();
         deleted.map_err(|error| Failed::new(self, error))
     }
 
-    /// Deletes it as [`delete`](Backend::delete) does, and undoes what completing made, as a
-    /// completing that fails does: a file that it made is removed, one that it made larger is empty
-    /// again. For who gives up after completing, as when the preallocation in the background has
-    /// failed.
+    /// Deletes the backend as [`delete`](Backend::delete) does, and rolls back what completing did
+    /// to files: a file that it created is removed, an empty one that it grew is empty again. For
+    /// use after completing, for example if the background preallocation has failed.
     ///
     /// # Errors
     ///
-    /// Those of `delete`, [`State`](crate::ErrorKind::State) (a forked child). The error brings the
-    /// backend back.
+    /// The error contains the backend. Those of `delete`, and [`State`](crate::ErrorKind::State)
+    /// (in a forked child).
     #[doc(alias = "hostmem_backend_undo")]
     pub fn undo(self) -> Result<(), DeleteError> {
         let undone = self.handle.undo();
@@ -302,20 +305,20 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// Where a backend is in its life.
+/// The state of a backend or thread-context.
 #[doc(alias = "hostmem_state")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// No memory; every property may be set. A [`Builder`](crate::Builder).
+    /// No memory yet; every property can be set. A [`Builder`](crate::Builder).
     Configuring,
-    /// [`Builder::complete`](crate::Builder::complete) is running; nothing may be set.
+    /// [`Builder::complete`](crate::Builder::complete) is running; no property can be set.
     Completing,
     /// The memory is mapped in this process.
     Ready,
     /// Ready and claimed; cannot be deleted.
     Mapped,
-    /// Memory and id are given back.
+    /// The memory is unmapped and the id is free.
     Deleted,
 }
 
@@ -326,7 +329,7 @@ impl State {
             sys::hostmem_state::HOSTMEM_STATE_COMPLETING => Self::Completing,
             sys::hostmem_state::HOSTMEM_STATE_READY => Self::Ready,
             sys::hostmem_state::HOSTMEM_STATE_MAPPED => Self::Mapped,
-            // The one that promises nothing, also for anything that C has no name for.
+            // The state that promises nothing, also for any value without a name.
             _ => Self::Deleted,
         }
     }
@@ -346,7 +349,7 @@ mod tests {
     use crate::Host;
     use crate::Objects;
 
-    /// Callers of the C may delete what others populate, which the types keep those of Rust from.
+    /// C callers can delete a backend while another thread populates it; Rust's types prevent that.
     #[test]
     fn what_is_populated_is_not_deleted() {
         const SIZE: u64 = 1 << 20;

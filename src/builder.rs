@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A backend that is being configured.
+//! Backends being configured.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -23,14 +23,14 @@ use crate::Rom;
 use crate::Thp;
 use crate::Value;
 
-/// A backend without memory yet, in state [configuring](crate::State::Configuring): set its
-/// properties, then [`complete`](Builder::complete) it.
+/// A backend in state [configuring](crate::State::Configuring), without memory: set its properties,
+/// then [`complete`](Builder::complete) it.
 ///
-/// Properties are set by name with [`set`](Builder::set), which answers at once, or in a chain of
-/// the methods that are called like properties, whose first error `complete` returns. Either way the
-/// value by itself is checked when it is set, and combinations are checked by `complete`.
+/// [`set`](Builder::set) sets a property by name and returns its error. The methods named after
+/// properties can be chained; `complete` returns the first error of the chain. Each value is
+/// checked when it is set, combinations of values are checked by `complete`.
 ///
-/// Dropping it gives its id back.
+/// Dropping it frees its id.
 #[doc(alias = "hostmem_backend")]
 pub struct Builder {
     handle: Arc<BackendHandle>,
@@ -46,12 +46,11 @@ impl Builder {
         }
     }
 
-    /// Begins a backend in a set of its own, with [`Defaults::default`] and on this host as it is
-    /// now.
+    /// Makes a builder in a new set with [`Defaults::default`], after probing the host.
     ///
     /// # Errors
     ///
-    /// As [`Host::probe`] and [`Objects::builder`].
+    /// Those of [`Host::probe`] and [`Objects::builder`].
     pub fn new(kind: &str, id: &str) -> Result<Self> {
         Objects::new(&Host::probe()?, &Defaults::default())?.builder(kind, id)
     }
@@ -60,7 +59,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The value stays as it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// The old value stays: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
     /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value),
     /// [`NoMemory`](crate::ErrorKind::NoMemory).
     #[doc(alias = "hostmem_backend_set_text")]
@@ -78,31 +77,32 @@ impl Builder {
         self
     }
 
-    /// The size in bytes; a multiple of the page size of what the memory is made of. Required.
+    /// The size in bytes; a multiple of the backing's page size. Required.
     #[must_use]
     pub fn size(self, bytes: u64) -> Self {
         self.with("size", bytes)
     }
 
-    /// Whether writes reach everyone who maps the same descriptor.
+    /// Whether the mapping is shared: writes are visible in other mappings of the descriptor.
     #[must_use]
     pub fn share(self, on: bool) -> Self {
         self.with("share", on)
     }
 
-    /// Whether the kernel sets swap space or huge pages aside for all of the memory.
+    /// Whether the kernel reserves swap space or huge pages for all of the memory when it is
+    /// mapped.
     #[must_use]
     pub fn reserve(self, on: bool) -> Self {
         self.with("reserve", on)
     }
 
-    /// Whether the kernel may merge identical pages.
+    /// Whether the kernel may merge identical pages (KSM).
     #[must_use]
     pub fn merge(self, on: bool) -> Self {
         self.with("merge", on)
     }
 
-    /// Whether the memory is part of a core dump.
+    /// Whether core dumps include the memory.
     #[must_use]
     pub fn dump(self, on: bool) -> Self {
         self.with("dump", on)
@@ -114,137 +114,136 @@ impl Builder {
         self.with("prealloc", on)
     }
 
-    /// Whether `complete` waits for the preallocation or lets it go on in the background; see
-    /// [`Backend::wait_prealloc`].
+    /// Whether `complete` waits for the preallocation or returns while it runs in the background;
+    /// see [`Backend::wait_prealloc`].
     #[must_use]
     pub fn prealloc_mode(self, mode: PreallocMode) -> Self {
         self.with("prealloc-mode", mode)
     }
 
-    /// How many threads preallocate, at least 1. Unless set: as many as there are usable CPUs.
+    /// The number of preallocation threads, at least 1. Default: the number of usable CPUs.
     #[must_use]
     pub fn prealloc_threads(self, threads: u32) -> Self {
         self.with("prealloc-threads", threads)
     }
 
-    /// The id of the [`ThreadContext`](crate::ThreadContext) in the same set that creates the threads
-    /// that preallocate. It has to be complete when they are needed.
+    /// The id of a [`ThreadContext`](crate::ThreadContext) in the same set, which creates the
+    /// preallocation threads. It has to be complete when preallocation starts.
     #[must_use]
     pub fn prealloc_context(self, id: &str) -> Self {
         self.with("prealloc-context", id)
     }
 
-    /// Which NUMA nodes the memory comes from: sets `policy` and replaces `host-nodes`. Node ids are
+    /// The NUMA policy and its host nodes: sets `policy` and replaces `host-nodes`. Node ids are
     /// below 1024.
     #[must_use]
     pub fn policy(self, policy: Policy, nodes: &[u32]) -> Self {
         self.with("policy", policy).with("host-nodes", nodes)
     }
 
-    /// The NUMA node that memory comes from first, with [`Policy::Bind`] or
+    /// The node that is preferred among the host nodes, with [`Policy::Bind`] or
     /// [`Policy::PreferredMany`]. Linux 5.17.
     #[must_use]
     pub fn home_node(self, node: u32) -> Self {
         self.with("home-node", node)
     }
 
-    /// Whether transparent huge pages back the memory.
+    /// Use of transparent huge pages.
     #[must_use]
     pub fn thp(self, thp: Thp) -> Self {
         self.with("thp", thp)
     }
 
-    /// Whether the memory is locked: never swapped out, within `RLIMIT_MEMLOCK`.
+    /// Whether the memory is locked (never swapped out); limited by `RLIMIT_MEMLOCK`.
     #[must_use]
     pub fn lock(self, on: bool) -> Self {
         self.with("lock", on)
     }
 
-    /// The file to map, or a directory to make a nameless one in. A file that is missing is made and
-    /// grown to the size; one that has contents keeps its size. The name may be in any encoding.
-    /// Required by `memory-backend-file`.
+    /// The file to map, or a directory in which to create an unnamed temporary file. A missing file
+    /// is created and grown to the size; a file that is not empty keeps its size. The path may be
+    /// in any encoding. Required by `memory-backend-file`.
     #[must_use]
     pub fn mem_path(self, path: impl AsRef<Path>) -> Self {
         self.with("mem-path", path.as_ref())
     }
 
-    /// Where in the file or the descriptor the memory begins, in bytes; a multiple of the page size
-    /// of what the memory is made of. For `memory-backend-file` and `memory-backend-fd`.
+    /// The offset of the memory in the file or descriptor, in bytes; a multiple of the backing's
+    /// page size. For `memory-backend-file` and `memory-backend-fd`.
     #[must_use]
     pub fn offset(self, bytes: u64) -> Self {
         self.with("offset", bytes)
     }
 
-    /// What the address of the memory is a multiple of, in bytes, a power of two; 0 chooses what
-    /// lets huge pages fit. For `memory-backend-file`.
+    /// The alignment of the memory's address in bytes, a power of two; 0: large enough for huge
+    /// pages. For `memory-backend-file`.
     #[must_use]
     pub fn align(self, bytes: u64) -> Self {
         self.with("align", bytes)
     }
 
-    /// Whether the file is opened, or the descriptor used, for reading only. For
+    /// Whether the file is opened read-only, or the descriptor is used as if it were. For
     /// `memory-backend-file` and `memory-backend-fd`.
     #[must_use]
     pub fn readonly(self, on: bool) -> Self {
         self.with("readonly", on)
     }
 
-    /// Whether the memory can only be read. For `memory-backend-file` and `memory-backend-fd`.
+    /// Whether the memory is mapped read-only. For `memory-backend-file` and `memory-backend-fd`.
     #[must_use]
     pub fn rom(self, rom: Rom) -> Self {
         self.with("rom", rom)
     }
 
-    /// Whether deleting the backend gives the contents of a shared file up. For
+    /// Whether deleting the backend discards the contents of a shared file. For
     /// `memory-backend-file`.
     #[must_use]
     pub fn discard_data(self, on: bool) -> Self {
         self.with("discard-data", on)
     }
 
-    /// Whether the file is persistent memory, whose stores survive a crash; needs
+    /// Whether the file is persistent memory, mapped with `MAP_SYNC`. Needs
     /// [`share`](Builder::share) and a file system with DAX. For `memory-backend-file`.
     #[must_use]
     pub fn pmem(self, on: bool) -> Self {
         self.with("pmem", on)
     }
 
-    /// Whether the memory is made of huge pages from the host's pool. For `memory-backend-memfd`.
+    /// Whether the memory uses huge pages from the host's pool. For `memory-backend-memfd`.
     #[must_use]
     pub fn hugetlb(self, on: bool) -> Self {
         self.with("hugetlb", on)
     }
 
-    /// The size of the huge pages in bytes, a size that this host has, with
-    /// [`hugetlb`](Builder::hugetlb) only; 0 is the host's default. The property is called
-    /// `hugetlbsize`. For `memory-backend-memfd`.
+    /// The size of the huge pages in bytes, one that the host supports; 0: the host's default. Only
+    /// with [`hugetlb`](Builder::hugetlb). The property `hugetlbsize`. For `memory-backend-memfd`.
     #[must_use]
     pub fn hugetlb_size(self, bytes: u64) -> Self {
         self.with("hugetlbsize", bytes)
     }
 
-    /// Whether the size of the memfd is sealed; unless it is, further seals are sealed off only. For
-    /// `memory-backend-memfd`.
+    /// Whether the size of the memfd is sealed. If off, it is only sealed against further seals.
+    /// For `memory-backend-memfd`.
     #[must_use]
     pub fn seal(self, on: bool) -> Self {
         self.with("seal", on)
     }
 
-    /// The descriptor to map. It is duplicated before this returns, so the caller keeps its own and
-    /// may close it. Required by `memory-backend-fd`.
+    /// The descriptor to map. It is duplicated before this returns, so the caller may close it.
+    /// Required by `memory-backend-fd`.
     #[must_use]
     pub fn fd(self, fd: impl AsFd) -> Self {
-        // One that is no descriptor, such as AT_FDCWD, is negative and so too large a number.
+        // A negative value such as AT_FDCWD becomes too large a number, which is refused.
         self.with("fd", fd.as_fd().as_raw_fd() as u32)
     }
 
-    /// Sets what is told how far a preallocation is, in bytes: done, of total. It is called on the
-    /// thread that caused the preallocation, at most every 100 ms, and once at the end of a
-    /// successful one; a panic in it is caught and ends the calls. In the background that thread is
-    /// the library's, with 256 KiB of stack.
+    /// Sets the progress callback of preallocations; its arguments are the bytes done and the bytes
+    /// in total. It is called on the thread that started the preallocation, in the background on a
+    /// thread of the library with 256 KiB of stack: at most every 100 ms, and once at the end if
+    /// the preallocation succeeds. If it panics, the panic is caught and it is not called again.
     ///
-    /// It lives as long as the backend: one that owns the backend, or a claim on it, keeps both
-    /// forever.
+    /// The callback lives as long as the backend. If it owns the backend or a claim on it, neither
+    /// is ever freed.
     #[doc(alias = "hostmem_backend_set_progress")]
     #[must_use]
     pub fn on_progress(self, callback: impl FnMut(u64, u64) + Send + 'static) -> Self {
@@ -252,16 +251,16 @@ impl Builder {
         self
     }
 
-    /// Sets what is told of each preallocation in the background that it has ended, how, and how
-    /// far it came. It is called on the library's own thread, where the backend may be dropped, and
-    /// where waiting for it, deleting it and beginning another one are
-    /// [`Busy`](crate::ErrorKind::Busy). One that is cancelled, by deleting too, has ended with
-    /// that error. A panic is caught, and is the last call.
+    /// Sets the completion callback of background preallocations; its arguments are the result and
+    /// the final progress. It is called on a thread of the library, also after a cancellation,
+    /// which is a failure. It may drop the backend; waiting for the preallocation, deleting the
+    /// backend and starting another preallocation are [`Busy`](crate::ErrorKind::Busy) there. If it
+    /// panics, the panic is caught and it is not called again.
     ///
-    /// Dropping another backend, or deleting it, waits for the callbacks of that one to end, so
-    /// callbacks of two backends must not do so to each other's.
+    /// Dropping or deleting a backend waits for its callbacks to return. Callbacks of two backends
+    /// that drop or delete each other's backend deadlock.
     ///
-    /// It lives as long as the backend, as what [`on_progress`](Builder::on_progress) is given.
+    /// The callback lives as long as the backend; see [`on_progress`](Builder::on_progress).
     #[doc(alias = "hostmem_backend_set_prealloc_done")]
     #[must_use]
     pub fn on_prealloc_done(
@@ -285,8 +284,8 @@ impl Builder {
         self.handle.view().kind()
     }
 
-    /// A property's effective value, in the form of its type. A node or a descriptor that is unset
-    /// reads as the text `none`.
+    /// The effective value of a property, in the form of its type. A node or descriptor that is not
+    /// set reads as the text `none`.
     ///
     /// # Errors
     ///
@@ -298,9 +297,9 @@ impl Builder {
         Value::get(self.handle.view(), property)
     }
 
-    /// A property's effective value as text, which can be set again, but for that of an empty set.
-    /// The text of a size is its number of bytes in decimal. A path that is not UTF-8 is only shown
-    /// by its text: [`get`](Builder::get) gives it whole.
+    /// The effective value of a property as text. The text can be set again, except that of an
+    /// empty set. A size is in bytes, in decimal. In a path, bytes that are not UTF-8 are replaced;
+    /// [`get`](Builder::get) returns the exact path.
     ///
     /// # Errors
     ///
@@ -321,16 +320,15 @@ impl Builder {
         Ok(Origin::from_raw(raw))
     }
 
-    /// Checks the whole configuration, then makes, maps, advises, binds and preallocates the
-    /// memory.
+    /// Checks the configuration, then allocates, maps, advises, binds and preallocates the memory.
     ///
     /// # Errors
     ///
-    /// The first error of the chain, before anything is done; else
-    /// [`Value`](crate::ErrorKind::Value), [`Unsupported`](crate::ErrorKind::Unsupported),
-    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io), with everything
-    /// undone. Either way the error brings the builder back with its properties as they were; it can
-    /// be changed and completed again.
+    /// The error contains the builder with its properties as they were; it can be changed and
+    /// completed again. The first error of the chain, which is then forgotten, before anything is
+    /// done. Otherwise everything is undone: [`Value`](crate::ErrorKind::Value),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NoMemory`](crate::ErrorKind::NoMemory),
+    /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_complete")]
     pub fn complete(mut self) -> Result<Backend, CompleteError> {
         let result = match self.deferred.take() {
@@ -343,15 +341,15 @@ impl Builder {
         }
     }
 
-    /// Completes several backends together: the memory of all is made and bound to its nodes first,
-    /// then one pool of threads for each place that threads have to run in preallocates all of it.
-    /// What [`Backend::prealloc_result`] tells of time and threads is of the whole pool, which has as
-    /// many threads as the one of its backends that may have most.
+    /// Completes several backends together, all or none. First all memory is mapped and bound, then
+    /// it is preallocated by one thread pool for each set of CPUs that the threads have to run on.
+    /// A pool has the largest number of threads that one of its backends may have. Time and threads
+    /// in [`Backend::prealloc_result`] are those of the whole pool.
     ///
     /// # Errors
     ///
-    /// As [`complete`](Builder::complete), naming the backend; none is completed then, and the error
-    /// brings all builders back, in their order.
+    /// Those of [`complete`](Builder::complete); the message names the backend. No backend is
+    /// completed, and the error contains all builders in their order.
     #[doc(alias = "hostmem_backend_complete_all")]
     pub fn complete_all(mut builders: Vec<Self>) -> Result<Vec<Backend>, CompleteAllError> {
         let deferred = builders
@@ -656,7 +654,7 @@ mod tests {
         assert_eq!(backend.placement().unwrap().resident, SIZE);
     }
 
-    /// Callers of the C may free what a device has pinned, which the types keep those of Rust from.
+    /// C callers can free a backend whose discard is inhibited; Rust's types prevent that.
     #[test]
     fn what_inhibits_discard_ends_with_the_backend() {
         let set = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who holds a backend, and the memory they hold.
+//! Claims: exclusive use of a backend's memory.
 
 use std::ffi::CString;
 use std::fmt;
@@ -12,11 +12,12 @@ use crate::Piece;
 use crate::PieceRange;
 use crate::Result;
 
-/// The right to a backend's memory. There is at most one at a time; dropping it ends it, unless
-/// [pieces](Claim::pieces) of it are left: then dropping the last of them does.
+/// Exclusive use of a backend's memory; a backend has at most one claim. It is reference-counted by
+/// its [pieces](Claim::pieces) and [inhibitors](Claim::inhibit_discard), and released when the last
+/// of these and the claim itself are dropped.
 ///
-/// Until then the memory stays mapped where it is and cannot be deleted, whatever is dropped
-/// elsewhere: a claim may outlive its [`Backend`](crate::Backend) and then deletes it.
+/// Until then the memory stays mapped at its address and cannot be deleted. A claim may outlive its
+/// [`Backend`](crate::Backend); the backend is then deleted when the claim is released.
 #[doc(alias = "hostmem_backend_claim")]
 #[doc(alias = "hostmem_backend_release")]
 pub struct Claim {
@@ -28,18 +29,18 @@ impl Claim {
         Self { handle }
     }
 
-    /// Hands the memory out in pieces, since a machine has holes in its guest addresses, as a PC has
-    /// one below 4 GiB. All of them or, on failure, none.
+    /// Splits the memory into pieces, since guest physical memory has holes; a PC has one below 4
+    /// GiB. Returns all pieces or, on failure, none.
     ///
-    /// Pieces can be handed out at any time, one by one too. One whose last owner is gone can be
-    /// handed out again.
+    /// May be called again for further pieces. The range of a piece is free again when its last
+    /// clone is dropped.
     ///
     /// # Errors
     ///
-    /// [`Value`](crate::ErrorKind::Value): a piece is empty, not inside the memory, ends beyond the
-    /// last guest address, is not of whole [pages](Memory::page_size) at a guest address that is a
-    /// multiple of them, or overlaps another one, of this call or an earlier one, in the memory or
-    /// in guest addresses.
+    /// [`Value`](crate::ErrorKind::Value): a piece is empty, is not inside the memory, ends beyond
+    /// the last guest address, has a number that is not a multiple of the [page
+    /// size](Memory::page_size), or overlaps another piece of this claim in the memory or in guest
+    /// addresses.
     #[doc(alias = "hostmem_backend_check_piece")]
     pub fn pieces(&self, ranges: &[PieceRange]) -> Result<Vec<Piece>> {
         // If one is refused, those before it are dropped with the result.
@@ -47,11 +48,11 @@ impl Claim {
         pieces.collect()
     }
 
-    /// Hands out all of the memory as one piece.
+    /// Makes all of the memory one piece at a guest address.
     ///
     /// # Errors
     ///
-    /// As [`pieces`](Claim::pieces).
+    /// Those of [`pieces`](Claim::pieces).
     pub fn piece(&self, guest_address: u64) -> Result<Piece> {
         let range = PieceRange {
             guest_address,
@@ -61,10 +62,10 @@ impl Claim {
         Piece::new(&self.handle, range)
     }
 
-    /// The name given when claiming.
+    /// The owner's name, given when claiming.
     #[doc(alias = "hostmem_backend_get_owner")]
     pub fn owner(&self) -> String {
-        // Never fails, as far as C says.
+        // C never fails here.
         self.handle.backend().view().owner().unwrap_or_default()
     }
 
@@ -74,61 +75,63 @@ impl Claim {
         self.handle.backend().view().id()
     }
 
-    /// Gives a range of the memory back to the host: it is absent afterwards, and reads as zero once
-    /// it is touched again, or as the file where the mapping is private and the file is the user's,
-    /// which is never changed. Offset and length are in bytes, multiples of the
-    /// [page size](Memory::page_size), inside the memory; length 0 does nothing.
+    /// Discards a range of the memory: its pages are freed, and read as zero when they are next
+    /// accessed. A private mapping of a user's file reads as the file, which does not change.
+    /// Offset and length are in bytes, multiples of the [page size](Memory::page_size), inside the
+    /// memory; length 0 does nothing.
     ///
-    /// Locked memory is given back too. What hugetlb memory gives back is no longer reserved:
-    /// [`populate`](Claim::populate) it before a guest touches it, since that may find no huge page
-    /// and end the process (`SIGBUS`).
+    /// Locked memory is discarded too. Discarded hugetlb memory is no longer reserved:
+    /// [`populate`](Claim::populate) it before a guest accesses it, since the pool may be empty
+    /// then, which raises `SIGBUS`.
     ///
-    /// A preallocation that is running leaves the range out from here on; the call waits for the
-    /// chunks that are being filled, a few milliseconds.
+    /// A running preallocation skips the range from then on; the call waits for the chunks that are
+    /// being populated, a few milliseconds.
     ///
-    /// Contents are lost, so this is the claim's to do, and no other code can take memory from under
-    /// a guest: whoever wants to discard from an unclaimed backend claims it first.
+    /// Only the claim can discard, since the contents are lost; an unclaimed backend has to be
+    /// claimed first.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) ([inhibited](Claim::inhibit_discard); says by whom),
-    /// [`Value`](crate::ErrorKind::Value) (range; read-only memory),
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) (the file system cannot make holes),
-    /// [`NoMemory`](crate::ErrorKind::NoMemory) (to remember the range while a preallocation runs),
+    /// [`Busy`](crate::ErrorKind::Busy) ([inhibited](Claim::inhibit_discard); the message names the
+    /// inhibitor), [`Value`](crate::ErrorKind::Value) (range; read-only memory),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) (the file system cannot punch holes),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory) (to record the range while a preallocation runs),
     /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_discard")]
     pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
         self.handle.backend().discard(offset, length)
     }
 
-    /// Inhibits [`discard`](Claim::discard) until the guard is dropped: for a device that has pinned
-    /// the pages (VFIO), which would go on using what was given back. The name (1 to 128 bytes) is
-    /// shown to whoever discards. A discard that has begun is over when this returns.
+    /// Makes [`discard`](Claim::discard) fail until the guard is dropped. For devices that have
+    /// pinned the pages (VFIO) and would go on using the freed ones. The name (1 to 128 bytes)
+    /// appears in the error of `discard`. A discard that is running has finished when this returns.
+    /// Several inhibitors may exist, also of one name.
     ///
     /// # Errors
     ///
-    /// [`Value`](crate::ErrorKind::Value) (name empty or too long),
+    /// [`Value`](crate::ErrorKind::Value) (name empty, too long or with a NUL byte),
     /// [`NoMemory`](crate::ErrorKind::NoMemory).
     #[doc(alias = "hostmem_backend_inhibit_discard")]
     pub fn inhibit_discard(&self, name: &str) -> Result<DiscardInhibited> {
         DiscardInhibited::new(&self.handle, name)
     }
 
-    /// Preallocates a range of the memory, contents untouched, with the properties and the progress
-    /// callback of the backend. Offset and length are in bytes, multiples of the
-    /// [page size](Memory::page_size), inside the memory; length 0 does nothing.
+    /// Populates a range of the memory with the backend's properties and progress callback.
+    /// Contents do not change. Offset and length are in bytes, multiples of the [page
+    /// size](Memory::page_size), inside the memory; length 0 does nothing.
     ///
     /// # Errors
     ///
-    /// [`Value`](crate::ErrorKind::Value) (range), [`Busy`](crate::ErrorKind::Busy) (a
-    /// preallocation is running), [`Unsupported`](crate::ErrorKind::Unsupported),
-    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
+    /// Pages that are populated stay. [`Value`](crate::ErrorKind::Value) (range),
+    /// [`Busy`](crate::ErrorKind::Busy) (a preallocation is running),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NoMemory`](crate::ErrorKind::NoMemory),
+    /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_populate")]
     pub fn populate(&self, offset: u64, length: u64) -> Result<()> {
         self.handle.backend().populate(offset, length)
     }
 
-    /// The memory, for as long as the claim is borrowed.
+    /// The memory, borrowed from the claim.
     #[doc(alias = "hostmem_backend_get_memory")]
     pub fn memory(&self) -> Memory<'_> {
         Memory::new(&self.handle, 0, self.handle.memory().size)
@@ -144,23 +147,23 @@ impl fmt::Debug for Claim {
     }
 }
 
-/// A claimed backend's memory, or a piece of it. It cannot outlive the [claim](Claim::memory) or
-/// [piece](Piece::memory) that gave it.
+/// The memory of a claimed backend, or a piece of it, borrowed from the [claim](Claim::memory) or
+/// [piece](Piece::memory).
 ///
-/// It is a pointer and a length and never a slice: a guest, or a process that maps the same
-/// descriptor, may write at any time, and who has the claim may [discard](Claim::discard), so
-/// accesses must be volatile or atomic.
+/// It is a pointer and a length, never a slice: a guest, or a process that maps the same
+/// descriptor, may write at any time, and the owner of the claim may [discard](Claim::discard).
+/// Accesses must be volatile or atomic.
 #[doc(alias = "hostmem_memory")]
 #[derive(Clone, Copy)]
 pub struct Memory<'claim> {
     handle: &'claim ClaimHandle,
-    /// Both inside the memory.
+    /// In bytes; the range is inside the memory.
     offset: u64,
     length: u64,
 }
 
 impl<'claim> Memory<'claim> {
-    /// Offset and length are inside the memory.
+    /// The range is inside the memory.
     pub(crate) fn new(handle: &'claim ClaimHandle, offset: u64, length: u64) -> Self {
         Self {
             handle,
@@ -169,52 +172,51 @@ impl<'claim> Memory<'claim> {
         }
     }
 
-    /// The first byte, aligned to the [page size](Memory::page_size) at least; null for a kind
-    /// without memory. Valid for reads of [`len`](Memory::len) bytes, and for writes unless
-    /// [read-only](Memory::is_readonly), while the claim or piece lives. Not
-    /// mapped in forked children.
+    /// The address, aligned at least to the [page size](Memory::page_size); null for a kind without
+    /// memory. Valid for reads of [`len`](Memory::len) bytes, and for writes unless
+    /// [read-only](Memory::is_readonly), while the claim or piece exists. Not mapped in forked
+    /// children.
     pub fn as_ptr(self) -> *mut u8 {
         let first: *mut u8 = self.handle.memory().address.cast();
         first.wrapping_add(self.offset as usize)
     }
 
-    /// Bytes.
+    /// The length in bytes.
     pub fn len(self) -> u64 {
         self.length
     }
 
-    /// Whether there is none, as for a kind without memory.
+    /// Whether the length is 0, as for a kind without memory.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// What the memory is made of, in bytes: the base page, or the huge page of a hugetlb
-    /// descriptor.
+    /// The page size of the backing in bytes: the base page, or the huge page of hugetlb memory.
     pub fn page_size(self) -> u64 {
         self.handle.memory().page_size
     }
 
-    /// Whether writes reach everyone who maps the descriptor.
+    /// Whether the mapping is shared: writes are visible in other mappings of the descriptor.
     pub fn is_shared(self) -> bool {
         self.handle.memory().shared
     }
 
-    /// Whether it is mapped for reading only.
+    /// Whether it is mapped read-only.
     pub fn is_readonly(self) -> bool {
         self.handle.memory().readonly
     }
 
-    /// Whether it is made of hugetlb pages, from the host's pools.
+    /// Whether it consists of hugetlb pages from the host's pools.
     pub fn is_hugetlb(self) -> bool {
         self.handle.memory().hugetlb
     }
 
-    /// The descriptor behind the memory, which the backend owns; `None` for anonymous memory.
+    /// The descriptor that is mapped, owned by the backend; `None` for anonymous memory.
     pub fn fd(self) -> Option<BorrowedFd<'claim>> {
         self.handle.fd()
     }
 
-    /// Where in the descriptor the memory begins, in bytes.
+    /// The offset of the memory in the descriptor, in bytes.
     pub fn fd_offset(self) -> u64 {
         self.handle.memory().offset + self.offset
     }
@@ -234,8 +236,8 @@ impl fmt::Debug for Memory<'_> {
     }
 }
 
-/// While it lives, the memory is not [discarded](crate::Claim::discard). Made by
-/// [`Claim::inhibit_discard`](crate::Claim::inhibit_discard); holds the claim as a piece does.
+/// A guard that makes [`Claim::discard`] fail while it exists. Made by [`Claim::inhibit_discard`]
+/// or [`Piece::inhibit_discard`]; keeps a reference to the claim, as a piece does.
 #[doc(alias = "hostmem_backend_inhibit_discard")]
 #[doc(alias = "hostmem_backend_allow_discard")]
 pub struct DiscardInhibited {
@@ -251,9 +253,9 @@ impl DiscardInhibited {
         Ok(Self { claim, name })
     }
 
-    /// The name that others are told.
+    /// The inhibitor's name, which the error of `discard` contains.
     pub fn name(&self) -> &str {
-        // It was made of one.
+        // It was made from a `str`.
         self.name.to_str().unwrap_or_default()
     }
 }

@@ -15,9 +15,9 @@ use crate::sys::hostmem_error_kind as RawKind;
 /// The result of every function here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error: its [kind](Error::kind), the [errno](Error::raw_os_error) if a system call failed, and a
-/// message of one line. The message names the object, the property, the value, what was expected and,
-/// if possible, what to do.
+/// An error: its [kind](Error::kind), the [errno](Error::raw_os_error) if a system call failed, and
+/// a message of one line. The message names the object, the property, the value, what was expected
+/// and, if possible, what to do.
 #[doc(alias = "hostmem_error")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -202,8 +202,8 @@ impl From<ErrorKind> for io::ErrorKind {
     }
 }
 
-/// Keeps the kind, as far as `io::ErrorKind` has it, and the message. The errno can be read from the
-/// [inner error](std::io::Error::get_ref).
+/// Keeps the kind, as far as `io::ErrorKind` has it, and the message. The errno can be read from
+/// the [inner error](std::io::Error::get_ref).
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind.into(), error)
@@ -212,8 +212,8 @@ impl From<Error> for io::Error {
 
 /// Why an operation that consumes an object failed, and the object, which is as it was.
 ///
-/// Both `Display` and `Debug` print the error's message, so that a `main` that returns it prints the
-/// message too.
+/// Both `Display` and `Debug` print the error's message, so that a `main` that returns it prints
+/// the message too.
 #[non_exhaustive]
 pub struct Failed<T> {
     /// The object, to be used again.

@@ -41,9 +41,9 @@ impl Host {
         HostInfo::from_raw(&self.handle.info())
     }
 
-    /// What not every kernel in use, or every process, can do, and whether this one can: `populate`,
-    /// `collapse`, `userfaultfd`, `dontneed-locked`, `noexec-seal`, `merge`, `home-node`, and each
-    /// policy as `policy=bind`.
+    /// What not every kernel in use, or every process, can do, and whether this one can:
+    /// `populate`, `collapse`, `userfaultfd`, `dontneed-locked`, `noexec-seal`, `merge`,
+    /// `home-node`, and each policy as `policy=bind`.
     #[doc(alias = "hostmem_host_get_feature")]
     pub fn features(&self) -> Vec<Feature> {
         (0..)
@@ -80,8 +80,8 @@ pub struct HostInfo {
     /// Whether private memory is made of them: `always`, `madvise` or `never`; empty where the
     /// kernel has none.
     pub thp: String,
-    /// Whether memfds are: `always`, `within_size`, `advise`, `never`, `deny` or `force`; empty where
-    /// the kernel has none.
+    /// Whether memfds are: `always`, `within_size`, `advise`, `never`, `deny` or `force`; empty
+    /// where the kernel has none.
     pub thp_shmem: String,
     /// Whether the kernel merges identical pages (KSM): `on`, `off`; empty where it cannot.
     pub merging: String,

@@ -99,8 +99,8 @@ impl BackingFd {
         }
     }
 
-    /// Where in the descriptor the memory begins, in bytes, a multiple of its page size; at 0 unless
-    /// said.
+    /// Where in the descriptor the memory begins, in bytes, a multiple of its page size; at 0
+    /// unless said.
     #[must_use]
     pub fn offset(self, bytes: u64) -> Self {
         Self {

@@ -98,8 +98,9 @@ impl MemorySlot {
         Self::with(vm, id, piece, SlotOptions::new())
     }
 
-    /// Puts a piece into a slot of the VM, at its guest address. The low 16 bits of the id are below
-    /// the number of slots that KVM has (`KVM_CAP_NR_MEMSLOTS`), the others are the address space.
+    /// Puts a piece into a slot of the VM, at its guest address. The low 16 bits of the id are
+    /// below the number of slots that KVM has (`KVM_CAP_NR_MEMSLOTS`), the others are the address
+    /// space.
     ///
     /// # Errors
     ///

@@ -3,8 +3,8 @@
 //!
 //! Guest RAM is more than an `mmap`. It has to come from the right NUMA nodes, be there before the
 //! guest runs, be made of huge pages where that pays, stay out of core dumps, not be copied into
-//! forked children, not be unmapped under a device that uses it, and every failure has to say what to
-//! do. hostmem does that behind named properties, called as QEMU calls them.
+//! forked children, not be unmapped under a device that uses it, and every failure has to say what
+//! to do. hostmem does that behind named properties, called as QEMU calls them.
 //!
 //! ```
 //! use hostmem::Builder;
@@ -30,14 +30,14 @@
 //!                      gives it back)
 //! ```
 //!
-//! * A [`Host`] is what the kernel can do, asked once. An [`Objects`] is a set of backends with unique
-//!   ids, the kinds it can make and the [`Defaults`] it makes them with. [`Builder::new`] makes both
-//!   for a single backend.
+//! * A [`Host`] is what the kernel can do, asked once. An [`Objects`] is a set of backends with
+//!   unique ids, the kinds it can make and the [`Defaults`] it makes them with. [`Builder::new`]
+//!   makes both for a single backend.
 //! * A [`Builder`] takes properties, by name or typed; [`properties()`] lists them all.
 //! * A [`Backend`] has its memory. Some properties can still be changed and act at once.
-//! * A [`Claim`] is the only way to the memory. It keeps the memory mapped, whatever else is dropped,
-//!   in whatever order and on whichever thread. It can be handed out in [pieces](Claim::pieces), each
-//!   for a guest address of its own.
+//! * A [`Claim`] is the only way to the memory. It keeps the memory mapped, whatever else is
+//!   dropped, in whatever order and on whichever thread. It can be handed out in
+//!   [pieces](Claim::pieces), each for a guest address of its own.
 //! * A [`Kind`] is memory that you bring: a descriptor that the library checks and maps.
 //!
 //! # Threads and the process
@@ -47,10 +47,11 @@
 //!
 //! # Features
 //!
-//! * `bindgen` (default): make the bindings at build time, which needs libclang; else a copy serves.
+//! * `bindgen` (default): make the bindings at build time, which needs libclang; else a copy
+//!   serves.
 //! * `numa` (default): link libnuma; without it any policy but `default` is refused.
-//! * `vm-memory-018`, `vm-memory-017`: pieces of memory as regions of the crate `vm-memory`, in that
-//!   version (the latter for those who pin 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
+//! * `vm-memory-018`, `vm-memory-017`: pieces of memory as regions of the crate `vm-memory`, in
+//!   that version (the latter for those who pin 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
 //! * `kvm`: pieces of memory in memory slots of KVM: `kvm`.
 //! * `vhost`: pieces of memory as the memory table of a vhost-user device: `vhost`.
 //! * `cli`: what the command line program needs.

@@ -70,8 +70,9 @@ impl Objects {
     }
 
     /// Begins a backend from an option string, `kind,id=ID,property=value,...`, in the grammar of
-    /// QEMU's `-object`: `,,` is a comma inside a value, a key without value is refused, a key given
-    /// twice is refused unless it is a set, whose parts add up. A path in it may be in any encoding.
+    /// QEMU's `-object`: `,,` is a comma inside a value, a key without value is refused, a key
+    /// given twice is refused unless it is a set, whose parts add up. A path in it may be in any
+    /// encoding.
     ///
     /// # Errors
     ///
@@ -96,8 +97,8 @@ impl Objects {
             .map(ThreadContextBuilder::from_handle)
     }
 
-    /// Begins an object of whichever kind from an option string, as [`parse`](Objects::parse) does a
-    /// backend.
+    /// Begins an object of whichever kind from an option string, as [`parse`](Objects::parse) does
+    /// a backend.
     ///
     /// # Errors
     ///
@@ -114,7 +115,8 @@ impl Objects {
         self.parse(options).map(ObjectBuilder::Backend)
     }
 
-    /// The kinds of backends of the set: the library's own in alphabetical order, then as registered.
+    /// The kinds of backends of the set: the library's own in alphabetical order, then as
+    /// registered.
     #[doc(alias = "hostmem_objects_get_kind")]
     #[doc(alias = "hostmem_objects_get_kind_count")]
     pub fn kinds(&self) -> Vec<KindInfo> {

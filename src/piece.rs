@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory in pieces, each at its guest address.
+//! Pieces of claimed memory, each at a guest address.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::DiscardInhibited;
 use crate::Memory;
 use crate::Result;
 
-/// Which part of a memory is where in the guest. In bytes, all three multiples of the memory's
+/// A range of the memory and its guest address, in bytes. All three are multiples of the memory's
 /// [page size](Memory::page_size).
 #[doc(alias = "hostmem_piece")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PieceRange {
-    /// Where the guest sees it.
+    /// The guest physical address.
     pub guest_address: u64,
-    /// Where it begins in the memory.
+    /// The offset in the memory.
     pub offset: u64,
-    /// How much it is.
+    /// The length, at least one page.
     pub length: u64,
 }
 
@@ -40,10 +40,10 @@ impl PieceRange {
 }
 
 /// A piece of claimed memory at its guest address, made by [`Claim::pieces`](crate::Claim::pieces):
-/// what becomes a memory slot, a region of vm-memory or one of vhost-user.
+/// it becomes a KVM memory slot, a vm-memory region or a vhost-user region.
 ///
-/// Any number of owners share it. While one is left, the whole memory stays claimed, and so mapped,
-/// and no other piece overlaps this one.
+/// Clones share the piece. Until the last clone is dropped, the whole memory stays claimed, and so
+/// mapped, and no other piece can overlap this one.
 #[derive(Clone)]
 pub struct Piece {
     part: Arc<Part>,
@@ -62,13 +62,13 @@ impl Piece {
         Ok(Self { part })
     }
 
-    /// Where the guest sees it, in bytes.
+    /// The guest physical address in bytes.
     pub fn guest_address(&self) -> u64 {
         self.part.range.guest_address
     }
 
-    /// Where it begins in the claim's memory, in bytes: the difference between an offset in the piece
-    /// and one that [`Claim::discard`](crate::Claim::discard) takes.
+    /// The offset of the piece in the claim's memory, in bytes. Add it to an offset in the piece to
+    /// get the offset that [`Claim::discard`](crate::Claim::discard) takes.
     pub fn offset(&self) -> u64 {
         self.part.range.offset
     }
@@ -79,30 +79,31 @@ impl Piece {
         self.part.claim.backend().view().id()
     }
 
-    /// As [`Claim::inhibit_discard`](crate::Claim::inhibit_discard), of the whole memory.
+    /// Does the same as [`Claim::inhibit_discard`](crate::Claim::inhibit_discard), for the whole
+    /// memory.
     ///
     /// # Errors
     ///
-    /// Those of that.
+    /// Those of [`Claim::inhibit_discard`](crate::Claim::inhibit_discard).
     #[doc(alias = "hostmem_backend_inhibit_discard")]
     pub fn inhibit_discard(&self, name: &str) -> Result<DiscardInhibited> {
         DiscardInhibited::new(&self.part.claim, name)
     }
 
-    /// Its memory, for as long as the piece is borrowed.
+    /// The piece's memory, borrowed from the piece.
     pub fn memory(&self) -> Memory<'_> {
         let PieceRange { offset, length, .. } = self.part.range;
         Memory::new(&self.part.claim, offset, length)
     }
 }
 
-/// A memory slot of KVM: the address of the VM's descriptor in this process, and the slot's id.
+/// A KVM memory slot: the address of the `VmFd`, and the slot's id.
 #[cfg(feature = "kvm")]
 pub(crate) type SlotKey = (usize, u32);
 
 #[cfg(feature = "kvm")]
 impl Piece {
-    /// Notes that the piece is in a slot; false when it is already.
+    /// Records that the piece is in a slot; false if it is already.
     pub(crate) fn take_slot(&self, key: SlotKey) -> bool {
         let mut slots = self.part.slots();
         let free = !slots.contains(&key);
@@ -131,11 +132,11 @@ impl fmt::Debug for Piece {
     }
 }
 
-/// What the owners of a piece share: its place among the pieces, which ends when it is dropped.
+/// What the clones of a piece share: the reserved range, freed when it is dropped.
 struct Part {
     claim: Arc<ClaimHandle>,
     range: PieceRange,
-    /// Where it is in use by KVM.
+    /// The KVM memory slots it is in.
     #[cfg(feature = "kvm")]
     slots: Mutex<Vec<SlotKey>>,
 }

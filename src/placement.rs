@@ -80,8 +80,8 @@ fn nonzero<T: Default + PartialEq>(of_nodes: impl IntoIterator<Item = T>) -> BTr
 /// Whether memory is where its policy wants it.
 ///
 /// `bind`: all is on the host nodes; `preferred`, `preferred-many`: likewise, else spilled;
-/// `interleave`, `weighted-interleave`: each share is right within one cycle, in huge pages where the
-/// memory may have some.
+/// `interleave`, `weighted-interleave`: each share is right within one cycle, in huge pages where
+/// the memory may have some.
 #[doc(alias = "hostmem_satisfied")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How far a preallocation is and what it did.
+//! Progress and results of preallocations.
 
 use std::time::Duration;
 
 use crate::sys;
 
-/// How far the running or last preallocation is, in bytes; both 0 when there was none.
+/// Progress of the running or last preallocation, in bytes; both 0 if there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {
     /// Bytes populated so far.
     pub done: u64,
-    /// Bytes to populate in all.
+    /// Bytes to populate in total.
     pub total: u64,
 }
 
@@ -21,21 +21,21 @@ impl Progress {
     }
 }
 
-/// What the last successful preallocation did.
+/// The result of the last successful preallocation.
 #[doc(alias = "hostmem_prealloc_result")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PreallocResult {
-    /// Threads that populated, the caller's included where it took part.
+    /// The number of threads that populated memory, including the caller's if it did.
     pub threads: u32,
-    /// The errno where the workers could not be pinned to the CPUs of the bound nodes. They
-    /// populated all the same.
+    /// The errno if the workers could not be pinned to the CPUs of the bound nodes. They ran
+    /// without.
     pub affinity_error: Option<i32>,
-    /// The errno where the workers could not have the memory policy, which only shared memory of a
-    /// file on disk needs: the kernel ignores that of the mapping. They populated all the same, and so
-    /// does whoever touches that memory later, by a policy of its own.
+    /// The errno if the workers could not set their own memory policy, which is needed only for
+    /// shared files on disk, where the kernel ignores the mapping's policy. They ran without. Pages
+    /// of such a file that other threads fault in later get the policy of those threads too.
     pub policy_error: Option<i32>,
-    /// Bytes that are now present.
+    /// Bytes that are present now.
     pub bytes: u64,
     /// Wall-clock time, thread creation included.
     pub duration: Duration,

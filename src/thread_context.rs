@@ -23,8 +23,8 @@ impl ThreadContextBuilder {
         Self { handle }
     }
 
-    /// Sets a property: `cpu-affinity`, a set of CPUs, or `node-affinity`, host nodes, whose CPUs it
-    /// becomes. Not both; without either the thread runs where the one that completes it may.
+    /// Sets a property: `cpu-affinity`, a set of CPUs, or `node-affinity`, host nodes, whose CPUs
+    /// it becomes. Not both; without either the thread runs where the one that completes it may.
     ///
     /// # Errors
     ///
@@ -118,8 +118,8 @@ impl ThreadContext {
         set(&self.handle, property, &value.into())
     }
 
-    /// A property's effective value, in the form of its type. `cpu-affinity` is what the kernel says
-    /// of the thread.
+    /// A property's effective value, in the form of its type. `cpu-affinity` is what the kernel
+    /// says of the thread.
     ///
     /// # Errors
     ///

@@ -32,8 +32,8 @@ use crate::Result;
 /// The regions of a vhost-user device, for `VhostBackend::set_mem_table`: guest address, size,
 /// address here, descriptor and the offset in it.
 ///
-/// It keeps the memory mapped, and the descriptors open, while it lives. The device's process has its
-/// own mapping from then on, which nothing here ends.
+/// It keeps the memory mapped, and the descriptors open, while it lives. The device's process has
+/// its own mapping from then on, which nothing here ends.
 pub struct MemoryTable {
     regions: Vec<VhostUserMemoryRegionInfo>,
     pieces: Vec<Piece>,

@@ -174,8 +174,8 @@ impl BackendHandle {
     }
 
     pub(crate) fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        // SAFETY: the backend is alive. The memory stays mapped and accessible. Its contents change,
-        // which `Memory` says may happen at any time.
+        // SAFETY: the backend is alive. The memory stays mapped and accessible. Its contents
+        // change, which `Memory` says may happen at any time.
         check(|err| unsafe { sys::hostmem_backend_discard(self.raw(), offset, length, err) })
     }
 

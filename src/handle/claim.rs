@@ -55,8 +55,8 @@ impl ClaimHandle {
     }
 
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: the backend owns the descriptor and closes it when it is deleted, which it refuses
-        // while claimed, so it is open while self is borrowed.
+        // SAFETY: the backend owns the descriptor and closes it when it is deleted, which it
+        // refuses while claimed, so it is open while self is borrowed.
         (self.memory.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(self.memory.fd) })
     }
 

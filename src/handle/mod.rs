@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Owned handles of the C library's objects: the only hand-written unsafe code besides the adapters.
-//! Imports `sys` and `error` only.
+//! Owned handles of the C library's objects: the only hand-written unsafe code besides the
+//! adapters. Imports `sys` and `error` only.
 //!
 //! The SAFETY comments rely on these facts:
 //!

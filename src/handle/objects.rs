@@ -27,8 +27,8 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct ObjectsHandle(NonNull<sys::hostmem_objects>);
 
-// SAFETY: the functions on a set may be called from any thread, and the registered kinds, whose data
-// it owns, are Send + Sync.
+// SAFETY: the functions on a set may be called from any thread, and the registered kinds, whose
+// data it owns, are Send + Sync.
 unsafe impl Send for ObjectsHandle {}
 // SAFETY: as for Send; C serialises calls on one set.
 unsafe impl Sync for ObjectsHandle {}
