@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Kinds of backend that an embedder brings.
+//! Kinds of backend implemented by the embedder.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,20 +16,20 @@ use crate::sys;
 use crate::Result;
 use crate::Value;
 
-/// A kind of backend, to be [registered](crate::Objects::register_kind) in a set of objects.
+/// A kind of backend, [registered](crate::Objects::register_kind) in a set of objects.
 ///
-/// It says what the memory is made of, and never touches the memory: the library checks a
-/// descriptor, maps it, and does everything that the properties ask for. One value serves all
-/// backends of its kind, from any thread; it is dropped with the set and the last of its backends.
+/// It provides the backing and does not access the memory: the library checks the descriptor, maps
+/// it and applies the properties. One value serves all backends of its kind, on any thread. It is
+/// dropped when the set and the last backend of the set are.
 #[doc(alias = "hostmem_kind")]
 pub trait Kind: Send + Sync + 'static {
-    /// Checks the kind's own rules over the whole configuration of one backend, before anything is
-    /// made; makes nothing itself. Called while the backend is completing and on the thread that
-    /// completes it. There are no rules unless this is implemented.
+    /// Checks the kind's own rules on the whole configuration of one backend, before anything is
+    /// allocated. Has no side effects. Called while the backend is completing, on the thread that
+    /// completes it. The default accepts everything.
     ///
     /// # Errors
     ///
-    /// An error, and a panic, makes completing fail as that of [`allocate`](Kind::allocate) does.
+    /// An error or a panic makes completing fail, as for [`allocate`](Kind::allocate).
     fn check(
         &self,
         request: &Request<'_>,
@@ -38,39 +38,39 @@ pub trait Kind: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Makes the backing of one backend, while that is completing and on the thread that completes
-    /// it.
+    /// Makes the backing of one backend. Called while the backend is completing, on the thread that
+    /// completes it.
     ///
     /// # Errors
     ///
-    /// An error makes completing fail and nothing may be left behind. A [hostmem
-    /// error](crate::Error) is passed on as it is, an I/O error with its errno. A panic becomes an
-    /// error of kind [`Io`](ErrorKind::Io).
+    /// An error makes completing fail; this function has to clean up first. A [hostmem
+    /// error](crate::Error) is passed on unchanged, other errors become [`Io`](ErrorKind::Io), with
+    /// the errno of an I/O error. A panic becomes an error of kind [`Io`](ErrorKind::Io).
     fn allocate(
         &self,
         request: &Request<'_>,
     ) -> std::result::Result<Backing, Box<dyn StdError + Send + Sync>>;
 
-    /// Undoes what [`allocate`](Kind::allocate) did beyond opening the descriptor, when a later
-    /// step of completing failed or by [`Backend::undo`](crate::Backend::undo). The library closes
-    /// the descriptor afterwards. A panic is ignored.
+    /// Undoes what [`allocate`](Kind::allocate) did besides opening the descriptor. Called if a
+    /// later step of completing fails, and by [`Backend::undo`](crate::Backend::undo). The library
+    /// closes the descriptor afterwards. A panic is ignored.
     fn undo(&self, request: &Request<'_>, undo: &Undo<'_>) {
         let _ = (request, undo);
     }
 }
 
-/// What a kind's memory is made of.
+/// The backing of a kind's memory.
 #[doc(alias = "hostmem_backing")]
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Backing {
     /// Anonymous private memory.
     Anonymous,
-    /// Memory behind a descriptor.
+    /// A mapping of a descriptor.
     Fd(BackingFd),
 }
 
-/// Memory behind a descriptor, to be answered as a [`Backing`] by `into()`.
+/// A descriptor to map; converts to a [`Backing`] by `into()`.
 ///
 /// ```
 /// # fn allocate(file: std::fs::File) -> hostmem::Backing {
@@ -87,8 +87,8 @@ pub struct BackingFd {
 }
 
 impl BackingFd {
-    /// An open descriptor that can be mapped: readable and, for shared memory, writable, and where
-    /// it has a size big enough for the backend's.
+    /// An open descriptor that can be mapped: readable; for shared memory also writable; if it has
+    /// a size, large enough for the backend.
     pub fn new(fd: impl Into<OwnedFd>) -> Self {
         Self {
             fd: fd.into(),
@@ -99,8 +99,8 @@ impl BackingFd {
         }
     }
 
-    /// Where in the descriptor the memory begins, in bytes, a multiple of its page size; at 0
-    /// unless said.
+    /// The offset of the memory in the descriptor, in bytes, a multiple of its page size. Default:
+    /// 0.
     #[must_use]
     pub fn offset(self, bytes: u64) -> Self {
         Self {
@@ -109,23 +109,23 @@ impl BackingFd {
         }
     }
 
-    /// Seals (`F_SEAL_*`) to be added once the memory is mapped; none unless said.
+    /// Seals (`F_SEAL_*`) to add when the memory is mapped. Default: none.
     #[must_use]
     pub fn seals(self, seals: u32) -> Self {
         Self { seals, ..self }
     }
 
-    /// Whether nobody else can have the contents of the descriptor: then discarding frees them even
-    /// where the mapping is private. Unless said so, a private mapping never changes what is behind
-    /// it.
+    /// Whether the contents of the descriptor are used by nothing else. Then a discard frees them
+    /// even if the mapping is private. Default: false; a private mapping never changes the
+    /// descriptor's contents.
     #[doc(alias = "HOSTMEM_BACKING_OWN")]
     #[must_use]
     pub fn own(self, own: bool) -> Self {
         Self { own, ..self }
     }
 
-    /// A note for [`Kind::undo`], say whether a file was there before; the library does not look at
-    /// it. 0 unless said.
+    /// A number passed to [`Kind::undo`], for example whether the file was created. Not used by the
+    /// library. Default: 0.
     #[must_use]
     pub fn made(self, made: u32) -> Self {
         Self { made, ..self }
@@ -139,7 +139,7 @@ impl From<BackingFd> for Backing {
 }
 
 impl Backing {
-    /// The record for C, which owns the descriptor from here on.
+    /// The record for C, which then owns the descriptor.
     fn into_raw(self) -> sys::hostmem_backing {
         match self {
             Self::Anonymous => sys::hostmem_backing {
@@ -172,7 +172,7 @@ impl Backing {
     }
 }
 
-/// What there is to undo of a backing.
+/// The backing that [`Kind::undo`] has to undo.
 #[derive(Debug)]
 pub struct Undo<'a> {
     fd: Option<BorrowedFd<'a>>,
@@ -185,13 +185,13 @@ impl<'a> Undo<'a> {
         self.fd
     }
 
-    /// The note of [`BackingFd::made`]; 0 for anonymous memory.
+    /// The number given to [`BackingFd::made`]; 0 for anonymous memory.
     pub fn made(&self) -> u32 {
         self.made
     }
 }
 
-/// The backend that a kind is asked to make the backing of.
+/// The backend whose backing a kind has to make.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     view: BackendView<'a>,
@@ -212,7 +212,7 @@ impl<'a> Request<'a> {
         self.view.get_number("size")
     }
 
-    /// Whether writes are to reach everyone who maps the descriptor.
+    /// Whether the mapping will be shared.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl<'a> Request<'a> {
         self.view.get_bool("share")
     }
 
-    /// A property's value.
+    /// The effective value of a property.
     ///
     /// # Errors
     ///
@@ -264,7 +264,7 @@ fn ask<T>(
     call: impl FnOnce(&Request<'_>) -> std::result::Result<T, Box<dyn StdError + Send + Sync>>,
 ) -> Result<T> {
     let prefix = format!("{}: {name} of {}", view.id(), view.kind());
-    // Making the words calls the implementor's code again, so it is inside too.
+    // Formatting the error calls the implementor's code too, which may panic.
     let caught = catch_panic(|| {
         call(&Request { view }).map_err(|error| Error::from_foreign(&prefix, &*error))
     });

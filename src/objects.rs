@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Sets of backends: ids, kinds, defaults.
+//! Sets of objects: ids, kinds, defaults.
 
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
@@ -15,9 +15,10 @@ use crate::Result;
 use crate::ThreadContextBuilder;
 use crate::THREAD_CONTEXT;
 
-/// A set of backends with unique ids, the kinds it can make and the defaults it makes them with.
+/// A set of backends and thread-contexts with unique ids, the kinds of backends, and the defaults
+/// of new backends.
 ///
-/// Backends live on when their set is dropped.
+/// Its objects may outlive it.
 #[doc(alias = "hostmem_objects")]
 #[derive(Debug)]
 pub struct Objects {
@@ -35,12 +36,11 @@ impl Objects {
         Self::with_compat(host, defaults, &[])
     }
 
-    /// Makes an empty set whose backends begin with compat values: each is a kind, a property and a
-    /// value as text, applied in order before anything is set on a backend, as an old machine type
-    /// needs.
+    /// Makes an empty set with compat values, the defaults of an old machine type. Each is a kind,
+    /// a property and a value as text; they are applied to each new object of the kind, in order.
     ///
-    /// A compat value that names an unknown kind or property, or a value the property does not
-    /// take, makes creating that backend fail.
+    /// A compat value is checked when it is applied: creating an object fails if its kind does not
+    /// have the property or the property does not accept the value.
     ///
     /// # Errors
     ///
@@ -56,8 +56,8 @@ impl Objects {
         ObjectsHandle::new(&host.handle, &defaults.to_raw(), compat).map(|handle| Self { handle })
     }
 
-    /// Begins a backend of a kind. The id is a letter, then letters, digits, `-`, `.`, `_`, at most
-    /// 128 bytes, and not taken in the set.
+    /// Makes a backend of a kind, in state configuring. The id is a letter followed by letters,
+    /// digits, `-`, `.`, `_`; at most 128 bytes; unique in the set.
     ///
     /// # Errors
     ///
@@ -69,14 +69,13 @@ impl Objects {
         self.handle.new_backend(kind, id).map(Builder::from_handle)
     }
 
-    /// Begins a backend from an option string, `kind,id=ID,property=value,...`, in the grammar of
-    /// QEMU's `-object`: `,,` is a comma inside a value, a key without value is refused, a key
-    /// given twice is refused unless it is a set, whose parts add up. A path in it may be in any
-    /// encoding.
+    /// Makes a backend from an option string, `kind,id=ID,property=value,...`, in the grammar of
+    /// QEMU's `-object`: `,,` is a comma inside a value; a key without a value is an error; a
+    /// repeated key is an error, except for sets, which are joined. Paths may be in any encoding.
     ///
     /// # Errors
     ///
-    /// As [`builder`](Objects::builder) and [`Builder::set`]; nothing is left behind.
+    /// Those of [`builder`](Objects::builder) and [`Builder::set`]; the id is free then.
     #[doc(alias = "hostmem_backend_new_from_options")]
     pub fn parse(&self, options: impl AsRef<OsStr>) -> Result<Builder> {
         self.handle
@@ -84,7 +83,8 @@ impl Objects {
             .map(Builder::from_handle)
     }
 
-    /// Begins a thread-context. The id is formed and taken as that of a backend.
+    /// Makes a thread-context, in state configuring. The rules for the id are those of
+    /// [`builder`](Objects::builder).
     ///
     /// # Errors
     ///
@@ -97,12 +97,12 @@ impl Objects {
             .map(ThreadContextBuilder::from_handle)
     }
 
-    /// Begins an object of whichever kind from an option string, as [`parse`](Objects::parse) does
-    /// a backend.
+    /// Makes a backend or a thread-context from an option string, in the grammar of
+    /// [`parse`](Objects::parse).
     ///
     /// # Errors
     ///
-    /// As [`parse`](Objects::parse) and [`ThreadContextBuilder::set`]; nothing is left behind.
+    /// Those of [`parse`](Objects::parse) and [`ThreadContextBuilder::set`]; the id is free then.
     #[doc(alias = "hostmem_options_get_kind")]
     #[doc(alias = "hostmem_thread_context_new_from_options")]
     pub fn parse_object(&self, options: impl AsRef<OsStr>) -> Result<ObjectBuilder> {
@@ -115,8 +115,8 @@ impl Objects {
         self.parse(options).map(ObjectBuilder::Backend)
     }
 
-    /// The kinds of backends of the set: the library's own in alphabetical order, then as
-    /// registered.
+    /// The kinds of backends: the built-in ones in alphabetical order, then the registered ones in
+    /// order of registration.
     #[doc(alias = "hostmem_objects_get_kind")]
     #[doc(alias = "hostmem_objects_get_kind_count")]
     pub fn kinds(&self) -> Vec<KindInfo> {
@@ -131,8 +131,8 @@ impl Objects {
             .collect()
     }
 
-    /// Adds a kind to the set. The name is formed like an id, the description is one sentence for
-    /// people, `share` is what the property `share` begins with.
+    /// Adds a kind to the set. The rules for the name are those for an id. The description is one
+    /// sentence for people. `share` is the default of the property `share`.
     ///
     /// # Errors
     ///
@@ -152,31 +152,31 @@ impl Objects {
     }
 }
 
-/// An object that is being configured, of whichever kind.
+/// A backend or a thread-context being configured.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ObjectBuilder {
-    /// Of any kind of memory.
+    /// A backend of any kind.
     Backend(Builder),
-    /// Of the kind `thread-context`.
+    /// A thread-context.
     ThreadContext(ThreadContextBuilder),
 }
 
-/// A kind of backend, as a set lists it.
+/// A kind of backend in a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KindInfo {
-    /// As in an option string, e.g. `memory-backend-ram`.
+    /// The name, as in an option string, e.g. `memory-backend-ram`.
     pub name: String,
     /// One sentence for people.
     pub description: String,
-    /// What the property `share` begins with.
+    /// The default of the property `share`.
     pub share: bool,
-    /// Whether its backends have memory; those of a kind without complete empty.
+    /// Whether its backends have memory.
     pub has_memory: bool,
 }
 
-/// Defaults for properties that the embedder decides for all its backends, as a machine type does.
+/// Defaults of properties for all backends of a set, as a machine type defines them.
 ///
 /// ```
 /// let mut defaults = hostmem::Defaults::default();
@@ -186,18 +186,18 @@ pub struct KindInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Defaults {
-    /// Whether identical pages may be merged by the kernel.
+    /// Whether the kernel may merge identical pages (KSM).
     pub merge: bool,
-    /// Whether memory is part of a core dump.
+    /// Whether core dumps include the memory.
     pub dump: bool,
-    /// Whether memory is populated while completing.
+    /// Whether completing populates the memory.
     pub prealloc: bool,
-    /// Threads that preallocate; `None`: as many as there are usable CPUs.
+    /// The number of preallocation threads; `None`: the number of usable CPUs.
     pub prealloc_threads: Option<NonZeroU32>,
 }
 
 impl Defaults {
-    /// QEMU's: merge on, dump on, no preallocation.
+    /// QEMU's defaults: merge on, dump on, no preallocation.
     pub fn qemu() -> Self {
         Self {
             merge: true,
@@ -221,7 +221,7 @@ impl Defaults {
     }
 }
 
-/// Merge off, since who shares pages with others can be watched by them; dump on, no preallocation.
+/// Merge off, since merged pages are a side channel between guests; dump on, no preallocation.
 impl Default for Defaults {
     fn default() -> Self {
         Self {

@@ -76,7 +76,7 @@ impl fmt::Debug for Property {
     }
 }
 
-/// The kind of a [`ThreadContext`](crate::ThreadContext).
+/// The kind name of a [`ThreadContext`](crate::ThreadContext).
 #[doc(alias = "HOSTMEM_THREAD_CONTEXT")]
 pub const THREAD_CONTEXT: &str = match CStr::from_bytes_with_nul(sys::HOSTMEM_THREAD_CONTEXT) {
     Ok(name) => match name.to_str() {
@@ -98,16 +98,17 @@ pub(crate) fn find(name: &str) -> Option<Property> {
     properties().find(|property| property.name() == name)
 }
 
-/// What a property's value is, and how it is written as text.
+/// The type of a property's value, and its form as text.
 #[doc(alias = "hostmem_type")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PropertyType {
     /// `on`, `yes`, `true`, `y`; `off`, `no`, `false`, `n`.
     Bool,
-    /// Bytes: decimal, fraction or 0x hex, then one of `B k K M G T P E` (powers of 1024).
+    /// A number of bytes: decimal, fraction or 0x hex, then optionally one of `B k K M G T P E`
+    /// (powers of 1024).
     Size,
-    /// Decimal or 0x hex.
+    /// A number: decimal or 0x hex.
     Uint32,
     /// One of the [choices](Property::choices).
     Enum,
@@ -115,12 +116,13 @@ pub enum PropertyType {
     Nodes,
     /// One NUMA node id, or `none`.
     Node,
-    /// The id of another object, or empty for none.
+    /// The id of another object; empty: none.
     Link,
-    /// The name of a file or a directory: any bytes but NUL, 4095 at most; empty for none.
+    /// The path of a file or a directory: at most 4095 bytes of any encoding, without NUL; empty:
+    /// none.
     Path,
-    /// The number of an open descriptor of this process, or `none`. The backend duplicates the
-    /// descriptor when the property is set, and reading gives the number of its own.
+    /// The number of an open descriptor of this process, or `none`. Setting it duplicates the
+    /// descriptor; reading it returns the number of the duplicate.
     Fd,
     /// A set of CPUs: ids and ranges, `0-1,3`.
     Cpus,
@@ -138,24 +140,24 @@ impl PropertyType {
             sys::hostmem_type::HOSTMEM_TYPE_PATH => Self::Path,
             sys::hostmem_type::HOSTMEM_TYPE_FD => Self::Fd,
             sys::hostmem_type::HOSTMEM_TYPE_CPUS => Self::Cpus,
-            // Link, and anything that C has no name for: read and set as text, as every type can.
+            // Link, and any value without a name: every type can be read and set as text.
             _ => Self::Link,
         }
     }
 }
 
-/// When a property may be set. While a backend is completing nothing may be.
+/// In which states a property can be set. While a backend is completing, none can.
 #[doc(alias = "hostmem_settable")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Settable {
-    /// While configuring only.
+    /// Only while configuring.
     Configuring,
-    /// Also when ready or mapped, and then it acts at once.
+    /// Also when ready or mapped; it takes effect at once.
     Always,
-    /// Also when ready or mapped; used by the next preallocation, or when deleting.
+    /// Also when ready or mapped; it takes effect at the next preallocation, or when deleting.
     LaterUse,
-    /// It can only be read.
+    /// Never: it is read-only.
     Never,
 }
 
@@ -165,18 +167,18 @@ impl Settable {
             sys::hostmem_settable::HOSTMEM_SETTABLE_ALWAYS => Self::Always,
             sys::hostmem_settable::HOSTMEM_SETTABLE_LATER_USE => Self::LaterUse,
             sys::hostmem_settable::HOSTMEM_SETTABLE_NEVER => Self::Never,
-            // The narrowest one for anything that C has no name for.
+            // The most restrictive one for any value without a name.
             _ => Self::Configuring,
         }
     }
 }
 
-/// Where a property's value comes from. A later one replaces an earlier one.
+/// Where a property's value comes from. Later variants override earlier ones.
 #[doc(alias = "hostmem_origin")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Origin {
-    /// The table or the [`Defaults`](crate::Defaults).
+    /// The property table or the [`Defaults`](crate::Defaults).
     Default,
     /// A compat value of the [set](crate::Objects::with_compat).
     Compat,
@@ -189,7 +191,7 @@ impl Origin {
         match raw {
             sys::hostmem_origin::HOSTMEM_ORIGIN_DEFAULT => Self::Default,
             sys::hostmem_origin::HOSTMEM_ORIGIN_COMPAT => Self::Compat,
-            // What nobody else claims is the user's.
+            // Also any value without a name.
             _ => Self::User,
         }
     }

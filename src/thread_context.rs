@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Threads that create the threads that preallocate.
+//! Thread-contexts: threads that create preallocation threads.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use crate::Result;
 use crate::State;
 use crate::Value;
 
-/// A thread-context without its thread yet: set its properties, then
-/// [`complete`](ThreadContextBuilder::complete) it. Dropping it gives its id back.
+/// A thread-context in state [configuring](State::Configuring), without a thread: set its
+/// properties, then [`complete`](ThreadContextBuilder::complete) it. Dropping it frees its id.
 #[doc(alias = "hostmem_thread_context")]
 pub struct ThreadContextBuilder {
     handle: ThreadContextHandle,
@@ -23,13 +23,14 @@ impl ThreadContextBuilder {
         Self { handle }
     }
 
-    /// Sets a property: `cpu-affinity`, a set of CPUs, or `node-affinity`, host nodes, whose CPUs
-    /// it becomes. Not both; without either the thread runs where the one that completes it may.
+    /// Sets a property: either `cpu-affinity`, a set of CPUs, or `node-affinity`, a set of host
+    /// nodes, which stands for their CPUs. Default: the affinity of the thread that calls
+    /// [`complete`](ThreadContextBuilder::complete).
     ///
     /// # Errors
     ///
-    /// The value stays as it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
-    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value) (an empty set too),
+    /// The old value stays: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value) (also an empty set),
     /// [`State`](crate::ErrorKind::State) (`thread-id` can only be read).
     #[doc(alias = "hostmem_thread_context_set_text")]
     #[doc(alias = "hostmem_thread_context_set_list")]
@@ -43,23 +44,23 @@ impl ThreadContextBuilder {
         self.handle.id()
     }
 
-    /// A property's effective value, in the form of its type; see [`ThreadContext::get`].
+    /// The effective value of a property, in the form of its type; see [`ThreadContext::get`].
     ///
     /// # Errors
     ///
-    /// As [`ThreadContext::get`].
+    /// Those of [`ThreadContext::get`].
     pub fn get(&self, property: &str) -> Result<Value> {
         get(&self.handle, property)
     }
 
-    /// Starts the thread and moves it to its CPUs.
+    /// Starts the thread and sets its CPU affinity.
     ///
     /// # Errors
     ///
-    /// [`Value`](crate::ErrorKind::Value) (both affinities set; a CPU that is not there or outside
-    /// the cpuset; a node that is not there), [`NoMemory`](crate::ErrorKind::NoMemory),
-    /// [`Io`](crate::ErrorKind::Io) (the kernel refuses to move it). There is no thread then, and
-    /// the error brings the builder back.
+    /// [`Value`](crate::ErrorKind::Value) (both affinities set; a CPU that does not exist or is
+    /// outside the cpuset; a node that does not exist), [`NoMemory`](crate::ErrorKind::NoMemory),
+    /// [`Io`](crate::ErrorKind::Io) (`sched_setaffinity(2)` fails). No thread exists then, and the
+    /// error contains the builder.
     #[doc(alias = "hostmem_thread_context_complete")]
     pub fn complete(self) -> Result<ThreadContext, ThreadContextError> {
         match self.handle.complete() {
@@ -79,11 +80,12 @@ impl fmt::Debug for ThreadContextBuilder {
     }
 }
 
-/// A thread that creates the threads that preallocate the backends whose `prealloc-context` is its
-/// id. They inherit its CPU affinity, control groups and scheduling, whoever set those: its
-/// properties, or somebody outside by `thread-id`.
+/// A thread that creates the preallocation threads of the backends whose `prealloc-context` is its
+/// id. They inherit its CPU affinity, control groups and scheduling, which its properties set, or
+/// another process by `thread-id`.
 ///
-/// Dropping it ends the thread, unless a backend links to it: then the last of those does.
+/// It is reference-counted by the backends that link to it: the thread ends when the last reference
+/// is dropped.
 #[doc(alias = "hostmem_thread_context")]
 pub struct ThreadContext {
     handle: ThreadContextHandle,
@@ -96,20 +98,20 @@ impl ThreadContext {
         self.handle.id()
     }
 
-    /// The state now: [`Ready`](State::Ready).
+    /// The current state: [`Ready`](State::Ready).
     #[doc(alias = "hostmem_thread_context_get_state")]
     pub fn state(&self) -> State {
         State::from_raw(self.handle.state())
     }
 
-    /// Sets a property: `cpu-affinity` or `node-affinity`, each replaces the other. The thread is
-    /// moved before the call returns; threads that it has created stay where they are.
+    /// Sets a property: `cpu-affinity` or `node-affinity`; each replaces the other. The thread's
+    /// affinity changes before the call returns; threads that it has created keep theirs.
     ///
     /// # Errors
     ///
-    /// The thread stays where it was: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
-    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value) (empty; a CPU that is
-    /// not there or outside the cpuset; a node that is not there),
+    /// The affinity does not change: [`UnknownProperty`](crate::ErrorKind::UnknownProperty),
+    /// [`Type`](crate::ErrorKind::Type), [`Value`](crate::ErrorKind::Value) (empty; a CPU that does
+    /// not exist or is outside the cpuset; a node that does not exist),
     /// [`State`](crate::ErrorKind::State) (`thread-id` can only be read),
     /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_thread_context_set_text")]
@@ -118,8 +120,8 @@ impl ThreadContext {
         set(&self.handle, property, &value.into())
     }
 
-    /// A property's effective value, in the form of its type. `cpu-affinity` is what the kernel
-    /// says of the thread.
+    /// The effective value of a property, in the form of its type. `cpu-affinity` is the thread's
+    /// affinity in the kernel.
     ///
     /// # Errors
     ///
@@ -136,18 +138,18 @@ impl ThreadContext {
     ///
     /// # Errors
     ///
-    /// Those of `delete`.
+    /// The error that `delete` would return.
     #[doc(alias = "hostmem_thread_context_can_be_deleted")]
     pub fn can_be_deleted(&self) -> Result<()> {
         self.handle.can_be_deleted()
     }
 
-    /// Ends the thread and gives the id back.
+    /// Ends the thread and frees the id.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) (a backend links to it; says which). The error brings the
-    /// thread-context back.
+    /// [`Busy`](crate::ErrorKind::Busy) (a backend links to it; the message says which). The error
+    /// contains the thread-context.
     #[doc(alias = "hostmem_thread_context_delete")]
     pub fn delete(self) -> Result<(), ThreadContextDeleteError> {
         let deleted = self.handle.delete();
@@ -201,7 +203,7 @@ mod tests {
     use crate::Host;
     use crate::Objects;
 
-    /// Callers of the C may delete one at the same time, which the types keep those of Rust from.
+    /// C callers can delete one from two threads; Rust's types prevent that.
     #[test]
     fn only_one_of_two_deletes_it() {
         let set = Objects::new(&Host::probe().unwrap(), &Defaults::default()).unwrap();
