@@ -335,7 +335,7 @@ impl State {
     }
 }
 
-/// Why a backend could not be deleted, and the backend as it was.
+/// Why a backend could not be deleted, and the unchanged backend.
 pub type DeleteError = Failed<Backend>;
 
 #[cfg(test)]

@@ -324,9 +324,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The error contains the builder with its properties as they were; it can be changed and
-    /// completed again. The first error of the chain, which is then forgotten, before anything is
-    /// done. Otherwise everything is undone: [`Value`](crate::ErrorKind::Value),
+    /// The error contains the builder with its properties unchanged; it can be modified and
+    /// completed again. If a method of the chain failed, its error, which is then cleared, and
+    /// nothing is done. Otherwise everything is undone: [`Value`](crate::ErrorKind::Value),
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NoMemory`](crate::ErrorKind::NoMemory),
     /// [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_complete")]
@@ -382,11 +382,11 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Why a backend could not be completed, and its builder with its properties as they were.
+/// Why a backend could not be completed, and its unchanged builder.
 pub type CompleteError = Failed<Builder>;
 
-/// Why several backends could not be completed together, and their builders in their order. The
-/// message names the backend that failed.
+/// Why several backends could not be completed together, and their unchanged builders, in their
+/// order. The message names the backend that failed.
 pub type CompleteAllError = Failed<Vec<Builder>>;
 
 #[cfg(test)]
@@ -745,7 +745,7 @@ mod tests {
             assert_eq!(kind(handle.complete()), ErrorKind::State);
             assert_eq!(kind(handle.set_bool("prealloc", true)), ErrorKind::Busy);
             assert_eq!(kind(handle.set_text("policy", "local")), ErrorKind::Busy);
-            // What does not disturb it goes on.
+            // Other operations are allowed.
             handle.discard(0, SIZE).unwrap();
             handle.set_bool("dump", false).unwrap();
             assert!(!handle.view().get_bool("dump").unwrap());

@@ -32,7 +32,7 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The kind of object has no property of that name.
+    /// The kind of object does not have the property.
     UnknownProperty,
     /// The value is not of the property's type.
     Type,
@@ -210,7 +210,7 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Why an operation that consumes an object failed, and the object, which is as it was.
+/// Why an operation that consumes an object failed, and the unchanged object.
 ///
 /// Both `Display` and `Debug` print the error's message, so that a `main` that returns it prints
 /// the message too.

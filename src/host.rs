@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the kernel can do, asked once.
+//! Host capabilities, probed once.
 
 use std::fmt;
 use std::ops::BitAnd;
@@ -11,9 +11,9 @@ use crate::handle::HostHandle;
 use crate::sys;
 use crate::Result;
 
-/// What the kernel can do, asked once.
+/// Host capabilities: the result of one probe.
 ///
-/// [`Objects`](crate::Objects) made with a host keep their own copy of it.
+/// [`Objects`](crate::Objects) copy it, so it may be dropped before them.
 #[doc(alias = "hostmem_host")]
 #[derive(Debug)]
 pub struct Host {
@@ -21,11 +21,11 @@ pub struct Host {
 }
 
 impl Host {
-    /// Asks the kernel what it can do, on scratch memory: page sizes, populate, advice values,
+    /// Probes the kernel with system calls on scratch memory: page sizes, populate, advice values,
     /// memory policies, home nodes.
     ///
-    /// Call it before a seccomp filter is installed: completing a backend relies on the record and
-    /// does not ask again. A system call that is forbidden counts as a feature that is missing.
+    /// Call it before installing a seccomp filter: completing a backend uses the result and does
+    /// not probe again. A system call that is not permitted counts as a missing feature.
     ///
     /// # Errors
     ///
@@ -35,15 +35,15 @@ impl Host {
         HostHandle::probe().map(|handle| Self { handle })
     }
 
-    /// What the host is and how it is set, when it was probed.
+    /// The host's properties and settings at the time of the probe.
     #[doc(alias = "hostmem_host_get_info")]
     pub fn info(&self) -> HostInfo {
         HostInfo::from_raw(&self.handle.info())
     }
 
-    /// What not every kernel in use, or every process, can do, and whether this one can:
-    /// `populate`, `collapse`, `userfaultfd`, `dontneed-locked`, `noexec-seal`, `merge`,
-    /// `home-node`, and each policy as `policy=bind`.
+    /// Optional features and whether they are available: `populate`, `collapse`, `userfaultfd`,
+    /// `dontneed-locked`, `noexec-seal`, `merge`, `home-node`, and each policy, for example
+    /// `policy=bind`.
     #[doc(alias = "hostmem_host_get_feature")]
     pub fn features(&self) -> Vec<Feature> {
         (0..)
@@ -52,44 +52,45 @@ impl Host {
             .collect()
     }
 
-    /// The methods that preallocation may use.
+    /// The populate methods that preallocation may use.
     #[doc(alias = "hostmem_host_get_methods")]
     pub fn methods(&self) -> Methods {
         Methods(self.handle.methods())
     }
 
-    /// Narrows the methods to those also in `methods`, for measuring and for narrow seccomp
-    /// filters. The result of preallocation is the same. Acts on the objects made from then on.
+    /// Removes the populate methods that are not in `methods`, for measurements and for strict
+    /// seccomp filters. The result of preallocation is the same. Applies to sets of objects that
+    /// are made later.
     #[doc(alias = "hostmem_host_narrow_methods")]
     pub fn narrow_methods(&mut self, methods: Methods) {
         self.handle.narrow_methods(methods.0);
     }
 }
 
-/// What a host is and how it is set, when it was probed.
+/// The host's properties and settings at the time of the probe.
 #[doc(alias = "hostmem_host_info")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostInfo {
-    /// The kernel's release, e.g. `6.1.0-50-amd64`.
+    /// The kernel release, e.g. `6.1.0-50-amd64`.
     pub kernel: String,
-    /// Bytes of a base page.
+    /// Size of a base page in bytes.
     pub page_size: u64,
-    /// Bytes of a transparent huge page; `None` where the kernel has none.
+    /// Size of a transparent huge page in bytes; `None` if the kernel has none.
     pub thp_size: Option<u64>,
-    /// Whether private memory is made of them: `always`, `madvise` or `never`; empty where the
-    /// kernel has none.
+    /// Their use for anonymous memory: `always`, `madvise` or `never`; empty if the kernel has
+    /// none.
     pub thp: String,
-    /// Whether memfds are: `always`, `within_size`, `advise`, `never`, `deny` or `force`; empty
-    /// where the kernel has none.
+    /// Their use for memfds: `always`, `within_size`, `advise`, `never`, `deny` or `force`; empty
+    /// if the kernel has none.
     pub thp_shmem: String,
-    /// Whether the kernel merges identical pages (KSM): `on`, `off`; empty where it cannot.
+    /// Whether the kernel merges identical pages (KSM): `on` or `off`; empty if it cannot.
     pub merging: String,
-    /// `/proc/sys/vm/overcommit_memory`: 0 to 2; `None` where it cannot be read.
+    /// `/proc/sys/vm/overcommit_memory`: 0 to 2; `None` if it cannot be read.
     pub overcommit: Option<u32>,
-    /// How much this process may lock (`RLIMIT_MEMLOCK`), in bytes; `None` for no limit.
+    /// Limit of locked memory (`RLIMIT_MEMLOCK`) in bytes; `None`: no limit.
     pub memlock_limit: Option<u64>,
-    /// How large this process may make a file (`RLIMIT_FSIZE`), in bytes; `None` for no limit.
+    /// Limit of the size of files (`RLIMIT_FSIZE`) in bytes; `None`: no limit.
     pub file_limit: Option<u64>,
     /// Whether hostmem is built with libnuma.
     pub numa: bool,
@@ -113,16 +114,16 @@ impl HostInfo {
     }
 }
 
-/// Something that not every kernel in use, or every process, can do.
+/// A feature that some kernels lack or some processes may not use.
 #[doc(alias = "hostmem_feature")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Feature {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The errno that the kernel gave; `None` where it can.
+    /// The errno of the probe; `None` if the feature is available.
     pub os_error: Option<i32>,
-    /// Why not, for people, e.g. `needs Linux 5.14`; empty where it can.
+    /// Why it is not available, for people, e.g. `needs Linux 5.14`; else empty.
     pub reason: String,
 }
 
@@ -135,35 +136,37 @@ impl Feature {
         }
     }
 
-    /// Whether the host can.
+    /// Whether the feature is available.
     pub fn is_available(&self) -> bool {
         self.os_error.is_none()
     }
 }
 
-/// A set of ways to populate memory beyond the plain one, which is `MADV_POPULATE_WRITE` or
-/// `MADV_POPULATE_READ` over a chunk. A method in the set is used where it fits.
+/// A set of methods to populate memory besides the basic one, `MADV_POPULATE_WRITE` or
+/// `MADV_POPULATE_READ` of a chunk. A method is used for the memory that it is for.
 #[doc(alias = "hostmem_method")]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Methods(u32);
 
 impl Methods {
-    /// The plain way only.
+    /// Only the basic method.
     pub const NONE: Self = Self(0);
-    /// Every method there is.
+    /// All methods.
     #[doc(alias = "HOSTMEM_METHODS_ALL")]
     pub const ALL: Self = Self(sys::HOSTMEM_METHODS_ALL);
-    /// Huge pages: fault the last base page of each first, so that the kernel zeroes it upwards.
+    /// For huge pages: fault the last base page of each first, so that the kernel clears the page
+    /// in ascending order.
     #[doc(alias = "HOSTMEM_METHOD_LAST_PAGE_FIRST")]
     pub const LAST_PAGE_FIRST: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_LAST_PAGE_FIRST.0);
 
-    /// New shared memory in small pages: put zero pages in place by `userfaultfd(2)`.
+    /// For new shared memory in base pages: `UFFDIO_ZEROPAGE` of `userfaultfd(2)`.
     #[doc(alias = "HOSTMEM_METHOD_ZEROPAGE")]
     pub const ZEROPAGE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_ZEROPAGE.0);
-    /// `thp=always` where the host gives shared memory small pages: `MADV_COLLAPSE` (Linux 6.1).
+    /// For shared memory with `thp=always` if the host's setting gives it base pages:
+    /// `MADV_COLLAPSE` (Linux 6.1).
     #[doc(alias = "HOSTMEM_METHOD_COLLAPSE")]
     pub const COLLAPSE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_COLLAPSE.0);
-    /// Shared files on disk: `fallocate(2)` first.
+    /// For shared files on disk: `fallocate(2)` first.
     #[doc(alias = "HOSTMEM_METHOD_FALLOCATE")]
     pub const FALLOCATE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_FALLOCATE.0);
 

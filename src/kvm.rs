@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pieces of memory as memory slots of KVM.
+//! Pieces of memory in KVM memory slots.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -43,7 +43,7 @@ use crate::ErrorKind;
 use crate::Piece;
 use crate::Result;
 
-/// What a memory slot is beyond plain memory.
+/// Options of a memory slot.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotOptions<'fd> {
     readonly: bool,
@@ -52,62 +52,61 @@ pub struct SlotOptions<'fd> {
 }
 
 impl<'fd> SlotOptions<'fd> {
-    /// Plain memory.
+    /// No options: plain memory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The guest's writes leave to the VMM (`KVM_EXIT_MMIO`) instead of reaching the memory. Always
-    /// on for memory that is mapped [read-only](crate::Memory::is_readonly).
+    /// Makes the slot read-only: guest writes exit to the VMM (`KVM_EXIT_MMIO`). Always on for
+    /// memory that is mapped [read-only](crate::Memory::is_readonly).
     pub fn readonly(mut self, readonly: bool) -> Self {
         self.readonly = readonly;
         self
     }
 
-    /// KVM notes which pages the guest writes; see [`MemorySlot::dirty_log`].
+    /// Enables the log of pages that the guest writes; see [`MemorySlot::dirty_log`].
     pub fn log_dirty_pages(mut self, log: bool) -> Self {
         self.log_dirty_pages = log;
         self
     }
 
-    /// The guest's private memory is a guest_memfd of this VM, from an offset in it (bytes). Needs
-    /// Linux 6.8. The slot duplicates the descriptor.
+    /// Backs the guest's private memory by a guest_memfd of this VM, from an offset in bytes. Needs
+    /// Linux 6.8. The descriptor is duplicated.
     pub fn guest_memfd(mut self, fd: BorrowedFd<'fd>, offset: u64) -> Self {
         self.guest_memfd = Some((fd, offset));
         self
     }
 }
 
-/// A piece of memory in a memory slot of a KVM virtual machine, until it is dropped.
+/// A piece of memory in a memory slot of a KVM VM. Dropping it removes the slot.
 ///
-/// It owns the piece, so the guest never sees memory that is no longer mapped here, and it shares
-/// the VM's descriptor. Where KVM does not remove the slot when this is dropped, as in a forked
-/// child, the piece is leaked, and its claim with it, rather than unmapped under the guest.
+/// It keeps references to the piece, so that the memory stays mapped, and to the VM. If KVM fails
+/// to remove the slot, as in a forked child, the piece is leaked, so that its memory stays mapped
+/// and claimed.
 #[doc(alias = "kvm_userspace_memory_region")]
 pub struct MemorySlot {
     slot: Slot,
 }
 
 impl MemorySlot {
-    /// Puts a piece into a slot of the VM, as plain memory. See [`with`](MemorySlot::with).
+    /// Puts a piece into a slot of the VM, without options. See [`with`](MemorySlot::with).
     ///
     /// # Errors
     ///
-    /// Those of `with`.
+    /// Those of [`with`](MemorySlot::with).
     pub fn new(vm: &Arc<VmFd>, id: u32, piece: &Piece) -> Result<Self> {
         Self::with(vm, id, piece, SlotOptions::new())
     }
 
-    /// Puts a piece into a slot of the VM, at its guest address. The low 16 bits of the id are
-    /// below the number of slots that KVM has (`KVM_CAP_NR_MEMSLOTS`), the others are the address
-    /// space.
+    /// Puts a piece into a slot of the VM, at its guest address. The low 16 bits of the id are the
+    /// slot, below `KVM_CAP_NR_MEMSLOTS`; the high 16 bits are the address space.
     ///
     /// # Errors
     ///
-    /// [`Value`](ErrorKind::Value) (id too high or taken, guest addresses overlap those of another
-    /// slot or are more than the VM has, options that exclude each other),
-    /// [`Unsupported`](ErrorKind::Unsupported) (read-only slots, or guest_memfd, which this KVM or
-    /// this type of VM does not have), [`NoMemory`](ErrorKind::NoMemory), [`Io`](ErrorKind::Io).
+    /// [`Value`](ErrorKind::Value) (id too high or in use; guest addresses overlap another slot or
+    /// are outside the VM's address space; options that exclude each other),
+    /// [`Unsupported`](ErrorKind::Unsupported) (this KVM or type of VM does not support read-only
+    /// slots or guest_memfd), [`NoMemory`](ErrorKind::NoMemory), [`Io`](ErrorKind::Io).
     pub fn with(vm: &Arc<VmFd>, id: u32, piece: &Piece, options: SlotOptions<'_>) -> Result<Self> {
         let mut slot = Slot {
             vm: Arc::clone(vm),
@@ -135,17 +134,17 @@ impl MemorySlot {
         self.slot.id
     }
 
-    /// The memory in it.
+    /// The piece of memory in the slot.
     pub fn piece(&self) -> &Piece {
         &self.slot.piece
     }
 
-    /// Begins to note which pages the guest writes, or ends it. The guest may be running.
+    /// Enables or disables the dirty log. The guest may be running.
     ///
     /// # Errors
     ///
     /// [`Value`](ErrorKind::Value) (a slot with guest_memfd), [`NoMemory`](ErrorKind::NoMemory),
-    /// [`Io`](ErrorKind::Io); it is then as it was.
+    /// [`Io`](ErrorKind::Io). The slot does not change then.
     pub fn log_dirty_pages(&mut self, log: bool) -> Result<()> {
         let slot = &mut self.slot;
         let others = slot.flags & !KVM_MEM_LOG_DIRTY_PAGES;
@@ -156,12 +155,12 @@ impl MemorySlot {
         Ok(())
     }
 
-    /// The pages that the guest has written since the last call: bit n of the words is page n, of
-    /// the host's base page size. What the VMM itself writes is not among them.
+    /// The pages that the guest has written since the last call, as a bitmap: bit n is base page n
+    /// of the slot, from the lowest bit of the first word. Writes of the VMM are not included.
     ///
     /// # Errors
     ///
-    /// [`State`](ErrorKind::State) (nothing notes them), [`NoMemory`](ErrorKind::NoMemory),
+    /// [`State`](ErrorKind::State) (the dirty log is disabled), [`NoMemory`](ErrorKind::NoMemory),
     /// [`Io`](ErrorKind::Io).
     #[doc(alias = "KVM_GET_DIRTY_LOG")]
     pub fn dirty_log(&self) -> Result<Vec<u64>> {
@@ -181,7 +180,7 @@ impl Drop for MemorySlot {
         let slot = &self.slot;
         match slot.set(slot.flags, 0) {
             Ok(()) => slot.piece.give_slot(slot.key()),
-            // One owner that never goes.
+            // A reference that is never dropped.
             Err(_) => mem::forget(slot.piece.clone()),
         }
     }
@@ -197,7 +196,7 @@ impl fmt::Debug for MemorySlot {
     }
 }
 
-/// A slot that may be in the VM or not.
+/// The data of a slot, in the VM or not.
 struct Slot {
     vm: Arc<VmFd>,
     piece: Piece,
@@ -211,8 +210,8 @@ impl Slot {
         self.piece.memory().len()
     }
 
-    /// KVM answers a slot put in a second time, the same in all, as if it had been changed; the two
-    /// guards for it would not know of each other.
+    /// KVM accepts a slot that is set again with the same values. Two guards would then own one
+    /// slot, so a second one is refused here.
     fn key(&self) -> SlotKey {
         (Arc::as_ptr(&self.vm) as usize, self.id)
     }
@@ -245,7 +244,7 @@ impl Slot {
         })
     }
 
-    /// Makes, changes or, by a size of 0, removes the slot; or an errno.
+    /// Sets the slot, or removes it if the size is 0. Returns an errno on failure.
     fn set(&self, flags: u32, size: u64) -> Result<(), i32> {
         let address = self.piece.memory().as_ptr() as u64;
         let result = match &self.guest_memfd {
@@ -257,9 +256,9 @@ impl Slot {
                     memory_size: size,
                     userspace_addr: address,
                 };
-                // SAFETY: the memory is mapped, of that size, and stays so while the piece has an
-                // owner, which is until KVM has removed the slot. That a guest may write to it at
-                // any time is what `Memory` says.
+                // SAFETY: the memory is mapped, of that size, and stays so while a reference to the
+                // piece exists, so until KVM has removed the slot. `Memory` documents that the
+                // guest may write to it at any time.
                 unsafe { self.vm.set_user_memory_region(region) }
             }
             Some((fd, offset)) => {
@@ -274,7 +273,7 @@ impl Slot {
                     guest_memfd: fd.as_raw_fd() as u32,
                     ..Default::default()
                 };
-                // SAFETY: as above. KVM checks what the other descriptor is of.
+                // SAFETY: as above. KVM checks the type of the other descriptor.
                 unsafe { self.vm.set_user_memory_region2(region) }
             }
         };

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Host memory backends for virtual machine monitors.
 //!
-//! Guest RAM is more than an `mmap`. It has to come from the right NUMA nodes, be there before the
-//! guest runs, be made of huge pages where that pays, stay out of core dumps, not be copied into
-//! forked children, not be unmapped under a device that uses it, and every failure has to say what
-//! to do. hostmem does that behind named properties, called as QEMU calls them.
+//! Guest RAM is more than an `mmap`: it is bound to NUMA nodes, populated before the guest runs,
+//! backed by huge pages, excluded from core dumps and forked children, and stays mapped while it is
+//! in use. hostmem does this by named properties, with QEMU's names, and its errors say what to do.
 //!
 //! ```
 //! use hostmem::Builder;
@@ -25,47 +24,48 @@
 //!
 //! ```text
 //! Host ──► Objects ──► Builder ──complete()──► Backend ──claim()──► Claim ──► Memory
-//! (what the kernel     (properties,            (live properties,    (at most one)
-//!  can do)             a failed complete        placement, delete)
-//!                      gives it back)
+//! (result of           (properties,            (live properties,    (at most one)
+//!  probing)            a failed complete        placement, delete)
+//!                      returns it)
 //! ```
 //!
-//! * A [`Host`] is what the kernel can do, asked once. An [`Objects`] is a set of backends with
-//!   unique ids, the kinds it can make and the [`Defaults`] it makes them with. [`Builder::new`]
-//!   makes both for a single backend.
-//! * A [`Builder`] takes properties, by name or typed; [`properties()`] lists them all.
-//! * A [`Backend`] has its memory. Some properties can still be changed and act at once.
-//! * A [`Claim`] is the only way to the memory. It keeps the memory mapped, whatever else is
-//!   dropped, in whatever order and on whichever thread. It can be handed out in
-//!   [pieces](Claim::pieces), each for a guest address of its own.
-//! * A [`Kind`] is memory that you bring: a descriptor that the library checks and maps.
+//! * A [`Host`] is the result of probing the kernel once. An [`Objects`] is a set of backends with
+//!   unique ids, kinds and [`Defaults`]. [`Builder::new`] makes both for a single backend.
+//! * A [`Builder`] sets properties, by name or by typed methods; [`properties()`] lists them all.
+//! * A [`Backend`] has its memory mapped. Some properties can still be changed and take effect at
+//!   once.
+//! * A [`Claim`] gives access to the memory and keeps it mapped. It is reference-counted; the order
+//!   and the threads in which other objects are dropped do not matter. It can be split into
+//!   [pieces](Claim::pieces), each at its guest address.
+//! * A [`Kind`] is a kind of backend of your own: it provides a descriptor, which the library
+//!   checks and maps.
 //!
 //! # Threads and the process
 //!
-//! Everything may be called from any thread. Nothing is printed, no process-wide state is kept or
-//! changed, and CPU affinity and memory policy are set on the library's own threads only.
+//! Every function may be called from any thread. The library prints nothing, has no global state,
+//! and sets CPU affinity and memory policy on its own threads only.
 //!
 //! # Features
 //!
-//! * `bindgen` (default): make the bindings at build time, which needs libclang; else a copy
-//!   serves.
-//! * `numa` (default): link libnuma; without it any policy but `default` is refused.
+//! * `bindgen` (default): generate the bindings at build time, which needs libclang; else a
+//!   checked-in copy is used.
+//! * `numa` (default): link libnuma; without it any policy but `default` is an error.
 //! * `vm-memory-018`, `vm-memory-017`: pieces of memory as regions of the crate `vm-memory`, in
-//!   that version (the latter for those who pin 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
-//! * `kvm`: pieces of memory in memory slots of KVM: `kvm`.
+//!   that version (0.17 is 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
+//! * `kvm`: pieces of memory in KVM memory slots: `kvm`.
 //! * `vhost`: pieces of memory as the memory table of a vhost-user device: `vhost`.
-//! * `cli`: what the command line program needs.
+//! * `cli`: the dependencies of the command line program.
 
 #![deny(unsafe_code)]
-// Says at each item which feature it needs; docs.rs alone has the toolchain for it.
+// Shows at each item which feature it needs; only docs.rs has the nightly toolchain for it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-/// The README's example compiles.
+/// Compiles the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The adoption guide's code compiles, and runs where it can.
+/// Compiles the adoption guide's code, and runs it where possible.
 #[cfg(all(doctest, feature = "kvm", feature = "vhost", feature = "vm-memory-018"))]
 #[doc = include_str!("../docs/adopting.md")]
 struct Adopting;
@@ -148,7 +148,7 @@ pub use crate::value::Rom;
 pub use crate::value::Thp;
 pub use crate::value::Value;
 
-/// Everything that holds memory crosses and is shared between threads.
+/// The public types are Send and Sync.
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send_and_sync::<Host>();

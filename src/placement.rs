@@ -1,50 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where the memory is, as the kernel says.
+//! Placement of memory on NUMA nodes.
 
 use std::collections::BTreeMap;
 
 use crate::error::text_from_raw;
 use crate::sys;
 
-/// Where a backend's memory is, as the kernel says at the moment of asking. Sizes are in bytes.
+/// The placement of a backend's memory at one moment, as reported by the kernel. Sizes are in
+/// bytes.
 #[doc(alias = "hostmem_placement")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Placement {
-    /// Mapped here, on all nodes.
+    /// Present in this process's page tables, on all nodes.
     pub resident: u64,
-    /// Of that, in huge pages (transparent or hugetlb).
+    /// The part of `resident` in huge pages (transparent or hugetlb).
     pub huge: u64,
     /// Swapped out.
     pub swapped: u64,
-    /// In memory but not mapped here: what only others have touched of shared memory. 0 where that
-    /// cannot be told: a part of a hugetlb file, a read-only map.
+    /// Shared memory that is in memory but not in this process's page tables. 0 if unknown: a part
+    /// of a hugetlb file, a read-only mapping.
     pub unmapped: u64,
-    /// None of these.
+    /// None of the above.
     pub absent: u64,
-    /// Of what is resident, on other nodes than the host nodes, or more than the share of its node.
-    /// 0 where the policy names no nodes.
+    /// The part of `resident` on other nodes than the host nodes, or above the share of its node. 0
+    /// for a policy without nodes.
     pub outside: u64,
-    /// Whether the memory is where the policy that was set wants it.
+    /// Whether the placement satisfies the policy that was set.
     pub satisfied: Satisfied,
-    /// Why `satisfied` is as it is, for people; empty for yes.
+    /// The reason for `satisfied`, for people; empty for [`Satisfied::Yes`].
     pub reason: String,
-    /// Whether the kernel's policy is not, or not everywhere, the one that was set: shared memory's
-    /// belongs to the object, so whoever maps it can change it; a cpuset can too.
+    /// Whether the kernel's policy differs from the one that was set, on all or part of the memory.
+    /// The policy of shared memory belongs to the shared object: another process that maps it can
+    /// change it; so can a cpuset.
     pub policy_changed: bool,
-    /// Whether the kernel lets identical pages be merged here; false for shared and hugetlb memory
-    /// whatever `merge` says.
+    /// Whether the kernel may merge identical pages (KSM). False for shared and hugetlb memory,
+    /// independent of the property `merge`.
     pub mergeable: bool,
-    /// The most mappings, of all processes, that one of the pages has: pages with more than one do
-    /// not move. 0 where none is mapped here.
+    /// The largest number of mappings, in all processes, of one of the pages; pages with more than
+    /// one do not move. 0 if none is resident.
     pub mapmax: u32,
-    /// The policy as `/proc/self/numa_maps` words it, e.g. `bind:0-1`, cut to 63 bytes; empty where
-    /// the kernel has no NUMA.
+    /// The policy in the form of `/proc/self/numa_maps`, e.g. `bind:0-1`, at most 63 bytes; empty
+    /// on a kernel without NUMA.
     pub policy: String,
-    /// Mapped here, on each node that has some.
+    /// The part of `resident` on each node; nodes without any are left out.
     pub nodes: BTreeMap<u32, u64>,
-    /// How many pages in turn each host node gets of interleaved memory: 1, or for
-    /// `weighted-interleave` what the host is set to now. Empty for other policies.
+    /// For interleaving policies, the number of consecutive pages that each host node gets: 1, or
+    /// the host's current weight for `weighted-interleave`. Empty for other policies.
     pub weights: BTreeMap<u32, u8>,
 }
 
@@ -69,7 +71,7 @@ impl Placement {
     }
 }
 
-/// The nodes that have something, and what.
+/// The nodes whose value is not zero.
 fn nonzero<T: Default + PartialEq>(of_nodes: impl IntoIterator<Item = T>) -> BTreeMap<u32, T> {
     (0..)
         .zip(of_nodes)
@@ -77,23 +79,23 @@ fn nonzero<T: Default + PartialEq>(of_nodes: impl IntoIterator<Item = T>) -> BTr
         .collect()
 }
 
-/// Whether memory is where its policy wants it.
+/// Whether the placement of memory satisfies its policy.
 ///
-/// `bind`: all is on the host nodes; `preferred`, `preferred-many`: likewise, else spilled;
-/// `interleave`, `weighted-interleave`: each share is right within one cycle, in huge pages where
-/// the memory may have some.
+/// For `bind`, `preferred` and `preferred-many`: all resident memory is on the host nodes. For
+/// `interleave` and `weighted-interleave`: the amount on each node is right within one cycle, of
+/// huge pages if the memory can have them.
 #[doc(alias = "hostmem_satisfied")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Satisfied {
-    /// All that is mapped here is.
+    /// All resident memory does.
     Yes,
-    /// Some of it is not; [`outside`](Placement::outside) says how much.
+    /// Some does not; [`outside`](Placement::outside) says how much.
     Spilled,
-    /// The policy, `default` or `local`, names no nodes.
+    /// The policy has no nodes: `default` or `local`.
     NotApplicable,
-    /// Shared memory of a file on disk, whose policy the kernel ignores; interleaved memory that is
-    /// not all there.
+    /// Not known: a shared file on disk, whose policy the kernel ignores, or interleaved memory
+    /// that is not all present.
     Unknown,
 }
 
@@ -103,12 +105,12 @@ impl Satisfied {
             sys::hostmem_satisfied::HOSTMEM_SATISFIED_YES => Self::Yes,
             sys::hostmem_satisfied::HOSTMEM_SATISFIED_SPILLED => Self::Spilled,
             sys::hostmem_satisfied::HOSTMEM_SATISFIED_NOT_APPLICABLE => Self::NotApplicable,
-            // Also for anything that C has no name for.
+            // Also any value without a name.
             _ => Self::Unknown,
         }
     }
 
-    /// In words, for people and for JSON.
+    /// The name, for people and for JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Yes => "yes",

@@ -187,10 +187,10 @@ fn get(handle: &ThreadContextHandle, property: &str) -> Result<Value> {
     }
 }
 
-/// Why a thread-context could not be completed, and its builder with its properties as they were.
+/// Why a thread-context could not be completed, and its unchanged builder.
 pub type ThreadContextError = Failed<ThreadContextBuilder>;
 
-/// Why a thread-context could not be deleted, and the thread-context as it was.
+/// Why a thread-context could not be deleted, and the unchanged thread-context.
 pub type ThreadContextDeleteError = Failed<ThreadContext>;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! NUMA nodes, CPUs and huge pages as they are.
+//! NUMA nodes, CPUs and huge pages of the host.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use crate::handle::TopologyHandle;
 use crate::sys;
 use crate::Result;
 
-/// NUMA nodes, CPUs and huge pages, as they were when it was read.
+/// NUMA nodes, CPUs and huge pages at the time of reading.
 #[doc(alias = "hostmem_topology")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Topology {
-    /// The nodes that are online, by rising id; none on a kernel without NUMA.
+    /// The online nodes by ascending id; empty on a kernel without NUMA.
     pub nodes: Vec<Node>,
     /// The CPUs that this process may run on.
     pub cpus: Vec<u32>,
-    /// The huge pages of the host, by their rising sizes.
+    /// The huge pages of the host by ascending page size.
     pub huge_pages: Vec<HugePages>,
 }
 
 impl Topology {
-    /// Reads all of it from `/sys` and `/proc/self/status`, which need no permission.
+    /// Reads `/sys` and `/proc/self/status`, which needs no privileges.
     ///
     /// # Errors
     ///
@@ -51,25 +51,25 @@ fn huge_pages(handle: &TopologyHandle, node: Option<usize>) -> Vec<HugePages> {
         .collect()
 }
 
-/// A NUMA node that is online. Sizes are in bytes.
+/// An online NUMA node. Sizes are in bytes.
 #[doc(alias = "hostmem_node")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Node {
-    /// Its number.
+    /// The node id.
     pub id: u32,
-    /// Whether this process may have memory from it: it has some, and the cpuset has the node.
+    /// Whether this process can allocate from it: the node has memory and is in the cpuset.
     pub allowed: bool,
-    /// Its CPUs, allowed or not; none for a node of memory alone.
+    /// Its CPUs, allowed or not; empty for a node without CPUs.
     pub cpus: Vec<u32>,
-    /// 0 for a node of CPUs alone.
+    /// Total memory; 0 for a node without memory.
     pub memory_total: u64,
-    /// Free now.
+    /// Free memory.
     pub memory_free: u64,
-    /// Of each size that the host has, by their rising sizes. What is promised and what may be
-    /// added the kernel counts for the host alone.
+    /// Its huge pages by ascending page size. `reserved` and `overcommit` are 0: the kernel counts
+    /// them for the host only.
     pub huge_pages: Vec<HugePages>,
-    /// How far each node is, as the firmware says (10: itself).
+    /// The distance to each node id, as reported by the firmware (10: itself; 0: unknown).
     pub distances: BTreeMap<u32, u32>,
 }
 
@@ -95,20 +95,20 @@ impl Node {
     }
 }
 
-/// Huge pages of one size, in pages.
+/// The pool of huge pages of one size. Counts are in pages.
 #[doc(alias = "hostmem_huge_pages")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct HugePages {
-    /// Bytes of one.
+    /// Size of a page in bytes.
     pub page_size: u64,
-    /// In the pool.
+    /// All pages of the pool.
     pub total: u64,
-    /// Not in use.
+    /// Pages that are not allocated.
     pub free: u64,
-    /// Of the free ones, promised to memory that has not touched them.
+    /// Free pages that are reserved for existing mappings.
     pub reserved: u64,
-    /// May still be added when the pool is short.
+    /// Pages that the kernel may still add if the pool is empty.
     pub overcommit: u64,
 }
 

@@ -29,23 +29,23 @@ use crate::ErrorKind;
 use crate::Piece;
 use crate::Result;
 
-/// The regions of a vhost-user device, for `VhostBackend::set_mem_table`: guest address, size,
-/// address here, descriptor and the offset in it.
+/// The memory table of a vhost-user device, for `VhostBackend::set_mem_table`: guest address, size,
+/// address in this process, descriptor and offset of each region.
 ///
-/// It keeps the memory mapped, and the descriptors open, while it lives. The device's process has
-/// its own mapping from then on, which nothing here ends.
+/// It keeps the memory mapped and the descriptors open while it exists. The mappings in the
+/// device's process are independent of it.
 pub struct MemoryTable {
     regions: Vec<VhostUserMemoryRegionInfo>,
     pieces: Vec<Piece>,
 }
 
 impl MemoryTable {
-    /// Makes a table of pieces, of one or several backends.
+    /// Makes a table of pieces of one or several backends.
     ///
     /// # Errors
     ///
-    /// [`Value`](ErrorKind::Value): memory that the device's process could not map (anonymous), or
-    /// where neither would see what the other writes (private), or that is read-only.
+    /// [`Value`](ErrorKind::Value): memory that the device's process cannot share (anonymous or
+    /// private), or that is read-only.
     pub fn new(pieces: &[Piece]) -> Result<Self> {
         Ok(Self {
             regions: pieces.iter().map(region).collect::<Result<_>>()?,
@@ -92,7 +92,7 @@ fn region(piece: &Piece) -> Result<VhostUserMemoryRegionInfo> {
             "the memory is read-only, and devices map it for writing; leave it out of the table",
         ));
     }
-    // The feature `xen` of vhost adds fields.
+    // The feature `xen` of the crate vhost adds fields.
     #[allow(clippy::needless_update)]
     Ok(VhostUserMemoryRegionInfo {
         guest_phys_addr: piece.guest_address(),

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pieces of memory as regions of the crate `vm-memory`.
 //!
-//! What comes out are that crate's own types, so everything that takes a `GuestRegionMmap` or a
-//! `GuestMemoryMmap` takes it: virtio queues, loaders, vhost-user. Their bitmap type owns the
-//! [`Piece`](crate::Piece), so the memory stays mapped for as long as anything of them is left: a
-//! region that was removed, an `Arc` of its mapping that was kept.
+//! The results are that crate's own types, `GuestRegionMmap` and `GuestMemoryMmap`, so virtio
+//! queues, loaders and vhost-user accept them. Their bitmap type owns the [`Piece`](crate::Piece),
+//! so the memory stays mapped while a region, or an `Arc` of its mapping, exists.
 //!
-//! A module for each version, by a feature of its own, with the same things in it.
+//! There is one module per version, each with its own feature and the same items.
 //!
 #![cfg_attr(feature = "vm-memory-018", doc = "```")]
 #![cfg_attr(not(feature = "vm-memory-018"), doc = "```ignore")]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Owned host records.
+//! Owned probe results.
 
 use std::ptr::NonNull;
 
@@ -7,13 +7,13 @@ use super::call::make;
 use crate::error::Result;
 use crate::sys;
 
-/// Owns a host record.
+/// Owns the result of a probe.
 #[derive(Debug)]
 pub(crate) struct HostHandle(pub(super) NonNull<sys::hostmem_host>);
 
-// SAFETY: the record belongs to no thread: nothing in it refers to the one that made it.
+// SAFETY: the record refers to no thread.
 unsafe impl Send for HostHandle {}
-// SAFETY: what takes &self only reads the record; narrowing it takes &mut self.
+// SAFETY: methods with &self only read the record; narrowing it needs &mut self.
 unsafe impl Sync for HostHandle {}
 
 impl HostHandle {
@@ -42,7 +42,7 @@ impl HostHandle {
     }
 
     pub(crate) fn narrow_methods(&mut self, methods: u32) {
-        // SAFETY: the record is ours and alive, and &mut self keeps readers out.
+        // SAFETY: the record is ours and alive; &mut self excludes readers.
         unsafe { sys::hostmem_host_narrow_methods(self.0.as_ptr(), methods) }
     }
 }

@@ -29,7 +29,7 @@ impl TopologyHandle {
         unsafe { sys::hostmem_topology_get_distance(self.0.as_ptr(), from, to) }
     }
 
-    /// Of a node, by its index, or those of the process.
+    /// The CPUs of the node at an index, or those of the process.
     pub(crate) fn cpus(&self, node: Option<usize>) -> Vec<u32> {
         let index = node.unwrap_or(usize::MAX);
         // SAFETY: the topology is ours and alive; no length, so nothing is written.
@@ -43,7 +43,7 @@ impl TopologyHandle {
         cpus
     }
 
-    /// Of a node, by its index, or those of the host.
+    /// The huge pages of the node at an index, or those of the host.
     pub(crate) fn huge_pages(
         &self,
         node: Option<usize>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pieces of memory as regions of one version of vm-memory, which the parent module names.
+//! Pieces of memory as regions of one version of vm-memory, which the parent module imports.
 
 #![allow(unsafe_code)]
 
@@ -22,9 +22,9 @@ use crate::Memory;
 use crate::Piece;
 use crate::Result;
 
-/// A region's dirty bitmap of your choice, pinned to the memory that the region is of.
+/// The bitmap of a region: a dirty bitmap `B`, and the piece of memory, which it keeps mapped.
 ///
-/// It is reached by `MmapRegion::bitmap(&region)`, and derefs to the bitmap inside. Only
+/// `MmapRegion::bitmap(&region)` returns it, and it derefs to the inner bitmap. Only
 /// [`guest_region`] and [`guest_memory`] make one.
 pub struct Pinned<B> {
     bitmap: B,
@@ -32,7 +32,7 @@ pub struct Pinned<B> {
 }
 
 impl<B> Pinned<B> {
-    /// The piece of memory that it keeps.
+    /// The piece of memory that it keeps mapped.
     pub fn piece(&self) -> &Piece {
         &self.piece
     }
@@ -73,14 +73,14 @@ impl<B: Bitmap> Bitmap for Pinned<B> {
     }
 }
 
-/// Makes a region of a piece of memory, at its guest address, with a bitmap for it (`()` for none).
-/// It has the descriptor and the offset in it, where there is one, and knows whether it is of
-/// hugetlb pages.
+/// Makes a region of a piece of memory at its guest address, with a bitmap (`()`: none). The region
+/// has a duplicate of the descriptor, if there is one, with the offset, and its hugetlb flag is
+/// set.
 ///
 /// # Errors
 ///
-/// [`Value`](ErrorKind::Value) (the memory is read-only: vm-memory would write to it when a device
-/// does, which ends the process), [`Io`](ErrorKind::Io) (the descriptor cannot be duplicated).
+/// [`Value`](ErrorKind::Value) (the memory is read-only: a device's write through vm-memory would
+/// raise `SIGSEGV`), [`Io`](ErrorKind::Io) (the descriptor cannot be duplicated).
 pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMmap<Pinned<B>>> {
     let memory = piece.memory();
     let fail = |kind, why: &dyn fmt::Display| {
@@ -105,8 +105,8 @@ pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMm
         builder = builder.with_file_offset(file);
     }
     // SAFETY: address and length are a piece's, which is mapped, readable and writable while the
-    // piece lives. The region owns the piece by its bitmap, which it neither gives away nor lets be
-    // replaced, and does not unmap memory that it was given by address.
+    // piece lives. The region owns the piece by its bitmap, which cannot be moved out or replaced,
+    // and does not unmap memory that was passed by address.
     let builder = unsafe { builder.with_raw_mmap_pointer(address) };
     let region = builder
         .build()
@@ -119,13 +119,13 @@ pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMm
     })
 }
 
-/// Makes guest memory of all the pieces, of one or several backends, in any order, with a fresh
-/// bitmap for each (`()` for none).
+/// Makes guest memory of pieces of one or several backends, in any order, with a new bitmap for
+/// each (`()`: none).
 ///
 /// # Errors
 ///
-/// Those of [`guest_region`], and [`Value`](ErrorKind::Value) where there are no pieces, or guest
-/// addresses of different backends overlap.
+/// Those of [`guest_region`], and [`Value`](ErrorKind::Value) (no pieces; guest addresses of
+/// different backends overlap).
 pub fn guest_memory<B: NewBitmap>(pieces: &[Piece]) -> Result<GuestMemoryMmap<Pinned<B>>> {
     let mut pieces: Vec<_> = pieces.iter().collect();
     pieces.sort_by_key(|piece| piece.guest_address());
@@ -151,7 +151,7 @@ fn file_offset(memory: Memory<'_>) -> std::io::Result<Option<FileOffset>> {
     Ok(Some(FileOffset::new(file, memory.fd_offset())))
 }
 
-/// As if the region had been mapped by vm-memory.
+/// The flags with which vm-memory would have mapped the region.
 fn mmap_flags(memory: Memory<'_>) -> libc::c_int {
     match (memory.is_shared(), memory.fd()) {
         (true, _) => libc::MAP_SHARED,
