@@ -62,16 +62,9 @@ impl BackendHandle {
     }
 
     pub(crate) fn set_text(&self, property: &str, text: impl AsRef<[u8]>) -> Result<()> {
-        let text = to_c(text)?;
+        let (text, call) = (to_c(text)?, sys::hostmem_backend_set_text);
         // SAFETY: the backend is alive; the text outlives the call.
-        unsafe {
-            set(
-                sys::hostmem_backend_set_text,
-                self.raw(),
-                property,
-                text.as_ptr(),
-            )
-        }
+        unsafe { set(call, self.raw(), property, text.as_ptr()) }
     }
 
     pub(crate) fn set_bool(&self, property: &str, value: bool) -> Result<()> {
@@ -95,21 +88,17 @@ impl BackendHandle {
     /// Sets the progress callback of later preallocations. Not while one runs.
     pub(crate) fn set_progress(&self, callback: Box<OnProgress>) {
         self.callbacks.progress.set(callback);
-        // SAFETY: the backend is alive, and freed before the callbacks are.
-        unsafe {
-            let data = self.callbacks_for_c();
-            sys::hostmem_backend_set_progress(self.raw(), Some(report_progress), data);
-        }
+        let data = self.callbacks_for_c();
+        // SAFETY: the backend is alive, and freed before the callbacks are; C only passes data back.
+        unsafe { sys::hostmem_backend_set_progress(self.raw(), Some(report_progress), data) }
     }
 
     /// Sets the completion callback of background preallocations. Before completing.
     pub(crate) fn set_prealloc_done(&self, callback: Box<OnDone>) {
         self.callbacks.done.set(callback);
-        // SAFETY: the backend is alive, and freed before the callbacks are.
-        unsafe {
-            let data = self.callbacks_for_c();
-            sys::hostmem_backend_set_prealloc_done(self.raw(), Some(report_done), data);
-        }
+        let data = self.callbacks_for_c();
+        // SAFETY: the backend is alive, and freed before the callbacks are; C only passes data back.
+        unsafe { sys::hostmem_backend_set_prealloc_done(self.raw(), Some(report_done), data) }
     }
 
     fn callbacks_for_c(&self) -> *mut c_void {
