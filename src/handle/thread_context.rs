@@ -77,15 +77,9 @@ impl ThreadContextHandle {
     }
 
     pub(crate) fn get_number(&self, property: &str) -> Result<u64> {
+        let call = sys::hostmem_thread_context_get_number;
         // SAFETY: the thread-context is alive.
-        unsafe {
-            get(
-                sys::hostmem_thread_context_get_number,
-                self.raw(),
-                property,
-                0,
-            )
-        }
+        unsafe { get(call, self.raw(), property, 0) }
     }
 
     pub(crate) fn get_list(&self, property: &str) -> Result<Vec<u32>> {

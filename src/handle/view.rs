@@ -99,15 +99,9 @@ impl<'a> BackendView<'a> {
     }
 
     pub(crate) fn origin(self, property: &str) -> Result<sys::hostmem_origin> {
+        let (call, unset) = (sys::hostmem_backend_get_origin, sys::hostmem_origin(0));
         // SAFETY: the backend lives for 'a.
-        unsafe {
-            get(
-                sys::hostmem_backend_get_origin,
-                self.raw,
-                property,
-                sys::hostmem_origin(0),
-            )
-        }
+        unsafe { get(call, self.raw, property, unset) }
     }
 
     /// Bytes done, bytes in total.
