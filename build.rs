@@ -9,7 +9,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("object", "backend objects table thread_context value"),
     (
         "memory",
-        "advise check huge_pages mapping placement policy policy_status populate populate_touch rebind",
+        "advise check huge_pages mapping placement policy policy_status populate rebind",
     ),
     ("kind", "backing fd file kinds memfd ram shm"),
     ("fill", "fill prealloc pressure workers"),

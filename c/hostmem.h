@@ -31,9 +31,7 @@
  *   other threads were doing at the fork; reading properties, releasing, deleting and freeing work
  *   on the records alone. A backend that was not completed before the fork can be, in either.
  * - Process: nothing is printed; no global, thread-local or process-wide state is kept or changed;
- *   affinity and memory policy are set on the library's own threads only. The one exception: on
- *   kernels before 5.14 the process has the library's handler for SIGBUS while memory is populated;
- *   signals that are not the library's reach the program's own.
+ *   affinity and memory policy are set on the library's own threads only; no signal is caught.
  */
 #ifndef HOSTMEM_H
 #define HOSTMEM_H

@@ -7,11 +7,7 @@ use std::fs;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI32;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::LazyLock;
 use std::thread;
@@ -22,10 +18,11 @@ use common::host::HUGE;
 use common::in_child;
 use common::refusing;
 use common::skip;
+use common::touch;
+use common::touch::without_populate;
 use common::Refusal;
 use hostmem::Backend;
 use hostmem::Defaults;
-use hostmem::ErrorKind;
 use hostmem::Host;
 use hostmem::Methods;
 use hostmem::Objects;
@@ -39,13 +36,6 @@ fn narrowed(methods: Methods) -> Host {
     let mut host = Host::probe().unwrap();
     host.narrow_methods(methods);
     host
-}
-
-/// A host whose kernel cannot be asked to populate, as before 5.14.
-fn without_populate() -> Host {
-    let refusals =
-        [22, 23].map(|advice| Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, advice));
-    refusing(&refusals, || Host::probe().unwrap())
 }
 
 fn complete(host: &Host, options: &str) -> Result<Backend, hostmem::Error> {
@@ -245,260 +235,67 @@ fn shared_memory_becomes_huge_when_that_is_asked_for() {
 
 // ---- Touching, for kernels that cannot be asked ----
 
-/// A guest's own writes are never lost to a touch.
 #[test]
 fn touching_loses_no_write() {
-    let host = without_populate();
-    for options in ["thp=never", "share=on"] {
-        let options = format!("memory-backend-ram,id=m0,size=64M,{options}");
-        let backend = complete(&host, &options).unwrap();
-        let claim = backend.claim("test").unwrap();
-        let address = claim.memory().as_ptr() as usize;
-        let begun = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                for round in 1..=200u32 {
-                    for page in (0..64 * MIB as usize).step_by(64 * 1024) {
-                        // SAFETY: inside the memory, mapped as long as the claim lives; all who
-                        // use it meanwhile do so atomically.
-                        let byte = unsafe { &*((address + page) as *const AtomicU8) };
-                        let before = byte.fetch_add(1, Ordering::Relaxed);
-                        assert_eq!(before, (round - 1) as u8, "page {page}");
-                    }
-                    begun.store(true, Ordering::Relaxed);
-                }
-            });
-            while !begun.load(Ordering::Relaxed) {
-                thread::yield_now();
-            }
-            backend.set("prealloc", true).unwrap();
-            for _ in 0..20 {
-                backend.populate(0, 64 * MIB).unwrap();
-            }
-            writer.join().unwrap();
-        });
-    }
+    let _pool = HugePages::have(8);
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    touch::loses_no_write(&without_populate(), directory.path(), 10_000);
 }
 
-/// A file that is too small for its mapping: every touch beyond is SIGBUS.
-fn short_memfd() -> File {
-    access::memfd("short", 0, 4 * MIB)
-}
-
-/// Completes over a file that shrinks before it is filled, and says how.
-fn fill_shrunk(host: &Host) -> hostmem::Error {
-    let file = short_memfd();
-    let options = format!("memory-backend-fd,id=m0,size=4M,fd={}", file.as_raw_fd());
-    let backend = complete(host, &options).unwrap();
-    file.set_len(MIB).unwrap();
-    backend.set("prealloc", true).unwrap_err()
-}
-
-static FORWARDED: AtomicU32 = AtomicU32::new(0);
-static JUMP_OVER: AtomicUsize = AtomicUsize::new(0);
-
-/// The program's own handler: counts, and gives the page that is missing.
-extern "C" fn own_handler(_: libc::c_int) {
-    FORWARDED.fetch_add(1, Ordering::SeqCst);
-    // SAFETY: replaces the program's own page, which was mapped for this.
-    unsafe {
-        libc::mmap(
-            JUMP_OVER.load(Ordering::SeqCst) as *mut libc::c_void,
-            4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
-            -1,
-            0,
-        );
-    }
-}
-
-/// A SIGBUS of the program's own, which its handler mends.
-fn take_own_signal() {
-    let file = access::memfd("own", 0, 4096);
-    // SAFETY: a new mapping of a file that then loses its page.
-    let page = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        )
-    };
-    assert_ne!(page, libc::MAP_FAILED);
-    file.set_len(0).unwrap();
-    JUMP_OVER.store(page as usize, Ordering::SeqCst);
-    // SAFETY: SIGBUS, in whose handler the page is replaced; then the write succeeds.
-    unsafe { page.cast::<u8>().write_volatile(1) };
-    // SAFETY: mapped above, used no more.
-    unsafe { libc::munmap(page, 4096) };
-}
-
-fn current_handler() -> usize {
-    // SAFETY: zeros are a value of it; it is only read into.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut action);
-        action.sa_sigaction
-    }
+#[test]
+fn touching_what_is_read_only_keeps_it() {
+    let _pool = HugePages::have(8);
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    touch::only_reads(&without_populate(), directory.path());
 }
 
 #[test]
 fn a_page_that_cannot_be_had_is_an_error_and_no_signal() {
-    in_child(
-        "a_page_that_cannot_be_had_is_an_error_and_no_signal",
-        || {
-            let host = without_populate();
-            let before = current_handler();
-            for _ in 0..100 {
-                let error = fill_shrunk(&host);
-                assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
-                assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
-                assert!(error.to_string().contains("SIGBUS"), "{error}");
-                assert_eq!(current_handler(), before);
-            }
-            // With populate it is the same error.
-            let error = fill_shrunk(&Host::probe().unwrap());
-            assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
-        },
-    );
-}
-
-/// Several at once, of which some fail, while the program takes signals of its own.
-#[test]
-fn a_signal_that_is_not_ours_reaches_the_program() {
-    in_child("a_signal_that_is_not_ours_reaches_the_program", || {
-        // SAFETY: the handler only does what a handler may.
-        unsafe { libc::signal(libc::SIGBUS, own_handler as *const () as usize) };
-        let program = current_handler();
-        let host = without_populate();
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !done.load(Ordering::Relaxed) {
-                        let options = "memory-backend-ram,id=m0,size=16M,thp=never,prealloc=on";
-                        complete(&host, options).unwrap();
-                        assert_eq!(fill_shrunk(&host).raw_os_error(), Some(libc::EFAULT));
-                    }
-                });
-            }
-            for round in 1..=50 {
-                take_own_signal();
-                assert_eq!(FORWARDED.load(Ordering::SeqCst), round);
-                thread::sleep(std::time::Duration::from_millis(2));
-            }
-            done.store(true, Ordering::Relaxed);
-        });
-        assert_eq!(current_handler(), program);
-    });
-}
-
-/// What each of the program's later handlers has found in its place, and goes on to.
-static BEFORE: [AtomicUsize; 12] = [const { AtomicUsize::new(0) }; 12];
-static CHAINED: AtomicU32 = AtomicU32::new(0);
-
-extern "C" fn chaining<const N: usize>(
-    number: libc::c_int,
-    info: *mut libc::siginfo_t,
-    context: *mut libc::c_void,
-) {
-    type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
-    CHAINED.fetch_add(1, Ordering::SeqCst);
-    // SAFETY: a handler that was the process's; one that takes only the number leaves the rest.
-    let before: Handler = unsafe { std::mem::transmute(BEFORE[N].load(Ordering::SeqCst)) };
-    before(number, info, context);
-}
-
-/// Puts a handler in the place of one that is not `program`'s; what that was.
-fn install_over_ours(handler: usize, program: usize) -> usize {
-    while current_handler() == program {
-        thread::yield_now();
-    }
-    // SAFETY: zeros are a value of it; the handler only does what a handler may.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        let mut before: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler;
-        action.sa_flags = libc::SA_SIGINFO;
-        assert_eq!(libc::sigaction(libc::SIGBUS, &action, &mut before), 0);
-        before.sa_sigaction
+    let _pool = HugePages::have(8);
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // With populate it is the same error.
+    for host in [without_populate(), Host::probe().unwrap()] {
+        touch::fails_without_a_signal(&host, directory.path());
     }
 }
 
-/// It may go on to ours, which must not come back to it.
 #[test]
-fn a_handler_installed_meanwhile_stays_and_may_call_ours() {
-    in_child(
-        "a_handler_installed_meanwhile_stays_and_may_call_ours",
-        || {
-            // SAFETY: the handler only does what a handler may.
-            unsafe { libc::signal(libc::SIGBUS, own_handler as *const () as usize) };
-            let host = without_populate();
-            let options = "memory-backend-ram,id=m0,size=64M,thp=never,prealloc=on";
-            let handlers = [
-                chaining::<0> as *const () as usize,
-                chaining::<1> as *const () as usize,
-                chaining::<2> as *const () as usize,
-            ];
-            let mut signals = 0;
-            for (n, &handler) in handlers.iter().enumerate() {
-                let program = current_handler();
-                thread::scope(|scope| {
-                    let fill = scope.spawn(|| complete(&host, options).unwrap());
-                    let before = install_over_ours(handler, program);
-                    BEFORE[n].store(before, Ordering::SeqCst);
-                    fill.join().unwrap();
-                });
-                assert_eq!(current_handler(), handler);
-                for _ in 0..3 {
-                    // Ours still catches what is its own, and is gone afterwards.
-                    assert_eq!(fill_shrunk(&host).raw_os_error(), Some(libc::EFAULT));
-                    assert_eq!(current_handler(), handler);
-                    take_own_signal();
-                    signals += 1;
-                    assert_eq!(FORWARDED.load(Ordering::SeqCst), signals);
-                }
-            }
-            // One for each handler that was there.
-            assert_eq!(CHAINED.load(Ordering::SeqCst), 3 * (1 + 2 + 3));
-        },
-    );
+fn touching_wakes_nobody() {
+    touch::wakes_nobody(&without_populate());
+}
+
+#[test]
+fn touching_waits_for_pages_that_the_program_supplies() {
+    touch::waits_for_pages(&without_populate());
 }
 
 #[test]
 fn touching_fills_several_at_once() {
-    in_child("touching_fills_several_at_once", || {
-        let before = current_handler();
-        let set = Objects::new(&without_populate(), &Defaults::qemu()).unwrap();
-        let parse = |i: usize, rest: &str| {
-            let options = format!("memory-backend-{rest},id=m{i},size={SIZE},prealloc=on");
-            set.parse(options).unwrap()
-        };
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let file = marked_file(&directory);
-        let all = [
-            "ram,thp=never".to_owned(),
-            "ram,share=on,prealloc-threads=4".to_owned(),
-            "memfd,share=off".to_owned(),
-            "shm".to_owned(),
-            format!("file,share=on,mem-path={file}"),
-            format!("file,share=on,readonly=on,mem-path={file}"),
-            "ram,thp=never,prealloc-mode=background".to_owned(),
-            "memfd,prealloc-mode=background".to_owned(),
-        ];
-        for _ in 0..5 {
-            let builders = all.iter().enumerate().map(|(i, rest)| parse(i, rest));
-            let backends = hostmem::Builder::complete_all(builders.collect()).unwrap();
-            for (backend, what) in backends.iter().zip(&all) {
-                assert!(backend.wait_prealloc(None).unwrap());
-                assert_whole(backend, what);
-            }
+    let set = Objects::new(&without_populate(), &Defaults::qemu()).unwrap();
+    let parse = |i: usize, rest: &str| {
+        let options = format!("memory-backend-{rest},id=m{i},size={SIZE},prealloc=on");
+        set.parse(options).unwrap()
+    };
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = marked_file(&directory);
+    let all = [
+        "ram,thp=never".to_owned(),
+        "ram,share=on,prealloc-threads=4".to_owned(),
+        "memfd,share=off".to_owned(),
+        "shm".to_owned(),
+        format!("file,share=on,mem-path={file}"),
+        format!("file,share=on,readonly=on,mem-path={file}"),
+        "ram,thp=never,prealloc-mode=background".to_owned(),
+        "memfd,prealloc-mode=background".to_owned(),
+    ];
+    for _ in 0..5 {
+        let builders = all.iter().enumerate().map(|(i, rest)| parse(i, rest));
+        let backends = hostmem::Builder::complete_all(builders.collect()).unwrap();
+        for (backend, what) in backends.iter().zip(&all) {
+            assert!(backend.wait_prealloc(None).unwrap());
+            assert_whole(backend, what);
         }
-        assert_eq!(current_handler(), before);
-    });
+    }
 }
 
 // ---- What is there already ----

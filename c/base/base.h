@@ -103,6 +103,11 @@ int hm_os_map(void **address, size_t size, int protection, int flags, int fd, ui
 int hm_os_unmap(void *address, size_t size);
 int hm_os_protect(void *address, size_t size, int protection);
 int hm_os_advise(void *address, size_t size, int advice);
+/*
+ * Makes the page at an address that is a multiple of 4 present, contents untouched. -EFAULT where
+ * an access would raise SIGBUS.
+ */
+int hm_os_touch(uint8_t *address, bool write);
 int hm_os_lock(void *address, size_t size, unsigned int flags);
 int hm_os_unlock(void *address, size_t size);
 /* Whether any of it is locked, by mlock(2) or mlockall(2). */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <linux/magic.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
@@ -64,6 +65,43 @@ int hm_os_protect(void *address, size_t size, int protection)
 int hm_os_advise(void *address, size_t size, int advice)
 {
 	return or_errno(madvise(address, size, advice));
+}
+
+/* A value that a word rarely has; FUTEX_OP() takes 12 bits and extends their sign. */
+#define RARE_VALUE 0x800
+
+/*
+ * A futex call accesses a word of the caller's memory in the kernel, where a page that cannot be
+ * had is EFAULT and no SIGBUS. Neither operation waits or changes the word. FUTEX_WAKE_OP wakes one
+ * waiter even for a count of 0: of the first word, which is this function's own, and of the second
+ * if that had the value to compare with.
+ */
+static int touch_for_writing(uint8_t *address)
+{
+	uint32_t own = 0;
+
+	return or_errno(syscall(SYS_futex, &own, FUTEX_WAKE_OP_PRIVATE, 0, 0, address,
+				FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, RARE_VALUE)));
+}
+
+static int touch_for_reading(uint8_t *address)
+{
+	uint32_t own = 0;
+	int result = or_errno(
+		syscall(SYS_futex, address, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, &own, RARE_VALUE));
+
+	/* The word does not have the value to compare with. */
+	return result == -EAGAIN ? 0 : result;
+}
+
+int hm_os_touch(uint8_t *address, bool write)
+{
+	int result = write ? touch_for_writing(address) : touch_for_reading(address);
+
+	/* A page that the program supplies by userfaultfd(2) is waited for by reading alone. */
+	if (write && result == -EFAULT && !touch_for_reading(address))
+		result = touch_for_writing(address);
+	return result;
 }
 
 /*

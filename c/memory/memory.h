@@ -88,8 +88,8 @@ struct hm_populate {
 	/* Bytes of the huge pages that the memory is expected to be made of; 0: small pages. */
 	uint64_t huge_size;
 	bool readonly;
-	/* The kernel cannot be asked to populate, so each page is touched. */
-	bool touch;
+	/* Bytes of a page, each of which is touched, where the kernel cannot be asked; else 0. */
+	uint64_t touch_size;
 	/* The whole memory, and what is mapped there. */
 	uint8_t *address;
 	uint64_t size;
@@ -111,11 +111,6 @@ void hm_populate_end(struct hm_populate *plan);
  * -errno.
  */
 int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size);
-
-/* ---- populate_touch.c ---- */
-
-/* The same by touching, for a kernel that cannot be asked. Returns 0 or -EFAULT. */
-int hm_populate_touch(uint8_t *address, uint64_t size, uint64_t page, bool readonly);
 
 /* ---- placement.c ---- */
 

@@ -104,9 +104,10 @@ void hm_populate_begin(struct hm_populate *plan, const struct hostmem_backend *b
 		.size = backend->mapping.size,
 		.fault_fd = -1,
 	};
-	plan->touch = !backend->host->populate;
-	if (plan->touch)
+	if (!backend->host->populate) {
+		plan->touch_size = backend->page_size;
 		return;
+	}
 	if (backend->page_size > plan->page_size)
 		choose_for_huge_pages(plan, backend, backend->page_size);
 	else if (plan->fd >= 0)
@@ -129,13 +130,23 @@ void hm_populate_end(struct hm_populate *plan)
 
 /* ---- Going it ---- */
 
+/* For kernels before 5.14. */
+static int touch(const struct hm_populate *plan, uint8_t *address, uint64_t size)
+{
+	int result = 0;
+
+	for (uint64_t offset = 0; offset < size && !result; offset += plan->touch_size)
+		result = hm_os_touch(address + offset, !plan->readonly);
+	return result;
+}
+
 static int populate(const struct hm_populate *plan, uint8_t *address, uint64_t size)
 {
 	int advice = plan->readonly ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
 	int result = 0;
 
-	if (plan->touch)
-		return hm_populate_touch(address, size, plan->page_size, plan->readonly);
+	if (plan->touch_size)
+		return touch(plan, address, size);
 	for (int i = 0; i < MOST_RETRIES; i++) {
 		result = hm_os_advise(address, size, advice);
 		if (result != -EINTR && result != -EAGAIN)
