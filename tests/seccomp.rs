@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::env;
 use std::os::fd::AsRawFd;
 use std::thread;
 
@@ -15,7 +13,13 @@ use common::host::HugePages;
 use common::host::HUGE;
 use common::in_child;
 use common::kernel;
+use common::seccomp;
+use common::seccomp::confine;
+use common::seccomp::MEMFD;
+use common::seccomp::PREALLOC;
+use common::seccomp::TOUCH;
 use common::skip;
+use common::touch::without_populate;
 use hostmem::Backend;
 use hostmem::Defaults;
 use hostmem::Host;
@@ -24,155 +28,10 @@ use hostmem::Objects;
 use hostmem::Policy;
 use hostmem::Rebind;
 use hostmem::Topology;
-use seccompiler::SeccompAction;
-use seccompiler::SeccompCmpArgLen::Dword;
-use seccompiler::SeccompCmpOp::Eq;
-use seccompiler::SeccompCondition;
-use seccompiler::SeccompFilter;
-use seccompiler::SeccompRule;
-
-const TABLE: &str = include_str!("../docs/seccomp.md");
-const ANY: &str = "any backend";
-
-/// What a thread of Rust's own does as it ends, and how a test that fails is told.
-const OF_THE_TEST: [libc::c_long; 4] = [
-    libc::SYS_exit,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_sigaltstack,
-    libc::SYS_write,
-];
-
-/// What the table may name.
-const CALLS: &[(&str, libc::c_long)] = &[
-    ("brk", libc::SYS_brk),
-    ("clock_gettime", libc::SYS_clock_gettime),
-    ("clone", libc::SYS_clone),
-    ("clone3", libc::SYS_clone3),
-    ("close", libc::SYS_close),
-    ("eventfd2", libc::SYS_eventfd2),
-    ("exit", libc::SYS_exit),
-    ("fallocate", libc::SYS_fallocate),
-    ("fcntl", libc::SYS_fcntl),
-    ("fstat", libc::SYS_fstat),
-    ("fstatfs", libc::SYS_fstatfs),
-    ("ftruncate", libc::SYS_ftruncate),
-    ("futex", libc::SYS_futex),
-    ("get_mempolicy", libc::SYS_get_mempolicy),
-    ("getpid", libc::SYS_getpid),
-    ("getrandom", libc::SYS_getrandom),
-    ("ioctl", libc::SYS_ioctl),
-    ("madvise", libc::SYS_madvise),
-    ("mbind", libc::SYS_mbind),
-    ("memfd_create", libc::SYS_memfd_create),
-    ("mincore", libc::SYS_mincore),
-    ("mlock2", libc::SYS_mlock2),
-    ("mmap", libc::SYS_mmap),
-    ("mprotect", libc::SYS_mprotect),
-    ("mremap", libc::SYS_mremap),
-    ("msync", libc::SYS_msync),
-    ("munlock", libc::SYS_munlock),
-    ("munmap", libc::SYS_munmap),
-    ("newfstatat", libc::SYS_newfstatat),
-    ("openat", libc::SYS_openat),
-    ("prctl", libc::SYS_prctl),
-    ("pread64", libc::SYS_pread64),
-    ("prlimit64", libc::SYS_prlimit64),
-    ("read", libc::SYS_read),
-    ("readlinkat", libc::SYS_readlinkat),
-    ("rseq", libc::SYS_rseq),
-    ("rt_sigaction", libc::SYS_rt_sigaction),
-    ("rt_sigprocmask", libc::SYS_rt_sigprocmask),
-    ("rt_sigreturn", libc::SYS_rt_sigreturn),
-    ("sched_getaffinity", libc::SYS_sched_getaffinity),
-    ("sched_setaffinity", libc::SYS_sched_setaffinity),
-    ("sched_yield", libc::SYS_sched_yield),
-    ("set_mempolicy", libc::SYS_set_mempolicy),
-    ("set_robust_list", libc::SYS_set_robust_list),
-    ("unlinkat", libc::SYS_unlinkat),
-    ("userfaultfd", libc::SYS_userfaultfd),
-    ("write", libc::SYS_write),
-    ("set_mempolicy_home_node", 450),
-    // Of older architectures.
-    #[cfg(target_arch = "x86_64")]
-    ("readlink", libc::SYS_readlink),
-    #[cfg(target_arch = "x86_64")]
-    ("unlink", libc::SYS_unlink),
-];
-const ADVICE: &[(&str, libc::c_int)] = &[
-    ("DONTNEED", libc::MADV_DONTNEED),
-    ("DONTFORK", libc::MADV_DONTFORK),
-    ("MERGEABLE", libc::MADV_MERGEABLE),
-    ("UNMERGEABLE", libc::MADV_UNMERGEABLE),
-    ("HUGEPAGE", libc::MADV_HUGEPAGE),
-    ("NOHUGEPAGE", libc::MADV_NOHUGEPAGE),
-    ("DONTDUMP", libc::MADV_DONTDUMP),
-    ("DODUMP", libc::MADV_DODUMP),
-    ("POPULATE_READ", 22),
-    ("POPULATE_WRITE", 23),
-    ("DONTNEED_LOCKED", 24),
-    ("COLLAPSE", 25),
-];
-
-/// The words of a cell that are in backticks.
-fn words(cell: &str) -> Vec<&str> {
-    cell.split('`').skip(1).step_by(2).collect()
-}
-
-/// The calls and the advice that a line of the table names.
-fn line(name: &str) -> (Vec<&'static str>, Vec<&'static str>) {
-    let line = TABLE.lines().find_map(|line| {
-        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-        (cells.len() == 3 && cells[0] == name).then(|| (words(cells[1]), words(cells[2])))
-    });
-    line.unwrap_or_else(|| panic!("docs/seccomp.md has a line {name:?}"))
-}
-
-fn find<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
-    table.iter().find(|row| row.0 == name).map(|row| row.1)
-}
-
-/// From here on the calling thread, and what it creates, may do only what these lines say.
-fn confine(lines: &[&str]) {
-    let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
-    rules.extend(OF_THE_TEST.map(|call| (call, Vec::new())));
-    let mut advice = vec![libc::MADV_DONTNEED];
-    for name in [&[ANY], lines].concat() {
-        let (calls, advices) = line(name);
-        let calls = calls.iter().filter_map(|call| find(CALLS, call));
-        rules.extend(calls.map(|call| (call, Vec::new())));
-        advice.extend(advices.iter().filter_map(|name| find(ADVICE, name)));
-    }
-    let advice = advice.into_iter().map(|advice| {
-        let condition = SeccompCondition::new(2, Dword, Eq, advice as u64).unwrap();
-        SeccompRule::new(vec![condition]).unwrap()
-    });
-    rules.insert(libc::SYS_madvise, advice.collect());
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        env::consts::ARCH.try_into().unwrap(),
-    );
-    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
-    seccompiler::apply_filter(&program).unwrap();
-}
 
 #[test]
 fn every_word_of_the_table_is_known() {
-    let rows = TABLE.lines().filter(|line| line.starts_with("| "));
-    let mut seen = 0;
-    for row in rows.skip(1) {
-        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
-        for call in words(cells[1]) {
-            let old = ["readlink", "unlink"].contains(&call);
-            assert!(old || find(CALLS, call).is_some(), "{call}");
-        }
-        for advice in words(cells[2]) {
-            assert!(find(ADVICE, advice).is_some(), "{advice}");
-        }
-        seen += 1;
-    }
-    assert_eq!(seen, 19);
+    assert_eq!(seccomp::check_words(), 19);
 }
 
 /// Does something with a set of objects, whose host may use the methods, on a thread that may do
@@ -180,9 +39,13 @@ fn every_word_of_the_table_is_known() {
 fn may(lines: &[&str], methods: Methods, body: impl FnOnce(&Objects) + Send) {
     let mut host = Host::probe().unwrap();
     host.narrow_methods(methods);
-    let objects = Objects::new(&host, &Defaults::qemu()).unwrap();
+    may_on(&host, lines, body);
+}
+
+fn may_on(host: &Host, lines: &[&str], body: impl FnOnce(&Objects) + Send) {
+    let objects = Objects::new(host, &Defaults::qemu()).unwrap();
     // What a killed process was at.
-    eprintln!("{lines:?} {methods:?}");
+    eprintln!("{lines:?} {host:?}");
     thread::scope(|scope| {
         let confined = scope.spawn(|| {
             confine(lines);
@@ -204,7 +67,7 @@ macro_rules! confined {
         $(#[test]
         fn $name() {
             if kernel() < (5, 14) {
-                return skip("preallocation before Linux 5.14 raises signals");
+                return skip("these lines are for kernels that have MADV_POPULATE; tests/numa tests the one without");
             }
             if common::is_instrumented() {
                 return;
@@ -214,8 +77,6 @@ macro_rules! confined {
     };
 }
 
-const PREALLOC: &str = "preallocation";
-const MEMFD: &str = "memfd, ram with share=on";
 const DISCARD: &str = "discard, discard-data";
 const BY_POLICY: &str = "bound huge pages, shared files on disk";
 
@@ -240,6 +101,18 @@ confined! {
                 drop(make(objects, "memfd", &format!("prealloc=on,thp={thp}")));
             });
         }
+    };
+
+    preallocation_by_touching: || {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().display();
+        may_on(&without_populate(), &[PREALLOC, TOUCH, MEMFD, "file"], |objects| {
+            drop(make(objects, "ram", "prealloc=on"));
+            drop(make(objects, "memfd", "prealloc=on"));
+            drop(make(objects, "file", &format!("prealloc=on,share=on,mem-path={path}/m0")));
+            let readonly = format!("prealloc=on,readonly=on,mem-path={path}/m0");
+            drop(make(objects, "file", &readonly));
+        });
     };
 
     preallocation_in_the_background: || {

@@ -9,6 +9,7 @@ pub mod access;
 pub mod host;
 #[cfg(feature = "cli")]
 pub mod qmp;
+pub mod seccomp;
 pub mod touch;
 
 use std::collections::BTreeMap;

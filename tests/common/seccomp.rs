@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The filter that docs/seccomp.md describes, which kills at anything else.
+
+use std::collections::BTreeMap;
+use std::env;
+
+use seccompiler::SeccompAction;
+use seccompiler::SeccompCmpArgLen::Dword;
+use seccompiler::SeccompCmpOp::MaskedEq;
+use seccompiler::SeccompCondition;
+use seccompiler::SeccompFilter;
+use seccompiler::SeccompRule;
+
+const TABLE: &str = include_str!("../../docs/seccomp.md");
+const ANY: &str = "any backend";
+
+/// What a thread of Rust's own does as it ends, and how a test that fails is told.
+const OF_THE_TEST: [libc::c_long; 4] = [
+    libc::SYS_exit,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_sigaltstack,
+    libc::SYS_write,
+];
+
+/// What the table may name.
+const CALLS: &[(&str, libc::c_long)] = &[
+    ("brk", libc::SYS_brk),
+    ("clock_gettime", libc::SYS_clock_gettime),
+    ("clone", libc::SYS_clone),
+    ("clone3", libc::SYS_clone3),
+    ("close", libc::SYS_close),
+    ("eventfd2", libc::SYS_eventfd2),
+    ("exit", libc::SYS_exit),
+    ("fallocate", libc::SYS_fallocate),
+    ("fcntl", libc::SYS_fcntl),
+    ("fstat", libc::SYS_fstat),
+    ("fstatfs", libc::SYS_fstatfs),
+    ("ftruncate", libc::SYS_ftruncate),
+    ("futex", libc::SYS_futex),
+    ("get_mempolicy", libc::SYS_get_mempolicy),
+    ("getpid", libc::SYS_getpid),
+    ("getrandom", libc::SYS_getrandom),
+    ("ioctl", libc::SYS_ioctl),
+    ("madvise", libc::SYS_madvise),
+    ("mbind", libc::SYS_mbind),
+    ("memfd_create", libc::SYS_memfd_create),
+    ("mincore", libc::SYS_mincore),
+    ("mlock2", libc::SYS_mlock2),
+    ("mmap", libc::SYS_mmap),
+    ("mprotect", libc::SYS_mprotect),
+    ("mremap", libc::SYS_mremap),
+    ("msync", libc::SYS_msync),
+    ("munlock", libc::SYS_munlock),
+    ("munmap", libc::SYS_munmap),
+    ("newfstatat", libc::SYS_newfstatat),
+    ("openat", libc::SYS_openat),
+    ("prctl", libc::SYS_prctl),
+    ("pread64", libc::SYS_pread64),
+    ("prlimit64", libc::SYS_prlimit64),
+    ("read", libc::SYS_read),
+    ("readlinkat", libc::SYS_readlinkat),
+    ("rseq", libc::SYS_rseq),
+    ("rt_sigprocmask", libc::SYS_rt_sigprocmask),
+    ("sched_getaffinity", libc::SYS_sched_getaffinity),
+    ("sched_setaffinity", libc::SYS_sched_setaffinity),
+    ("sched_yield", libc::SYS_sched_yield),
+    ("set_mempolicy", libc::SYS_set_mempolicy),
+    ("set_robust_list", libc::SYS_set_robust_list),
+    ("unlinkat", libc::SYS_unlinkat),
+    ("userfaultfd", libc::SYS_userfaultfd),
+    ("write", libc::SYS_write),
+    ("set_mempolicy_home_node", 450),
+    // Of older architectures.
+    #[cfg(target_arch = "x86_64")]
+    ("readlink", libc::SYS_readlink),
+    #[cfg(target_arch = "x86_64")]
+    ("unlink", libc::SYS_unlink),
+];
+const ADVICE: &[(&str, libc::c_int)] = &[
+    ("DONTNEED", libc::MADV_DONTNEED),
+    ("DONTFORK", libc::MADV_DONTFORK),
+    ("MERGEABLE", libc::MADV_MERGEABLE),
+    ("UNMERGEABLE", libc::MADV_UNMERGEABLE),
+    ("HUGEPAGE", libc::MADV_HUGEPAGE),
+    ("NOHUGEPAGE", libc::MADV_NOHUGEPAGE),
+    ("DONTDUMP", libc::MADV_DONTDUMP),
+    ("DODUMP", libc::MADV_DODUMP),
+    ("POPULATE_READ", 22),
+    ("POPULATE_WRITE", 23),
+    ("DONTNEED_LOCKED", 24),
+    ("COLLAPSE", 25),
+];
+
+const OPERATIONS: &[(&str, libc::c_int)] = &[
+    ("WAIT", libc::FUTEX_WAIT),
+    ("WAKE", libc::FUTEX_WAKE),
+    ("CMP_REQUEUE", libc::FUTEX_CMP_REQUEUE),
+    ("WAKE_OP", libc::FUTEX_WAKE_OP),
+    ("WAIT_BITSET", libc::FUTEX_WAIT_BITSET),
+];
+
+/// The words of a cell that are in backticks.
+fn words(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// The calls and the advice that a line of the table names.
+fn line(name: &str) -> (Vec<&'static str>, Vec<&'static str>) {
+    let line = TABLE.lines().find_map(|line| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        (cells.len() == 3 && cells[0] == name).then(|| (words(cells[1]), words(cells[2])))
+    });
+    line.unwrap_or_else(|| panic!("docs/seccomp.md has a line {name:?}"))
+}
+
+fn find<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
+    table.iter().find(|row| row.0 == name).map(|row| row.1)
+}
+
+/// Rules that allow a call for some values of an argument, of which flags are left out.
+fn only(argument: u8, flags: libc::c_int, values: &[libc::c_int]) -> Vec<SeccompRule> {
+    let rule = |&value: &libc::c_int| {
+        let masked = MaskedEq(u64::from(!flags as u32));
+        let condition = SeccompCondition::new(argument, Dword, masked, value as u64).unwrap();
+        SeccompRule::new(vec![condition]).unwrap()
+    };
+    values.iter().map(rule).collect()
+}
+
+/// From here on the calling thread, and what it creates, may do only what these lines say.
+pub fn confine(lines: &[&str]) {
+    const FUTEX_FLAGS: libc::c_int = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
+    let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
+    rules.extend(OF_THE_TEST.map(|call| (call, Vec::new())));
+    let mut advice = vec![libc::MADV_DONTNEED];
+    let mut operations = Vec::new();
+    for name in [&[ANY], lines].concat() {
+        let (calls, last) = line(name);
+        let calls = calls.iter().filter_map(|call| find(CALLS, call));
+        rules.extend(calls.map(|call| (call, Vec::new())));
+        advice.extend(last.iter().filter_map(|name| find(ADVICE, name)));
+        operations.extend(last.iter().filter_map(|name| find(OPERATIONS, name)));
+    }
+    rules.insert(libc::SYS_madvise, only(2, 0, &advice));
+    rules.insert(libc::SYS_futex, only(1, FUTEX_FLAGS, &operations));
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+/// Panics at a word that means nothing; the number of lines.
+pub fn check_words() -> usize {
+    let rows = TABLE.lines().filter(|line| line.starts_with("| "));
+    let mut seen = 0;
+    for row in rows.skip(1) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
+        for call in words(cells[1]) {
+            let old = ["readlink", "unlink"].contains(&call);
+            assert!(old || find(CALLS, call).is_some(), "{call}");
+        }
+        for word in words(cells[2]) {
+            let known = find(ADVICE, word).or(find(OPERATIONS, word));
+            assert!(known.is_some(), "{word}");
+        }
+        seen += 1;
+    }
+    seen
+}
+
+pub const PREALLOC: &str = "preallocation";
+/// Without MADV_POPULATE.
+pub const TOUCH: &str = "preallocation before Linux 5.14";
+pub const MEMFD: &str = "memfd, ram with share=on";
