@@ -47,6 +47,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(super::workers::tests());
     tests.extend(super::rebind::tests());
     tests.extend(super::shortage::tests());
+    tests.extend(super::touch::tests());
     tests
 }
 

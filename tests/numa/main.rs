@@ -16,6 +16,7 @@ mod rebind;
 mod refusals;
 mod report;
 mod shortage;
+mod touch;
 mod workers;
 
 use std::env;
