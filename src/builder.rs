@@ -195,7 +195,7 @@ impl Builder {
         self.with("rom", rom)
     }
 
-    /// Whether deleting the backend discards the contents of a shared file. For
+    /// Whether deleting the backend discards the contents of a shared, writable file. For
     /// `memory-backend-file`.
     #[must_use]
     pub fn discard_data(self, on: bool) -> Self {

@@ -32,7 +32,7 @@ fn value(property: &Property) -> String {
 fn settable(property: &Property) -> &'static str {
     match property.settable() {
         Settable::Always => "always; acts at once",
-        Settable::LaterUse => "always; used by the next prealloc",
+        Settable::LaterUse => "always; used by the next prealloc, or on delete",
         Settable::Never => "never",
         _ => "before completing",
     }

@@ -9,7 +9,7 @@
 
 /* What the options are set on: one of the two. */
 struct target {
-	struct hm_subject subject;
+	const char *id, *kind;
 	struct hostmem_backend *backend;
 	struct hostmem_thread_context *context;
 };
@@ -78,15 +78,15 @@ static char *join_values(const struct option *options, size_t count, const char 
 static int set_in_parts(const struct target *target, const struct option *options, size_t count,
 			const char *key, struct hostmem_error *err)
 {
-	const struct hm_row *row = hm_table_find(&target->subject, key, err);
+	const struct hm_row *row = hm_table_find(target->id, target->kind, key, err);
 	char *joined;
 	int result;
 
 	if (!row)
 		return -1;
 	if (!hm_value_is_set(row))
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice",
-			       target->subject.id, key);
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice", target->id,
+			       key);
 	joined = join_values(options, count, key);
 	if (!joined)
 		return hm_fail_alloc(err);
@@ -105,7 +105,7 @@ static int set_options(const struct target *target, struct option *options, size
 		if (!strcmp(key, "qom-type") || !strcmp(key, "id")) {
 			if (find_option(&options[i + 1], count - i - 1, key))
 				return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s is given twice",
-					       target->subject.id, key);
+					       target->id, key);
 			continue;
 		}
 		if (find_option(options, i, key))
@@ -198,7 +198,8 @@ static int new_backend(struct hostmem_objects *objects, struct hostmem_backend *
 	id = get_id(options, kind, err);
 	if (!id || hostmem_backend_new(objects, &target.backend, kind, id, err))
 		return -1;
-	target.subject = (struct hm_subject){ .id = id, .kind = kind };
+	target.id = id;
+	target.kind = kind;
 	if (set_options(&target, options->parts, options->count, err)) {
 		hostmem_backend_free(target.backend);
 		return -1;
@@ -235,7 +236,8 @@ static int new_context(struct hostmem_objects *objects, struct hostmem_thread_co
 	id = get_id(options, kind, err);
 	if (!id || hostmem_thread_context_new(objects, &target.context, id, err))
 		return -1;
-	target.subject = (struct hm_subject){ .id = id, .kind = kind };
+	target.id = id;
+	target.kind = kind;
 	if (set_options(&target, options->parts, options->count, err)) {
 		hostmem_thread_context_free(target.context);
 		return -1;

@@ -7,23 +7,11 @@
 
 #include "api.h"
 
-static struct hm_subject subject_of(const struct hostmem_backend *backend)
-{
-	return (struct hm_subject){ .id = backend->id, .kind = backend->kind->name };
-}
-
-/* ---- Setting ---- */
-
-static const char *settable_hint(const struct hostmem_backend *backend)
-{
-	return backend->state == HOSTMEM_STATE_COMPLETING
-		       ? "wait until it is complete"
-		       : "set it before completing, or make a new backend";
-}
+/* ---- Setting a property of a backend ---- */
 
 /*
- * Whether the property may be set now; called with the lock held. *live: the memory is there and
- * has to follow.
+ * Whether the property may be set now; called with the lock held. *live: the memory exists and has
+ * to follow.
  */
 static int check_settable(const struct hostmem_backend *backend, const struct hm_row *row,
 			  bool *live, struct hostmem_error *err)
@@ -36,20 +24,21 @@ static int check_settable(const struct hostmem_backend *backend, const struct hm
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: %s cannot be set while it is %s; %s",
 		       backend->id, row->public.name, hm_text_state(backend->state),
-		       settable_hint(backend));
+		       backend->state == HOSTMEM_STATE_COMPLETING
+			       ? "wait until it is complete"
+			       : "set it before completing, or make a new backend");
 }
 
 static void store_locked(struct hostmem_backend *backend, const struct hm_row *row,
-			 const struct hm_values *values, enum hostmem_origin origin)
+			 const struct hm_value *value, enum hostmem_origin origin)
 {
-	hm_value_copy(row, &backend->values, values);
+	hm_value_store(row, value, &backend->values);
 	backend->origins[row->property] = (uint8_t)origin;
 }
 
-/* Makes the value of the row in `from` the backend's; called with `change` held. */
-static int store(struct hostmem_backend *backend, const struct hm_row *row,
-		 const struct hm_values *from, enum hostmem_origin origin,
-		 struct hostmem_error *err)
+/* Called with `change` held. */
+static int store(struct hostmem_backend *backend, const struct hm_row *row, struct hm_value *value,
+		 enum hostmem_origin origin, struct hostmem_error *err)
 {
 	struct hm_values old, new;
 	bool live;
@@ -58,149 +47,131 @@ static int store(struct hostmem_backend *backend, const struct hm_row *row,
 	pthread_mutex_lock(&backend->lock);
 	failed = check_settable(backend, row, &live, err);
 	if (!failed && !live)
-		store_locked(backend, row, from, origin);
+		store_locked(backend, row, value, origin);
 	old = backend->values;
 	pthread_mutex_unlock(&backend->lock);
 	if (failed || !live)
 		return failed;
 	new = old;
-	hm_value_copy(row, &new, from);
+	hm_value_store(row, value, &new);
 	if (hm_live_apply(backend, row->property, &old, &new, err))
 		return -1;
+	/* Applying may have changed the value: prealloc stays off while it runs. */
+	hm_value_load(row, &new, value);
 	pthread_mutex_lock(&backend->lock);
-	store_locked(backend, row, &new, origin);
+	store_locked(backend, row, value, origin);
 	pthread_mutex_unlock(&backend->lock);
 	return 0;
 }
 
-static void close_fd(uint64_t fd)
-{
-	if (fd != HM_FD_NONE)
-		hm_os_close((int)fd);
-}
-
-/* A descriptor is stored as a duplicate that the backend owns; called with `change` held. */
+/* Stores a duplicate of the descriptor, which the backend owns; called with `change` held. */
 static int store_fd(struct hostmem_backend *backend, const struct hm_row *row,
-		    struct hm_values *from, enum hostmem_origin origin, struct hostmem_error *err)
+		    struct hm_value *value, enum hostmem_origin origin, struct hostmem_error *err)
 {
-	uint64_t old = backend->values.fd;
+	uint64_t unused;
 	int duplicate, result;
 
-	if (from->fd != HM_FD_NONE) {
-		duplicate = hm_os_duplicate((int)from->fd);
+	if (value->number != HM_FD_NONE) {
+		duplicate = hm_os_duplicate((int)value->number);
 		if (duplicate < 0)
 			return hm_fail(err, HOSTMEM_ERROR_VALUE, -duplicate,
-				       "%s: fd=%ju cannot be duplicated: %s", backend->id,
-				       (uintmax_t)from->fd, strerror(-duplicate));
-		from->fd = (uint64_t)duplicate;
+				       "%s: %s=%ju cannot be duplicated: %s", backend->id,
+				       row->public.name, (uintmax_t)value->number,
+				       strerror(-duplicate));
+		value->number = (uint64_t)duplicate;
 	}
-	result = store(backend, row, from, origin, err);
-	close_fd(result ? from->fd : old);
+	unused = backend->values.fd;
+	result = store(backend, row, value, origin, err);
+	if (result)
+		unused = value->number;
+	if (unused != HM_FD_NONE)
+		hm_os_close((int)unused);
 	return result;
 }
 
-/* What is linked to cannot be deleted as long as the link is there; called with `change` held. */
+/* The linked object cannot be deleted while the link exists; called with `change` held. */
 static int store_link(struct hostmem_backend *backend, const struct hm_row *row,
-		      const struct hm_values *from, enum hostmem_origin origin,
-		      struct hostmem_error *err)
+		      struct hm_value *value, enum hostmem_origin origin, struct hostmem_error *err)
 {
 	struct hostmem_thread_context *linked = NULL;
 	int result;
 
-	if (*from->prealloc_context) {
-		linked = hm_objects_link(backend->objects, from->prealloc_context);
+	if (*value->text) {
+		linked = hm_objects_link(backend->objects, value->text);
 		if (!linked)
 			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 				       "%s: %s=%s: there is no thread-context of that id; make it "
 				       "first",
-				       backend->id, row->public.name, from->prealloc_context);
+				       backend->id, row->public.name, value->text);
 	}
-	result = store(backend, row, from, origin, err);
+	result = store(backend, row, value, origin, err);
 	if (!result)
 		linked = hm_objects_swap_link(backend, linked);
 	hm_thread_context_unlink(linked);
 	return result;
 }
 
-static int store_as(struct hostmem_backend *backend, const struct hm_row *row,
-		    struct hm_values *from, enum hostmem_origin origin, struct hostmem_error *err)
+static int set(struct hostmem_backend *backend, const char *property, struct hm_value *value,
+	       enum hostmem_origin origin, struct hostmem_error *err)
 {
+	const struct hm_row *row = hm_table_find(backend->id, backend->kind->name, property, err);
 	int result;
 
-	if (hm_backend_check_process(backend, row->public.name, err))
+	if (!row || hm_value_check(backend->id, row, value, err) ||
+	    hm_backend_check_process(backend, row->public.name, err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	if (row->public.type == HOSTMEM_TYPE_FD)
-		result = store_fd(backend, row, from, origin, err);
+		result = store_fd(backend, row, value, origin, err);
 	else if (row->public.type == HOSTMEM_TYPE_LINK)
-		result = store_link(backend, row, from, origin, err);
+		result = store_link(backend, row, value, origin, err);
 	else
-		result = store(backend, row, from, origin, err);
+		result = store(backend, row, value, origin, err);
 	pthread_mutex_unlock(&backend->change);
 	return result;
-}
-
-static int set_text(struct hostmem_backend *backend, const char *property, const char *text,
-		    enum hostmem_origin origin, struct hostmem_error *err)
-{
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
-	struct hm_values values;
-
-	if (!row || hm_value_parse(&subject, row, text, &values, err))
-		return -1;
-	return store_as(backend, row, &values, origin, err);
-}
-
-int hostmem_backend_set_text(struct hostmem_backend *backend, const char *property,
-			     const char *text, struct hostmem_error *err)
-{
-	return set_text(backend, property, text, HOSTMEM_ORIGIN_USER, err);
 }
 
 int hm_props_set_compat(struct hostmem_backend *backend, const char *property, const char *text,
 			struct hostmem_error *err)
 {
-	return set_text(backend, property, text, HOSTMEM_ORIGIN_COMPAT, err);
+	struct hm_value value = { .form = HM_FORM_TEXT, .text = text };
+
+	return set(backend, property, &value, HOSTMEM_ORIGIN_COMPAT, err);
+}
+
+int hostmem_backend_set_text(struct hostmem_backend *backend, const char *property,
+			     const char *text, struct hostmem_error *err)
+{
+	struct hm_value value = { .form = HM_FORM_TEXT, .text = text };
+
+	return set(backend, property, &value, HOSTMEM_ORIGIN_USER, err);
 }
 
 int hostmem_backend_set_bool(struct hostmem_backend *backend, const char *property, bool value,
 			     struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
-	struct hm_values values;
+	struct hm_value boolean = { .form = HM_FORM_BOOL, .number = value };
 
-	if (!row || hm_value_put_bool(&subject, row, value, &values, err))
-		return -1;
-	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
+	return set(backend, property, &boolean, HOSTMEM_ORIGIN_USER, err);
 }
 
 int hostmem_backend_set_number(struct hostmem_backend *backend, const char *property,
 			       uint64_t value, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
-	struct hm_values values;
+	struct hm_value number = { .form = HM_FORM_NUMBER, .number = value };
 
-	if (!row || hm_value_put_number(&subject, row, value, &values, err))
-		return -1;
-	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
+	return set(backend, property, &number, HOSTMEM_ORIGIN_USER, err);
 }
 
 int hostmem_backend_set_list(struct hostmem_backend *backend, const char *property,
 			     const uint32_t *list, size_t list_len, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
-	struct hm_values values;
+	struct hm_value value = { .form = HM_FORM_LIST, .list = list, .list_len = list_len };
 
-	if (!row || hm_value_put_list(&subject, row, list, list_len, &values, err))
-		return -1;
-	return store_as(backend, row, &values, HOSTMEM_ORIGIN_USER, err);
+	return set(backend, property, &value, HOSTMEM_ORIGIN_USER, err);
 }
 
-/* ---- Setting what belongs together ---- */
+/* ---- Setting policy, host-nodes and home-node in one step ---- */
 
 static const enum hm_property binding[] = {
 	HM_PROPERTY_POLICY,
@@ -208,8 +179,8 @@ static const enum hm_property binding[] = {
 	HM_PROPERTY_HOME_NODE,
 };
 
-/* As store(), for the three at once; called with `change` held. */
-static int store_binding(struct hostmem_backend *backend, const struct hm_values *from,
+/* Called with `change` held. */
+static int store_binding(struct hostmem_backend *backend, const struct hm_value *bound,
 			 uint32_t flags, struct hostmem_rebind_result *rebound,
 			 struct hostmem_error *err)
 {
@@ -220,14 +191,13 @@ static int store_binding(struct hostmem_backend *backend, const struct hm_values
 		return hm_backend_fail_not_ready(backend, state, err);
 	hm_backend_snapshot(backend, &old);
 	new = old;
-	new.policy = from->policy;
-	new.host_nodes = from->host_nodes;
-	new.home_node = from->home_node;
+	for (size_t i = 0; i < HM_ARRAY_LEN(binding); i++)
+		hm_value_store(hm_table_get(binding[i]), &bound[i], &new);
 	if (hm_live_rebind(backend, &old, &new, flags, rebound, err))
 		return -1;
 	pthread_mutex_lock(&backend->lock);
 	for (size_t i = 0; i < HM_ARRAY_LEN(binding); i++)
-		store_locked(backend, hm_table_get(binding[i]), &new, HOSTMEM_ORIGIN_USER);
+		store_locked(backend, hm_table_get(binding[i]), &bound[i], HOSTMEM_ORIGIN_USER);
 	pthread_mutex_unlock(&backend->lock);
 	return 0;
 }
@@ -236,17 +206,18 @@ int hostmem_backend_rebind(struct hostmem_backend *backend, struct hostmem_rebin
 			   const char *policy, const uint32_t *host_nodes, size_t host_nodes_len,
 			   uint64_t home_node, uint32_t flags, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
+	struct hm_value bound[HM_ARRAY_LEN(binding)] = {
+		{ .form = HM_FORM_TEXT, .text = policy },
+		{ .form = HM_FORM_LIST, .list = host_nodes, .list_len = host_nodes_len },
+		{ .form = HM_FORM_NUMBER, .number = home_node },
+	};
 	struct hostmem_rebind_result rebound;
-	struct hm_values values;
 	int failed;
 
-	if (hm_value_parse(&subject, hm_table_get(HM_PROPERTY_POLICY), policy, &values, err) ||
-	    hm_value_put_list(&subject, hm_table_get(HM_PROPERTY_HOST_NODES), host_nodes,
-			      host_nodes_len, &values, err) ||
-	    hm_value_put_number(&subject, hm_table_get(HM_PROPERTY_HOME_NODE), home_node, &values,
-				err))
-		return -1;
+	for (size_t i = 0; i < HM_ARRAY_LEN(binding); i++) {
+		if (hm_value_check(backend->id, hm_table_get(binding[i]), &bound[i], err))
+			return -1;
+	}
 	if (flags & ~(uint32_t)HOSTMEM_REBIND_MOVE_ALL)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: rebind: flags 0x%x: expected enum hostmem_rebind_flag",
@@ -254,80 +225,93 @@ int hostmem_backend_rebind(struct hostmem_backend *backend, struct hostmem_rebin
 	if (hm_backend_check_process(backend, "rebind", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
-	failed = store_binding(backend, &values, flags, &rebound, err);
+	failed = store_binding(backend, bound, flags, &rebound, err);
 	pthread_mutex_unlock(&backend->change);
 	if (!failed)
 		*result = rebound;
 	return failed;
 }
 
-/* ---- Reading ---- */
+/* ---- Reading a property of a backend ---- */
 
-/* The effective value of every property. */
-static void read_values(const struct hostmem_backend *backend, struct hm_values *values)
+/* The value's text is in *values. */
+static const struct hm_row *read_backend(const struct hostmem_backend *backend,
+					 const char *property, enum hm_form form,
+					 struct hm_values *values, struct hm_value *value,
+					 struct hostmem_error *err)
 {
+	const struct hm_row *row = hm_table_find(backend->id, backend->kind->name, property, err);
+
+	if (!row || hm_value_check_form(backend->id, row, form, err))
+		return NULL;
 	hm_backend_snapshot(backend, values);
-	if (!values->prealloc_threads)
-		values->prealloc_threads = hm_topology_count_cpus();
+	hm_value_load(row, values, value);
+	return row;
+}
+
+/* Writes at most list_size ids and returns how many the set has. */
+static int list_ids(const struct hm_set *set, uint32_t *list, size_t list_size)
+{
+	size_t count = 0;
+
+	for (uint64_t id = hm_set_next(set, 0); id < HM_SET_MAX; id = hm_set_next(set, id + 1)) {
+		if (count < list_size)
+			list[count] = (uint32_t)id;
+		count++;
+	}
+	return (int)count;
 }
 
 int hostmem_backend_get_text(const struct hostmem_backend *backend, const char *property,
 			     char *buffer, size_t size, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
 	struct hm_values values;
+	struct hm_value value;
+	const struct hm_row *row =
+		read_backend(backend, property, HM_FORM_TEXT, &values, &value, err);
 
-	if (!row)
-		return -1;
-	read_values(backend, &values);
-	return hm_value_format(row, &values, buffer, size);
+	return row ? hm_value_format(row, &value, buffer, size) : -1;
 }
 
 int hostmem_backend_get_bool(const struct hostmem_backend *backend, const char *property,
 			     bool *value, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
 	struct hm_values values;
+	struct hm_value boolean;
 
-	if (!row)
+	if (!read_backend(backend, property, HM_FORM_BOOL, &values, &boolean, err))
 		return -1;
-	read_values(backend, &values);
-	return hm_value_get_bool(&subject, row, &values, value, err);
+	*value = boolean.number;
+	return 0;
 }
 
 int hostmem_backend_get_number(const struct hostmem_backend *backend, const char *property,
 			       uint64_t *value, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
 	struct hm_values values;
+	struct hm_value number;
 
-	if (!row)
+	if (!read_backend(backend, property, HM_FORM_NUMBER, &values, &number, err))
 		return -1;
-	read_values(backend, &values);
-	return hm_value_get_number(&subject, row, &values, value, err);
+	*value = number.number;
+	return 0;
 }
 
 int hostmem_backend_get_list(const struct hostmem_backend *backend, const char *property,
 			     uint32_t *list, size_t list_size, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
 	struct hm_values values;
+	struct hm_value value;
 
-	if (!row)
+	if (!read_backend(backend, property, HM_FORM_LIST, &values, &value, err))
 		return -1;
-	read_values(backend, &values);
-	return hm_value_get_list(&subject, row, &values, list, list_size, err);
+	return list_ids(&value.set, list, list_size);
 }
 
 int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char *property,
 			       enum hostmem_origin *origin, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of(backend);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
+	const struct hm_row *row = hm_table_find(backend->id, backend->kind->name, property, err);
 
 	if (!row)
 		return -1;
@@ -337,55 +321,55 @@ int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char
 	return 0;
 }
 
-/* ---- Of a thread-context ---- */
+/* ---- The properties of a thread-context ---- */
 
-static struct hm_subject subject_of_context(const struct hostmem_thread_context *context)
+static int set_context(struct hostmem_thread_context *context, const char *property,
+		       struct hm_value *value, struct hostmem_error *err)
 {
-	return (struct hm_subject){ .id = context->id, .kind = HOSTMEM_THREAD_CONTEXT };
+	const struct hm_row *row =
+		hm_table_find(context->id, HOSTMEM_THREAD_CONTEXT, property, err);
+
+	if (!row || hm_thread_context_check_settable(context, row, err) ||
+	    hm_value_check(context->id, row, value, err))
+		return -1;
+	return hm_thread_context_change(context, row, value, err);
 }
 
 int hostmem_thread_context_set_text(struct hostmem_thread_context *context, const char *property,
 				    const char *text, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of_context(context);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
-	struct hm_values values = { 0 };
+	struct hm_value value = { .form = HM_FORM_TEXT, .text = text };
 
-	if (!row || hm_thread_context_check_settable(context, row, err) ||
-	    hm_value_parse(&subject, row, text, &values, err))
-		return -1;
-	return hm_thread_context_change(context, row, &values, err);
+	return set_context(context, property, &value, err);
 }
 
 int hostmem_thread_context_set_list(struct hostmem_thread_context *context, const char *property,
 				    const uint32_t *list, size_t list_len,
 				    struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of_context(context);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
-	struct hm_values values = { 0 };
+	struct hm_value value = { .form = HM_FORM_LIST, .list = list, .list_len = list_len };
 
-	if (!row || hm_thread_context_check_settable(context, row, err) ||
-	    hm_value_put_list(&subject, row, list, list_len, &values, err))
-		return -1;
-	return hm_thread_context_change(context, row, &values, err);
+	return set_context(context, property, &value, err);
 }
 
-/* The row of a property and the values to read it from; NULL when it cannot be read. */
+/* As read_backend(); no property of a thread-context is text. */
 static const struct hm_row *read_context(const struct hostmem_thread_context *context,
-					 const char *property, struct hm_values *values,
-					 struct hostmem_error *err)
+					 const char *property, enum hm_form form,
+					 struct hm_value *value, struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of_context(context);
-	const struct hm_row *row = hm_table_find(&subject, property, err);
+	const struct hm_row *row =
+		hm_table_find(context->id, HOSTMEM_THREAD_CONTEXT, property, err);
+	struct hm_context_values values;
 
 	if (row && row->public.write_only) {
-		hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: %s can only be set; read cpu-affinity",
+		hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: %s can only be set, not read",
 			context->id, property);
 		return NULL;
 	}
-	if (row)
-		hm_thread_context_read(context, values);
+	if (!row || hm_value_check_form(context->id, row, form, err))
+		return NULL;
+	hm_thread_context_read(context, &values);
+	hm_value_load(row, &values, value);
 	return row;
 }
 
@@ -393,30 +377,31 @@ int hostmem_thread_context_get_text(const struct hostmem_thread_context *context
 				    const char *property, char *buffer, size_t size,
 				    struct hostmem_error *err)
 {
-	struct hm_values values;
-	const struct hm_row *row = read_context(context, property, &values, err);
+	struct hm_value value;
+	const struct hm_row *row = read_context(context, property, HM_FORM_TEXT, &value, err);
 
-	return row ? hm_value_format(row, &values, buffer, size) : -1;
+	return row ? hm_value_format(row, &value, buffer, size) : -1;
 }
 
 int hostmem_thread_context_get_number(const struct hostmem_thread_context *context,
 				      const char *property, uint64_t *value,
 				      struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of_context(context);
-	struct hm_values values;
-	const struct hm_row *row = read_context(context, property, &values, err);
+	struct hm_value number;
 
-	return row ? hm_value_get_number(&subject, row, &values, value, err) : -1;
+	if (!read_context(context, property, HM_FORM_NUMBER, &number, err))
+		return -1;
+	*value = number.number;
+	return 0;
 }
 
 int hostmem_thread_context_get_list(const struct hostmem_thread_context *context,
 				    const char *property, uint32_t *list, size_t list_size,
 				    struct hostmem_error *err)
 {
-	const struct hm_subject subject = subject_of_context(context);
-	struct hm_values values;
-	const struct hm_row *row = read_context(context, property, &values, err);
+	struct hm_value value;
 
-	return row ? hm_value_get_list(&subject, row, &values, list, list_size, err) : -1;
+	return read_context(context, property, HM_FORM_LIST, &value, err)
+		       ? list_ids(&value.set, list, list_size)
+		       : -1;
 }

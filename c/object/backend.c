@@ -15,8 +15,11 @@ static void reset_values(struct hostmem_backend *backend, const struct hostmem_d
 
 	*values = (struct hm_values){ 0 };
 	for (int i = 0; i < HM_PROPERTY_COUNT; i++) {
+		const struct hm_row *row = hm_table_get((enum hm_property)i);
+
 		backend->origins[i] = HOSTMEM_ORIGIN_DEFAULT;
-		hm_value_reset(hm_table_get((enum hm_property)i), values);
+		if (hm_table_is_of_backends(row))
+			hm_value_store_initial(row, values);
 	}
 	values->merge = defaults->merge;
 	values->dump = defaults->dump;

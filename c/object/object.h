@@ -31,7 +31,7 @@ enum hm_rom {
 #define HM_THREAD_NONE UINT64_MAX
 
 /*
- * The value of every property, of whichever kind. A copy of the struct is a snapshot; the
+ * The values of all properties that kinds of backends have. A copy of the struct is a snapshot; the
  * descriptor in it stays the backend's.
  */
 struct hm_values {
@@ -46,10 +46,7 @@ struct hm_values {
 	uint64_t prealloc_mode;
 	uint64_t prealloc_threads;
 	uint64_t thp;
-	uint64_t thread_id;
 	struct hm_set host_nodes;
-	struct hm_set node_affinity;
-	struct hm_set cpu_affinity;
 	char mem_path[PATH_MAX];
 	char prealloc_context[HOSTMEM_ID_MAX + 1];
 	bool canonical_name;
@@ -66,6 +63,13 @@ struct hm_values {
 	bool reserve;
 	bool seal;
 	bool share;
+};
+
+/* The values of the properties of a thread-context. */
+struct hm_context_values {
+	struct hm_set cpu_affinity;
+	struct hm_set node_affinity;
+	uint64_t thread_id;
 };
 
 enum hm_property {
@@ -200,7 +204,7 @@ struct hostmem_thread_context {
 	/* One change at a time; guards state and values. */
 	pthread_mutex_t change;
 	enum hostmem_state state;
-	struct hm_values values;
+	struct hm_context_values values;
 
 	/* Its thread, HM_THREAD_NONE for none, and the process that has it; 0: none has. */
 	pthread_t thread;
@@ -221,51 +225,61 @@ struct hostmem_thread_context {
 struct hm_row {
 	struct hostmem_property public;
 	enum hm_property property;
-	/* Where the value is in struct hm_values. */
+	/* Where the value is in struct hm_values, or in struct hm_context_values. */
 	size_t offset;
 	/* Of a bool, a number or an enum. */
 	uint64_t initial;
 	/* Of a size, a number or a node: the least and the largest value. */
 	uint64_t least, largest;
-};
-
-/* Whose property it is. */
-struct hm_subject {
-	const char *id, *kind;
+	/* What a number reads as while it is 0; NULL: as 0. */
+	uint32_t (*automatic)(void);
 };
 
 const struct hm_row *hm_table_get(enum hm_property property);
-/* NULL, with the error written, when the kind has none of that name. */
-const struct hm_row *hm_table_find(const struct hm_subject *subject, const char *property,
+/* Whether the value is in struct hm_values. */
+bool hm_table_is_of_backends(const struct hm_row *row);
+/* NULL, with the error written, when objects of that kind have no such property. */
+const struct hm_row *hm_table_find(const char *id, const char *kind, const char *property,
 				   struct hostmem_error *err);
 
-/* ---- value.c: values of properties ---- */
+/* ---- value.c: one value of a property ---- */
+
+/* The form in which a value is given or read. */
+enum hm_form {
+	HM_FORM_TEXT,
+	HM_FORM_BOOL,
+	HM_FORM_NUMBER,
+	HM_FORM_LIST,
+};
+
+/* A value on its way into a record of values, or out of one. */
+struct hm_value {
+	enum hm_form form;
+	/* Borrowed. The list is read by hm_value_check() only, which makes a set of it. */
+	const char *text;
+	const uint32_t *list;
+	size_t list_len;
+	/* The value of a bool, a number or an enum. */
+	uint64_t number;
+	struct hm_set set;
+};
 
 /* Whether it is a set, whose parts may be given one by one. */
 bool hm_value_is_set(const struct hm_row *row);
-void hm_value_reset(const struct hm_row *row, struct hm_values *values);
-void hm_value_copy(const struct hm_row *row, struct hm_values *to, const struct hm_values *from);
-/* Each puts a value into its place in *values, or fails. */
-int hm_value_parse(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		   struct hm_values *values, struct hostmem_error *err);
-int hm_value_put_bool(const struct hm_subject *subject, const struct hm_row *row, bool value,
-		      struct hm_values *values, struct hostmem_error *err);
-int hm_value_put_number(const struct hm_subject *subject, const struct hm_row *row, uint64_t number,
-			struct hm_values *values, struct hostmem_error *err);
-int hm_value_put_list(const struct hm_subject *subject, const struct hm_row *row,
-		      const uint32_t *list, size_t list_len, struct hm_values *values,
-		      struct hostmem_error *err);
+/* Turns a value in the form it was given in into what the row stores, or fails. */
+int hm_value_check(const char *id, const struct hm_row *row, struct hm_value *value,
+		   struct hostmem_error *err);
+/* TYPE unless values of the row can be given and read in that form. */
+int hm_value_check_form(const char *id, const struct hm_row *row, enum hm_form form,
+			struct hostmem_error *err);
+/* Copies a checked value to its place in a record of the row's kind, or the initial value. */
+void hm_value_store(const struct hm_row *row, const struct hm_value *value, void *record);
+void hm_value_store_initial(const struct hm_row *row, void *record);
+/* The value in a record, whose text is borrowed. */
+void hm_value_load(const struct hm_row *row, const void *record, struct hm_value *value);
 /* As text, with snprintf's contract. */
-int hm_value_format(const struct hm_row *row, const struct hm_values *values, char *buffer,
+int hm_value_format(const struct hm_row *row, const struct hm_value *value, char *buffer,
 		    size_t size);
-int hm_value_get_bool(const struct hm_subject *subject, const struct hm_row *row,
-		      const struct hm_values *values, bool *value, struct hostmem_error *err);
-int hm_value_get_number(const struct hm_subject *subject, const struct hm_row *row,
-			const struct hm_values *values, uint64_t *value, struct hostmem_error *err);
-/* Writes at most list_size ids and returns how many there are. */
-int hm_value_get_list(const struct hm_subject *subject, const struct hm_row *row,
-		      const struct hm_values *values, uint32_t *list, size_t list_size,
-		      struct hostmem_error *err);
 
 /* ---- backend.c: the record of a backend ---- */
 
@@ -306,11 +320,12 @@ void hm_thread_context_init(struct hostmem_thread_context *context, struct hostm
 void hm_thread_context_destroy(struct hostmem_thread_context *context);
 int hm_thread_context_check_settable(const struct hostmem_thread_context *context,
 				     const struct hm_row *row, struct hostmem_error *err);
-/* Makes the value of the row in `from`, in which nothing else is set, the context's. */
+/* Stores a checked value; the thread of a complete one is moved. */
 int hm_thread_context_change(struct hostmem_thread_context *context, const struct hm_row *row,
-			     const struct hm_values *from, struct hostmem_error *err);
+			     const struct hm_value *value, struct hostmem_error *err);
 /* The effective values. */
-void hm_thread_context_read(const struct hostmem_thread_context *context, struct hm_values *values);
+void hm_thread_context_read(const struct hostmem_thread_context *context,
+			    struct hm_context_values *values);
 /* How many CPUs its threads can run on. */
 size_t hm_thread_context_count_cpus(const struct hostmem_thread_context *context);
 /* Whether it can create threads for the backend `user`. */

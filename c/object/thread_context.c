@@ -126,22 +126,6 @@ static void end_thread(struct hostmem_thread_context *context)
 
 /* ---- Where it runs ---- */
 
-static bool is_empty(const struct hm_set *cpus)
-{
-	return hm_set_is_empty(cpus);
-}
-
-static bool has_nodes(const struct hm_values *values)
-{
-	return !hm_set_is_empty(&values->node_affinity);
-}
-
-/* Whether some of `wanted` are not in `have`; these as text. */
-static bool lacks(const struct hm_set *have, const struct hm_set *wanted, char *text, size_t size)
-{
-	return hm_set_format_missing(wanted, have, text, size);
-}
-
 static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
 			      const struct hm_set *nodes, struct hm_set *cpus,
 			      struct hostmem_error *err)
@@ -155,10 +139,10 @@ static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
 			       "%s: node-affinity: node %s is not a node of this host", context->id,
 			       bad);
 	hm_topology_get_node_cpus(nodes, cpus);
-	return is_empty(cpus) ? hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-					"%s: node-affinity: there is no CPU on or near these nodes",
-					context->id)
-			      : 0;
+	if (!hm_set_is_empty(cpus))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: node-affinity: there is no CPU on or near these nodes", context->id);
 }
 
 static int check_online(const struct hostmem_thread_context *context, const struct hm_set *cpus,
@@ -168,7 +152,7 @@ static int check_online(const struct hostmem_thread_context *context, const stru
 	char bad[128], have[128];
 
 	hm_topology_get_online_cpus(&online);
-	if (!lacks(&online, cpus, bad, sizeof(bad)))
+	if (!hm_set_format_missing(cpus, &online, bad, sizeof(bad)))
 		return 0;
 	hm_set_format(&online, have, sizeof(have));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
@@ -202,7 +186,7 @@ static int pin(struct hostmem_thread_context *context, const struct hm_set *cpus
 			       result == -EINVAL ? "; the CPUs are outside this process's cpuset "
 						   "(cpuset.cpus)"
 						 : "");
-	if (!lacks(&now, cpus, bad, sizeof(bad)))
+	if (!hm_set_format_missing(cpus, &now, bad, sizeof(bad)))
 		return 0;
 	hm_os_set_affinity(thread, &before);
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
@@ -211,19 +195,20 @@ static int pin(struct hostmem_thread_context *context, const struct hm_set *cpus
 }
 
 /* Does nothing where neither property is set: a thread begins where its creator runs. */
-static int apply_affinity(struct hostmem_thread_context *context, const struct hm_values *values,
-			  struct hostmem_error *err)
+static int apply_affinity(struct hostmem_thread_context *context,
+			  const struct hm_context_values *values, struct hostmem_error *err)
 {
 	struct hm_set cpus = values->cpu_affinity;
 
-	if (has_nodes(values) && find_cpus_of_nodes(context, &values->node_affinity, &cpus, err))
+	if (!hm_set_is_empty(&values->node_affinity) &&
+	    find_cpus_of_nodes(context, &values->node_affinity, &cpus, err))
 		return -1;
-	return is_empty(&cpus) ? 0 : pin(context, &cpus, err);
+	return hm_set_is_empty(&cpus) ? 0 : pin(context, &cpus, err);
 }
 
 size_t hm_thread_context_count_cpus(const struct hostmem_thread_context *context)
 {
-	struct hm_values values;
+	struct hm_context_values values;
 
 	hm_thread_context_read(context, &values);
 	return hm_set_count(&values.cpu_affinity);
@@ -246,11 +231,12 @@ int hm_thread_context_check_settable(const struct hostmem_thread_context *contex
 }
 
 int hm_thread_context_change(struct hostmem_thread_context *context, const struct hm_row *row,
-			     const struct hm_values *from, struct hostmem_error *err)
+			     const struct hm_value *value, struct hostmem_error *err)
 {
+	struct hm_context_values new = { 0 };
 	int result = 0;
 
-	if (is_empty(&from->cpu_affinity) && !has_nodes(from))
+	if (hm_set_is_empty(&value->set))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: %s is empty: a thread has to run somewhere", context->id,
 			       row->public.name);
@@ -258,29 +244,30 @@ int hm_thread_context_change(struct hostmem_thread_context *context, const struc
 		return -1;
 	begin_change(context);
 	if (context->state == HOSTMEM_STATE_CONFIGURING) {
-		hm_value_copy(row, &context->values, from);
+		hm_value_store(row, value, &context->values);
 	} else {
-		/* Both properties say the same thing, so of a complete one the later counts. */
-		result = apply_affinity(context, from, err);
+		/* Both properties set the CPUs; of a complete context the last one set counts. */
+		hm_value_store(row, value, &new);
+		result = apply_affinity(context, &new, err);
 		if (!result)
-			context->values = *from;
+			context->values = new;
 	}
 	end_change(context);
 	return result;
 }
 
-void hm_thread_context_read(const struct hostmem_thread_context *context, struct hm_values *values)
+void hm_thread_context_read(const struct hostmem_thread_context *context,
+			    struct hm_context_values *values)
 {
-	bool there;
+	bool has;
 
-	*values = (struct hm_values){ 0 };
 	begin_change(context);
-	there = has_thread(context);
-	values->thread_id = there ? context->thread_id : HM_THREAD_NONE;
-	values->cpu_affinity = context->values.cpu_affinity;
-	/* Others may have moved its thread; one that is to come begins where its creator runs. */
-	if (there || is_empty(&values->cpu_affinity))
-		hm_os_get_affinity(there ? (pid_t)context->thread_id : 0, &values->cpu_affinity);
+	has = has_thread(context);
+	*values = context->values;
+	values->thread_id = has ? context->thread_id : HM_THREAD_NONE;
+	/* Others may have moved the thread; a new one starts on its creator's CPUs. */
+	if (has || hm_set_is_empty(&values->cpu_affinity))
+		hm_os_get_affinity(has ? (pid_t)context->thread_id : 0, &values->cpu_affinity);
 	end_change(context);
 }
 
@@ -289,7 +276,8 @@ void hm_thread_context_read(const struct hostmem_thread_context *context, struct
 static int check_combination(const struct hostmem_thread_context *context,
 			     struct hostmem_error *err)
 {
-	if (is_empty(&context->values.cpu_affinity) || !has_nodes(&context->values))
+	if (hm_set_is_empty(&context->values.cpu_affinity) ||
+	    hm_set_is_empty(&context->values.node_affinity))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: cpu-affinity and node-affinity exclude each other; set one of them",
@@ -430,7 +418,6 @@ void hm_thread_context_init(struct hostmem_thread_context *context, struct hostm
 	pthread_cond_init(&context->served, NULL);
 }
 
-/* One that is in no set. */
 void hm_thread_context_destroy(struct hostmem_thread_context *context)
 {
 	end_thread(context);

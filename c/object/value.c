@@ -1,34 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Values of properties, between the forms they are given in, text or typed, and the struct that
- * holds them. A value by itself is checked here, by its row of the table.
+ * One value of a property: checked by its row of the table, stored in a record and read from it. A
+ * value is checked by itself here; combinations are check.c's.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "object.h"
-
-static void *field_of(struct hm_values *values, const struct hm_row *row)
-{
-	return (char *)values + row->offset;
-}
-
-static size_t size_of_field(const struct hm_row *row)
-{
-	switch (row->public.type) {
-	case HOSTMEM_TYPE_BOOL:
-		return sizeof(bool);
-	case HOSTMEM_TYPE_NODES:
-	case HOSTMEM_TYPE_CPUS:
-		return sizeof(struct hm_set);
-	case HOSTMEM_TYPE_LINK:
-		return HOSTMEM_ID_MAX + 1;
-	case HOSTMEM_TYPE_PATH:
-		return PATH_MAX;
-	default:
-		return sizeof(uint64_t);
-	}
-}
 
 bool hm_value_is_set(const struct hm_row *row)
 {
@@ -40,32 +18,36 @@ static uint64_t set_limit(const struct hm_row *row)
 	return row->public.type == HOSTMEM_TYPE_NODES ? HOSTMEM_NODES_MAX : HOSTMEM_CPUS_MAX;
 }
 
-void hm_value_copy(const struct hm_row *row, struct hm_values *to, const struct hm_values *from)
+/* The form of the row's values besides text, which all have. */
+static enum hm_form form_of(const struct hm_row *row)
 {
-	memcpy((char *)to + row->offset, (const char *)from + row->offset, size_of_field(row));
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_BOOL:
+		return HM_FORM_BOOL;
+	case HOSTMEM_TYPE_SIZE:
+	case HOSTMEM_TYPE_UINT32:
+	case HOSTMEM_TYPE_NODE:
+	case HOSTMEM_TYPE_FD:
+		return HM_FORM_NUMBER;
+	case HOSTMEM_TYPE_NODES:
+	case HOSTMEM_TYPE_CPUS:
+		return HM_FORM_LIST;
+	default:
+		return HM_FORM_TEXT;
+	}
 }
 
-void hm_value_reset(const struct hm_row *row, struct hm_values *values)
+/* Whether the initial value, which may be out of bounds, stands for "none". */
+static bool can_be_none(const struct hm_row *row)
 {
-	void *field = field_of(values, row);
-
-	if (row->public.type == HOSTMEM_TYPE_BOOL)
-		*(bool *)field = row->initial;
-	else if (size_of_field(row) == sizeof(uint64_t))
-		*(uint64_t *)field = row->initial;
+	return row->public.type == HOSTMEM_TYPE_NODE || row->public.type == HOSTMEM_TYPE_FD ||
+	       row->public.settable == HOSTMEM_SETTABLE_NEVER;
 }
 
-/* ---- Messages ---- */
+/* ---- Checking ---- */
 
-static int fail_value(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		      const char *expected, struct hostmem_error *err)
-{
-	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s=%.128s: expected %s", subject->id,
-		       row->public.name, text, expected);
-}
-
-static int fail_type(const struct hm_subject *subject, const struct hm_row *row, const char *got,
-		     struct hostmem_error *err)
+int hm_value_check_form(const char *id, const struct hm_row *row, enum hm_form form,
+			struct hostmem_error *err)
 {
 	static const char *const types[] = {
 		[HOSTMEM_TYPE_BOOL] = "a boolean",      [HOSTMEM_TYPE_SIZE] = "a size in bytes",
@@ -74,77 +56,23 @@ static int fail_type(const struct hm_subject *subject, const struct hm_row *row,
 		[HOSTMEM_TYPE_LINK] = "an object's id", [HOSTMEM_TYPE_PATH] = "a path",
 		[HOSTMEM_TYPE_FD] = "a descriptor",     [HOSTMEM_TYPE_CPUS] = "a CPU list",
 	};
+	static const char *const forms[] = {
+		[HM_FORM_BOOL] = "a boolean",
+		[HM_FORM_NUMBER] = "a number",
+		[HM_FORM_LIST] = "a list",
+	};
 
-	return hm_fail(err, HOSTMEM_ERROR_TYPE, 0, "%s: %s is %s, not %s", subject->id,
-		       row->public.name, types[row->public.type], got);
-}
-
-/* Puts a number into the row's field of *values, within the row's bounds. */
-static int put_number(const struct hm_subject *subject, const struct hm_row *row, uint64_t number,
-		      struct hm_values *values, struct hostmem_error *err)
-{
-	if (number < row->least || number > row->largest)
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: %s=%ju: expected a value from %ju to %ju", subject->id,
-			       row->public.name, (uintmax_t)number, (uintmax_t)row->least,
-			       (uintmax_t)row->largest);
-	*(uint64_t *)field_of(values, row) = number;
-	return 0;
-}
-
-static int parse_bool(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		      struct hm_values *values, struct hostmem_error *err)
-{
-	if (hm_text_parse_bool(text, field_of(values, row)))
-		return fail_value(subject, row, text, "on or off", err);
-	return 0;
-}
-
-static int parse_size(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		      struct hm_values *values, struct hostmem_error *err)
-{
-	uint64_t number;
-
-	if (hm_text_parse_size(text, &number))
-		return fail_value(subject, row, text,
-				  "a size below 16E such as 4096, 512M, 1.5G or 0x40000000 (one "
-				  "suffix of B k K M G T P E)",
-				  err);
-	return put_number(subject, row, number, values, err);
-}
-
-static int parse_number(const struct hm_subject *subject, const struct hm_row *row,
-			const char *text, struct hm_values *values, struct hostmem_error *err)
-{
-	uint64_t number;
-
-	if (hm_text_parse_number(text, &number))
-		return fail_value(subject, row, text, "a whole number", err);
-	return put_number(subject, row, number, values, err);
-}
-
-/* A node or a descriptor. */
-static int parse_or_none(const struct hm_subject *subject, const struct hm_row *row,
-			 const char *text, struct hm_values *values, struct hostmem_error *err)
-{
-	if (!strcmp(text, "none")) {
-		*(uint64_t *)field_of(values, row) = row->initial;
+	if (form == HM_FORM_TEXT || form == form_of(row))
 		return 0;
-	}
-	return parse_number(subject, row, text, values, err);
+	return hm_fail(err, HOSTMEM_ERROR_TYPE, 0, "%s: %s is %s, not %s", id, row->public.name,
+		       types[row->public.type], forms[form]);
 }
 
-static int parse_set(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		     struct hm_values *values, struct hostmem_error *err)
+static int fail_text(const char *id, const struct hm_row *row, const char *text,
+		     const char *expected, struct hostmem_error *err)
 {
-	bool nodes = row->public.type == HOSTMEM_TYPE_NODES;
-
-	if (hm_set_parse(field_of(values, row), text, set_limit(row)))
-		return fail_value(subject, row, text,
-				  nodes ? "node ids below 1024 and rising ranges, such as 0 or 0-1"
-					: "CPU ids below 8192 and rising ranges, such as 0 or 0-3",
-				  err);
-	return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s=%.128s: expected %s", id,
+		       row->public.name, text, expected);
 }
 
 /* "a, b or c" */
@@ -160,190 +88,200 @@ static void list_choices(const char *const *choices, char *text, size_t size)
 					   choices[i]);
 }
 
-static int parse_enum(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		      struct hm_values *values, struct hostmem_error *err)
+static int parse_enum(const char *id, const struct hm_row *row, struct hm_value *value,
+		      struct hostmem_error *err)
 {
 	char choices[256];
 
 	for (uint64_t i = 0; row->public.choices[i]; i++) {
-		if (!strcmp(row->public.choices[i], text)) {
-			*(uint64_t *)field_of(values, row) = i;
+		if (!strcmp(row->public.choices[i], value->text)) {
+			value->number = i;
 			return 0;
 		}
 	}
 	list_choices(row->public.choices, choices, sizeof(choices));
-	return fail_value(subject, row, text, choices, err);
+	return fail_text(id, row, value->text, choices, err);
 }
 
-/* Whether there is such an object is seen when the value is stored. */
-static int parse_link(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		      struct hm_values *values, struct hostmem_error *err)
+static int check_number(const char *id, const struct hm_row *row, uint64_t number,
+			struct hostmem_error *err)
 {
-	if (*text && !hm_text_is_id(text))
-		return fail_value(subject, row, text, "the id of a thread-context, or nothing",
-				  err);
-	hm_text_copy(text, field_of(values, row), HOSTMEM_ID_MAX + 1);
-	return 0;
+	if (number >= row->least && number <= row->largest)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s=%ju: expected a value from %ju to %ju",
+		       id, row->public.name, (uintmax_t)number, (uintmax_t)row->least,
+		       (uintmax_t)row->largest);
 }
 
-static int parse_path(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		      struct hm_values *values, struct hostmem_error *err)
+static int parse_number(const char *id, const struct hm_row *row, struct hm_value *value,
+			struct hostmem_error *err)
 {
-	if (hm_text_copy(text, field_of(values, row), PATH_MAX) >= PATH_MAX)
-		return fail_value(subject, row, text, "a path of at most 4095 bytes", err);
-	return 0;
+	bool is_size = row->public.type == HOSTMEM_TYPE_SIZE;
+
+	if (can_be_none(row) && !strcmp(value->text, "none")) {
+		value->number = row->initial;
+		return 0;
+	}
+	if (is_size && hm_text_parse_size(value->text, &value->number))
+		return fail_text(id, row, value->text,
+				 "a size below 16E such as 4096, 512M, 1.5G or 0x40000000 (one "
+				 "suffix of B k K M G T P E)",
+				 err);
+	if (!is_size && hm_text_parse_number(value->text, &value->number))
+		return fail_text(id, row, value->text, "a whole number", err);
+	return check_number(id, row, value->number, err);
 }
 
-int hm_value_parse(const struct hm_subject *subject, const struct hm_row *row, const char *text,
-		   struct hm_values *values, struct hostmem_error *err)
+/* Whether a linked object exists is checked when the value is stored. */
+static int parse(const char *id, const struct hm_row *row, struct hm_value *value,
+		 struct hostmem_error *err)
 {
+	const char *text = value->text;
+	bool is_on = false;
+
 	switch (row->public.type) {
 	case HOSTMEM_TYPE_BOOL:
-		return parse_bool(subject, row, text, values, err);
-	case HOSTMEM_TYPE_SIZE:
-		return parse_size(subject, row, text, values, err);
-	case HOSTMEM_TYPE_UINT32:
-		return parse_number(subject, row, text, values, err);
+		if (hm_text_parse_bool(text, &is_on))
+			return fail_text(id, row, text, "on or off", err);
+		value->number = is_on;
+		return 0;
 	case HOSTMEM_TYPE_ENUM:
-		return parse_enum(subject, row, text, values, err);
+		return parse_enum(id, row, value, err);
 	case HOSTMEM_TYPE_NODES:
+		return hm_set_parse(&value->set, text, set_limit(row))
+			       ? fail_text(id, row, text,
+					   "node ids below 1024 and rising ranges, such as 0 or "
+					   "0-1",
+					   err)
+			       : 0;
 	case HOSTMEM_TYPE_CPUS:
-		return parse_set(subject, row, text, values, err);
-	case HOSTMEM_TYPE_NODE:
-	case HOSTMEM_TYPE_FD:
-		return parse_or_none(subject, row, text, values, err);
+		return hm_set_parse(&value->set, text, set_limit(row))
+			       ? fail_text(id, row, text,
+					   "CPU ids below 8192 and rising ranges, such as 0 or 0-3",
+					   err)
+			       : 0;
 	case HOSTMEM_TYPE_LINK:
-		return parse_link(subject, row, text, values, err);
+		return *text && !hm_text_is_id(text)
+			       ? fail_text(id, row, text, "the id of a thread-context, or nothing",
+					   err)
+			       : 0;
 	case HOSTMEM_TYPE_PATH:
-		return parse_path(subject, row, text, values, err);
-	}
-	return -1;
-}
-
-/* ---- Typed ---- */
-
-int hm_value_put_bool(const struct hm_subject *subject, const struct hm_row *row, bool value,
-		      struct hm_values *values, struct hostmem_error *err)
-{
-	if (row->public.type != HOSTMEM_TYPE_BOOL)
-		return fail_type(subject, row, "a boolean", err);
-	*(bool *)field_of(values, row) = value;
-	return 0;
-}
-
-static bool can_be_none(const struct hm_row *row)
-{
-	return row->public.type == HOSTMEM_TYPE_NODE || row->public.type == HOSTMEM_TYPE_FD ||
-	       row->public.settable == HOSTMEM_SETTABLE_NEVER;
-}
-
-static bool is_number(const struct hm_row *row)
-{
-	switch (row->public.type) {
-	case HOSTMEM_TYPE_SIZE:
-	case HOSTMEM_TYPE_UINT32:
-	case HOSTMEM_TYPE_NODE:
-	case HOSTMEM_TYPE_FD:
-		return true;
+		return strlen(text) >= PATH_MAX
+			       ? fail_text(id, row, text, "a path of at most 4095 bytes", err)
+			       : 0;
 	default:
-		return false;
+		return parse_number(id, row, value, err);
 	}
 }
 
-int hm_value_put_number(const struct hm_subject *subject, const struct hm_row *row, uint64_t number,
-			struct hm_values *values, struct hostmem_error *err)
+static int make_set(const char *id, const struct hm_row *row, struct hm_value *value,
+		    struct hostmem_error *err)
 {
-	if (!is_number(row))
-		return fail_type(subject, row, "a number", err);
-	if (!can_be_none(row) || number != row->initial)
-		return put_number(subject, row, number, values, err);
-	*(uint64_t *)field_of(values, row) = number;
-	return 0;
-}
-
-int hm_value_put_list(const struct hm_subject *subject, const struct hm_row *row,
-		      const uint32_t *list, size_t list_len, struct hm_values *values,
-		      struct hostmem_error *err)
-{
-	struct hm_set *set = field_of(values, row);
-
-	if (!hm_value_is_set(row))
-		return fail_type(subject, row, "a list", err);
-	*set = (struct hm_set){ 0 };
-	for (size_t i = 0; i < list_len; i++) {
-		if (list[i] >= set_limit(row))
+	for (size_t i = 0; i < value->list_len; i++) {
+		if (value->list[i] >= set_limit(row))
 			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-				       "%s: %s: %s %u: expected ids below %ju", subject->id,
+				       "%s: %s: %s %u: expected ids below %ju", id,
 				       row->public.name,
 				       row->public.type == HOSTMEM_TYPE_NODES ? "node" : "CPU",
-				       list[i], (uintmax_t)set_limit(row));
-		hm_set_add(set, list[i]);
+				       value->list[i], (uintmax_t)set_limit(row));
+		hm_set_add(&value->set, value->list[i]);
 	}
 	return 0;
 }
 
-/* ---- Reading ---- */
-
-int hm_value_format(const struct hm_row *row, const struct hm_values *values, char *buffer,
-		    size_t size)
+int hm_value_check(const char *id, const struct hm_row *row, struct hm_value *value,
+		   struct hostmem_error *err)
 {
-	const void *field = (const char *)values + row->offset;
-	uint64_t number = 0;
-
-	if (size_of_field(row) == sizeof(number))
-		memcpy(&number, field, sizeof(number));
-	switch (row->public.type) {
-	case HOSTMEM_TYPE_BOOL:
-		return hm_text_copy(*(const bool *)field ? "on" : "off", buffer, size);
-	case HOSTMEM_TYPE_ENUM:
-		return hm_text_copy(row->public.choices[number], buffer, size);
-	case HOSTMEM_TYPE_NODES:
-	case HOSTMEM_TYPE_CPUS:
-		return hm_set_format(field, buffer, size);
-	case HOSTMEM_TYPE_LINK:
-	case HOSTMEM_TYPE_PATH:
-		return hm_text_copy(field, buffer, size);
-	default:
+	if (hm_value_check_form(id, row, value->form, err))
+		return -1;
+	switch (value->form) {
+	case HM_FORM_TEXT:
+		return parse(id, row, value, err);
+	case HM_FORM_NUMBER:
+		if (can_be_none(row) && value->number == row->initial)
+			return 0;
+		return check_number(id, row, value->number, err);
+	case HM_FORM_LIST:
+		return make_set(id, row, value, err);
+	case HM_FORM_BOOL:
 		break;
 	}
-	if (can_be_none(row) && number == row->initial)
-		return hm_text_copy("none", buffer, size);
-	return snprintf(buffer, size, "%ju", (uintmax_t)number);
-}
-
-int hm_value_get_bool(const struct hm_subject *subject, const struct hm_row *row,
-		      const struct hm_values *values, bool *value, struct hostmem_error *err)
-{
-	if (row->public.type != HOSTMEM_TYPE_BOOL)
-		return fail_type(subject, row, "a boolean", err);
-	memcpy(value, (const char *)values + row->offset, sizeof(*value));
 	return 0;
 }
 
-int hm_value_get_number(const struct hm_subject *subject, const struct hm_row *row,
-			const struct hm_values *values, uint64_t *value, struct hostmem_error *err)
-{
-	if (!is_number(row))
-		return fail_type(subject, row, "a number", err);
-	memcpy(value, (const char *)values + row->offset, sizeof(*value));
-	return 0;
-}
+/* ---- Records ---- */
 
-int hm_value_get_list(const struct hm_subject *subject, const struct hm_row *row,
-		      const struct hm_values *values, uint32_t *list, size_t list_size,
-		      struct hostmem_error *err)
+void hm_value_store(const struct hm_row *row, const struct hm_value *value, void *record)
 {
-	const void *set = (const char *)values + row->offset;
-	size_t count = 0;
+	void *field = (char *)record + row->offset;
 
-	if (!hm_value_is_set(row))
-		return fail_type(subject, row, "a list", err);
-	for (uint32_t id = 0; id < set_limit(row); id++) {
-		if (!hm_set_has(set, id))
-			continue;
-		if (count < list_size)
-			list[count] = id;
-		count++;
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_BOOL:
+		*(bool *)field = value->number;
+		break;
+	case HOSTMEM_TYPE_NODES:
+	case HOSTMEM_TYPE_CPUS:
+		*(struct hm_set *)field = value->set;
+		break;
+	case HOSTMEM_TYPE_LINK:
+		hm_text_copy(value->text, field, HOSTMEM_ID_MAX + 1);
+		break;
+	case HOSTMEM_TYPE_PATH:
+		hm_text_copy(value->text, field, PATH_MAX);
+		break;
+	default:
+		*(uint64_t *)field = value->number;
 	}
-	return (int)count;
+}
+
+void hm_value_store_initial(const struct hm_row *row, void *record)
+{
+	const struct hm_value initial = { .text = "", .number = row->initial };
+
+	hm_value_store(row, &initial, record);
+}
+
+void hm_value_load(const struct hm_row *row, const void *record, struct hm_value *value)
+{
+	const void *field = (const char *)record + row->offset;
+
+	*value = (struct hm_value){ 0 };
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_BOOL:
+		value->number = *(const bool *)field;
+		break;
+	case HOSTMEM_TYPE_NODES:
+	case HOSTMEM_TYPE_CPUS:
+		value->set = *(const struct hm_set *)field;
+		break;
+	case HOSTMEM_TYPE_LINK:
+	case HOSTMEM_TYPE_PATH:
+		value->text = field;
+		break;
+	default:
+		value->number = *(const uint64_t *)field;
+		if (!value->number && row->automatic)
+			value->number = row->automatic();
+	}
+}
+
+int hm_value_format(const struct hm_row *row, const struct hm_value *value, char *buffer,
+		    size_t size)
+{
+	switch (row->public.type) {
+	case HOSTMEM_TYPE_BOOL:
+		return hm_text_copy(value->number ? "on" : "off", buffer, size);
+	case HOSTMEM_TYPE_ENUM:
+		return hm_text_copy(row->public.choices[value->number], buffer, size);
+	case HOSTMEM_TYPE_NODES:
+	case HOSTMEM_TYPE_CPUS:
+		return hm_set_format(&value->set, buffer, size);
+	case HOSTMEM_TYPE_LINK:
+	case HOSTMEM_TYPE_PATH:
+		return hm_text_copy(value->text, buffer, size);
+	default:
+		if (can_be_none(row) && value->number == row->initial)
+			return hm_text_copy("none", buffer, size);
+		return snprintf(buffer, size, "%ju", (uintmax_t)value->number);
+	}
 }
