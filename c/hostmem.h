@@ -327,7 +327,7 @@ void hostmem_objects_free(struct hostmem_objects *objects);
 /*
  * Adds a kind to the set; the table is copied, its strings and data must live until free_data.
  * Takes data over in any case: on failure free_data has been called. Errors: VALUE (name malformed
- * or taken), NO_MEMORY.
+ * or taken, as memory-backend and thread-context are), NO_MEMORY.
  */
 int hostmem_objects_register_kind(struct hostmem_objects *objects, const struct hostmem_kind *kind,
 				  struct hostmem_error *err);

@@ -136,8 +136,8 @@ impl Objects {
     ///
     /// # Errors
     ///
-    /// [`Value`](crate::ErrorKind::Value) (name malformed or taken),
-    /// [`NoMemory`](crate::ErrorKind::NoMemory). The kind is dropped.
+    /// [`Value`](crate::ErrorKind::Value) (name malformed, or taken, as `memory-backend` and
+    /// `thread-context` are), [`NoMemory`](crate::ErrorKind::NoMemory). The kind is dropped.
     #[doc(alias = "hostmem_objects_register_kind")]
     pub fn register_kind(
         &self,

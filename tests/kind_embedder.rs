@@ -383,6 +383,8 @@ fn a_name_is_taken_once_and_well_formed() {
     let names = [
         NAME,
         "memory-backend-ram",
+        "memory-backend",
+        "thread-context",
         "",
         "1kind",
         "a kind",

@@ -24,9 +24,6 @@ int hostmem_objects_new(struct hostmem_objects **objects, const struct hostmem_h
 	return 0;
 }
 
-/* The parent of all kinds; what is said of it holds for each. */
-static const char abstract_kind[] = "memory-backend";
-
 /* "a, b": the kinds of a set, for messages. */
 static void list_kinds(const struct hostmem_objects *objects, char *text, size_t size)
 {
@@ -51,7 +48,7 @@ static const struct hostmem_kind *find_kind(struct hostmem_objects *objects, con
 	if (kind)
 		return kind;
 	list_kinds(objects, kinds, sizeof(kinds));
-	if (!strcmp(name, abstract_kind))
+	if (!strcmp(name, HM_ABSTRACT_KIND))
 		why = "is abstract, no object can be made of it";
 	else if (!strcmp(name, HOSTMEM_THREAD_CONTEXT))
 		why = "is no backend";
@@ -79,7 +76,7 @@ static int check_id(const char *id, struct hostmem_error *err)
 static int is_about(const struct hm_compat *compat, const struct hostmem_backend *backend,
 		    struct hostmem_error *err)
 {
-	if (!strcmp(compat->kind, backend->kind->name) || !strcmp(compat->kind, abstract_kind))
+	if (!strcmp(compat->kind, backend->kind->name) || !strcmp(compat->kind, HM_ABSTRACT_KIND))
 		return 1;
 	if (!strcmp(compat->kind, HOSTMEM_THREAD_CONTEXT))
 		return 0;

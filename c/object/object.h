@@ -376,6 +376,9 @@ struct hostmem_thread_context *hm_objects_link(struct hostmem_objects *objects, 
 /* Links to what the backend links to; NULL when that is nothing. */
 struct hostmem_thread_context *hm_objects_get_link(const struct hostmem_backend *backend);
 /* Makes a link, NULL for none, the backend's, which gives up the one it had. */
+/* The parent of all kinds of backends; what is set for it applies to each. */
+#define HM_ABSTRACT_KIND "memory-backend"
+
 struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *backend,
 						    struct hostmem_thread_context *context);
 /* Each says whether nobody is left who knows it; its id is free again then. */

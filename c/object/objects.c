@@ -159,9 +159,10 @@ static int append_kind(struct hostmem_objects *objects, const struct hostmem_kin
 	struct hm_registered_kind **end = &objects->registered;
 	struct hm_registered_kind *added;
 
-	if (find_kind_locked(objects, kind->name))
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "kind '%s' is registered already",
-			       kind->name);
+	if (find_kind_locked(objects, kind->name) || !strcmp(kind->name, HM_ABSTRACT_KIND) ||
+	    !strcmp(kind->name, HOSTMEM_THREAD_CONTEXT))
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "kind '%s' exists already; choose another name", kind->name);
 	added = calloc(1, sizeof(*added));
 	if (!added)
 		return hm_fail_alloc(err);
