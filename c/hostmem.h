@@ -301,6 +301,12 @@ struct hostmem_defaults {
 	bool merge;
 	bool dump;
 	bool prealloc;
+	/*
+	 * Whether properties of type HOSTMEM_TYPE_FD take the number of a descriptor as text or
+	 * number, as a command line has to give it. A number may by now be another file's that the
+	 * process has open; hostmem_backend_set_fd() always works.
+	 */
+	bool fd_by_number;
 	/* 0: as many threads as there are usable CPUs. */
 	uint32_t prealloc_threads;
 };
@@ -342,13 +348,13 @@ const struct hostmem_kind *hostmem_objects_get_kind(const struct hostmem_objects
 /* What a property's value is, and how it is written as text. */
 enum hostmem_type {
 	HOSTMEM_TYPE_BOOL = 1, /* on, yes, true, y; off, no, false, n */
-	HOSTMEM_TYPE_SIZE,     /* bytes: decimal, fraction or 0x hex, then one of B k K M G T P E
-				  (powers of 1024) */
+	HOSTMEM_TYPE_SIZE,     /* bytes: decimal or a fraction, then one of B K M G T P E (powers of
+				  1024) in either case; or 0x hex */
 	HOSTMEM_TYPE_UINT32,   /* decimal or 0x hex */
 	HOSTMEM_TYPE_ENUM,     /* one of the choices */
 	HOSTMEM_TYPE_NODES,    /* a set of NUMA nodes: ids and ranges, "0-1,3" */
 	HOSTMEM_TYPE_NODE,     /* one NUMA node id, or "none" */
-	HOSTMEM_TYPE_LINK,     /* the id of another object, or "" for none */
+	HOSTMEM_TYPE_LINK,     /* the id of another object, or /objects/ID, or "" for none */
 	HOSTMEM_TYPE_PATH,     /* a file's path, at most 4095 bytes of any encoding, "" for none */
 	HOSTMEM_TYPE_FD,   /* an open descriptor's number, duplicated when it is set, or "none" */
 	HOSTMEM_TYPE_CPUS, /* a set of CPUs: ids and ranges, "0-1,3" */
@@ -526,11 +532,12 @@ int hostmem_backend_check_piece(const struct hostmem_backend *backend,
 
 /*
  * Set a property, by text (any type, forms as enum hostmem_type says) or typed: bool; number for
- * size, uint32, node and fd; list for node sets, which replaces the whole set, an empty list
- * empties it. In state configuring only the value by itself is checked; combinations are checked by
- * complete. In ready and mapped a live property acts before the call returns; when the kernel
- * refuses, the old value stays. Errors: UNKNOWN_PROPERTY, TYPE (typed call for another type),
- * VALUE, STATE (not settable now; says what would work), BUSY (prealloc or rebinding while a
+ * size, uint32 and node; list for node sets, which replaces the whole set, an empty list empties
+ * it; an open descriptor for fd. Text and number set a descriptor only where the defaults' record
+ * has fd_by_number. In state configuring only the value by itself is checked; combinations are
+ * checked by complete. In ready and mapped a live property acts before the call returns; when the
+ * kernel refuses, the old value stays. Errors: UNKNOWN_PROPERTY, TYPE (typed call for another
+ * type), VALUE, STATE (not settable now; says what would work), BUSY (prealloc or rebinding while a
  * preallocation runs), UNSUPPORTED, NO_MEMORY, IO (live changes).
  */
 int hostmem_backend_set_text(struct hostmem_backend *backend, const char *property,
@@ -541,6 +548,8 @@ int hostmem_backend_set_number(struct hostmem_backend *backend, const char *prop
 			       uint64_t value, struct hostmem_error *err);
 int hostmem_backend_set_list(struct hostmem_backend *backend, const char *property,
 			     const uint32_t *values, size_t values_len, struct hostmem_error *err);
+int hostmem_backend_set_fd(struct hostmem_backend *backend, const char *property, int32_t fd,
+			   struct hostmem_error *err);
 
 /*
  * Read a property's effective value, in every state. The text of a size is its number of bytes in
@@ -561,12 +570,21 @@ int hostmem_backend_get_list(const struct hostmem_backend *backend, const char *
 int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char *property,
 			       enum hostmem_origin *origin, struct hostmem_error *err);
 
+/*
+ * A warning about the backend, at an index: it was configured in a deprecated form, or something
+ * that it was asked for has no effect. Returns its length, 0 beyond the last one. They change as
+ * the backend does.
+ */
+int hostmem_backend_get_warning(const struct hostmem_backend *backend, size_t index, char *buffer,
+				size_t size, struct hostmem_error *err);
+
 /* ---- Option strings ---- */
 
 /*
  * Makes a backend from "kind,id=ID,property=value,...", the grammar of QEMU's -object: ",," is a
- * comma inside a value, a key without value is refused, a key given twice is refused unless it is a
- * set, whose parts add up. The backend is configuring; nothing is left behind on failure. Errors:
+ * comma inside a value, a key given twice is refused unless it is a set, whose parts add up. A
+ * boolean property alone is on, and off with "no" before its name, with a warning; any other key
+ * without value is refused. The backend is configuring; nothing is left behind on failure. Errors:
  * as hostmem_backend_new() and hostmem_backend_set_text().
  */
 int hostmem_backend_new_from_options(struct hostmem_objects *objects,

@@ -78,6 +78,12 @@ impl Backend {
         name.unwrap_or_else(|_| self.id().to_owned())
     }
 
+    /// Warnings: properties that were given in a deprecated form, or that have no effect.
+    #[doc(alias = "hostmem_backend_get_warning")]
+    pub fn warnings(&self) -> Vec<String> {
+        self.handle.view().warnings()
+    }
+
     /// The name of the claim's owner; `None` if the backend is not claimed.
     #[doc(alias = "hostmem_backend_get_owner")]
     pub fn owner(&self) -> Option<String> {

@@ -359,6 +359,7 @@ pub struct hostmem_defaults {
     pub merge: bool,
     pub dump: bool,
     pub prealloc: bool,
+    pub fd_by_number: bool,
     pub prealloc_threads: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -371,6 +372,8 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_defaults, dump) - 1usize];
     ["Offset of field: hostmem_defaults::prealloc"]
         [::core::mem::offset_of!(hostmem_defaults, prealloc) - 2usize];
+    ["Offset of field: hostmem_defaults::fd_by_number"]
+        [::core::mem::offset_of!(hostmem_defaults, fd_by_number) - 3usize];
     ["Offset of field: hostmem_defaults::prealloc_threads"]
         [::core::mem::offset_of!(hostmem_defaults, prealloc_threads) - 4usize];
 };
@@ -707,6 +710,14 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
+    pub fn hostmem_backend_set_fd(
+        backend: *mut hostmem_backend,
+        property: *const ::core::ffi::c_char,
+        fd: i32,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
     pub fn hostmem_backend_get_text(
         backend: *const hostmem_backend,
         property: *const ::core::ffi::c_char,
@@ -745,6 +756,15 @@ unsafe extern "C" {
         backend: *const hostmem_backend,
         property: *const ::core::ffi::c_char,
         origin: *mut hostmem_origin,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_get_warning(
+        backend: *const hostmem_backend,
+        index: usize,
+        buffer: *mut ::core::ffi::c_char,
+        size: usize,
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,7 +54,8 @@ impl Builder {
         Objects::new(&Host::probe()?, &Defaults::default())?.builder(kind, id)
     }
 
-    /// Sets a property.
+    /// Sets a property. A descriptor is set by [`fd`](Builder::fd); by its number only where
+    /// [`Defaults::fd_by_number`] allows it.
     ///
     /// # Errors
     ///
@@ -232,9 +232,11 @@ impl Builder {
     /// The descriptor to map. It is duplicated before this returns, so the caller may close it.
     /// Required by `memory-backend-fd`.
     #[must_use]
-    pub fn fd(self, fd: impl AsFd) -> Self {
-        // A negative value such as AT_FDCWD becomes too large a number, which is refused.
-        self.with("fd", fd.as_fd().as_raw_fd() as u32)
+    pub fn fd(mut self, fd: impl AsFd) -> Self {
+        if let Err(error) = self.handle.set_fd("fd", fd.as_fd()) {
+            self.deferred.get_or_insert(error);
+        }
+        self
     }
 
     /// Sets the progress callback of preallocations; its arguments are the bytes done and the bytes
@@ -307,6 +309,12 @@ impl Builder {
     #[doc(alias = "hostmem_backend_get_text")]
     pub fn get_text(&self, property: &str) -> Result<String> {
         self.handle.view().get_text(property)
+    }
+
+    /// Warnings: properties that were given in a deprecated form, or that have no effect.
+    #[doc(alias = "hostmem_backend_get_warning")]
+    pub fn warnings(&self) -> Vec<String> {
+        self.handle.view().warnings()
     }
 
     /// Where a property's value comes from.
@@ -396,7 +404,6 @@ mod tests {
     use crate::sys;
     use crate::ErrorKind;
     use std::ffi::OsStr;
-    use std::os::fd::RawFd;
     use std::os::unix::ffi::OsStrExt;
     use std::sync::Mutex;
 
@@ -531,19 +538,12 @@ mod tests {
         let claim = maker.claim("test").unwrap();
         let fd = claim.memory().fd().unwrap().try_clone_to_owned().unwrap();
 
-        let by_number = |fd: RawFd| {
-            let mut builder = of();
-            builder.set("fd", fd as u32).unwrap();
-            builder
-        };
-        let both = [of().fd(&fd), by_number(fd.as_raw_fd())];
+        let builder = of().fd(&fd);
         drop(fd);
-        for builder in both {
-            assert_eq!(builder.deferred, None);
-            assert!(matches!(builder.get("fd"), Ok(Value::Number(_))));
-            let backend = builder.size(SIZE).complete().unwrap();
-            assert!(backend.claim("test").unwrap().memory().is_shared());
-        }
+        assert_eq!(builder.deferred, None);
+        assert!(matches!(builder.get("fd"), Ok(Value::Number(_))));
+        let backend = builder.size(SIZE).complete().unwrap();
+        assert!(backend.claim("test").unwrap().memory().is_shared());
         assert_eq!(of().get("fd").unwrap(), "none".into());
     }
 

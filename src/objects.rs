@@ -70,8 +70,10 @@ impl Objects {
     }
 
     /// Makes a backend from an option string, `kind,id=ID,property=value,...`, in the grammar of
-    /// QEMU's `-object`: `,,` is a comma inside a value; a key without a value is an error; a
-    /// repeated key is an error, except for sets, which are joined. Paths may be in any encoding.
+    /// QEMU's `-object`: `,,` is a comma inside a value; a repeated key is an error, except for
+    /// sets, which are joined. A boolean property without a value is on, and off with `no` before
+    /// its name, with a [warning](Builder::warnings); any other key without a value is an error.
+    /// Paths may be in any encoding.
     ///
     /// # Errors
     ///
@@ -192,6 +194,11 @@ pub struct Defaults {
     pub dump: bool,
     /// Whether completing populates the memory.
     pub prealloc: bool,
+    /// Whether the property `fd` accepts the number of a descriptor, in [`Builder::set`] and in option
+    /// strings, as a command line has to give it. By then the number may be that of a file which
+    /// other code of the process has open; [`Builder::fd`] always works. Off unless set, also in
+    /// [`qemu`](Defaults::qemu).
+    pub fd_by_number: bool,
     /// The number of preallocation threads; `None`: the number of usable CPUs.
     pub prealloc_threads: Option<NonZeroU32>,
 }
@@ -210,12 +217,14 @@ impl Defaults {
             merge,
             dump,
             prealloc,
+            fd_by_number,
             prealloc_threads,
         } = self;
         sys::hostmem_defaults {
             merge,
             dump,
             prealloc,
+            fd_by_number,
             prealloc_threads: prealloc_threads.map_or(0, NonZeroU32::get),
         }
     }
@@ -228,6 +237,7 @@ impl Default for Defaults {
             merge: false,
             dump: true,
             prealloc: false,
+            fd_by_number: false,
             prealloc_threads: None,
         }
     }

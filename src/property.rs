@@ -105,8 +105,8 @@ pub(crate) fn find(name: &str) -> Option<Property> {
 pub enum PropertyType {
     /// `on`, `yes`, `true`, `y`; `off`, `no`, `false`, `n`.
     Bool,
-    /// A number of bytes: decimal, fraction or 0x hex, then optionally one of `B k K M G T P E`
-    /// (powers of 1024).
+    /// A number of bytes: decimal or a fraction, then optionally one of `B K M G T P E` (powers of
+    /// 1024) in either case; or 0x hex.
     Size,
     /// A number: decimal or 0x hex.
     Uint32,

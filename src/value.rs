@@ -18,8 +18,9 @@ pub enum Value {
     /// For [`PropertyType::Bool`].
     Bool(bool),
     /// For [`PropertyType::Size`] in bytes, [`PropertyType::Uint32`], [`PropertyType::Node`] and
-    /// [`PropertyType::Fd`]. For a descriptor of this process [`Builder::fd`](crate::Builder::fd)
-    /// is safer, since it borrows it; a number is for a descriptor that the process inherited.
+    /// [`PropertyType::Fd`]. Setting a descriptor by its number has to be allowed
+    /// ([`Defaults::fd_by_number`](crate::Defaults::fd_by_number));
+    /// [`Builder::fd`](crate::Builder::fd) does not.
     Number(u64),
     /// For [`PropertyType::Nodes`] and [`PropertyType::Cpus`]: the whole set of ids, in any order.
     List(Vec<u32>),

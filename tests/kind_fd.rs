@@ -30,7 +30,10 @@ use common::refusing;
 use common::Belongings;
 use common::Refusal;
 use hostmem::Builder;
+use hostmem::Defaults;
 use hostmem::ErrorKind;
+use hostmem::Host;
+use hostmem::Objects;
 
 const SIZE: u64 = 64 << 10;
 
@@ -115,6 +118,37 @@ fn a_number_that_is_no_open_descriptor_is_refused_at_once() {
         assert_eq!(error.kind(), ErrorKind::Value, "{text}: {error}");
         assert!(error.to_string().starts_with("m0: fd="), "{error}");
         assert_eq!(builder.get_text("fd").unwrap(), "none");
+    }
+}
+
+/// Safe code could name a file of other code by a number.
+#[test]
+fn a_number_is_accepted_only_where_the_defaults_allow_it() {
+    let file = memfd("fd0", 0, SIZE);
+    let number = file.as_raw_fd() as u32;
+    for mut defaults in [Defaults::default(), Defaults::qemu()] {
+        let host = Host::probe().unwrap();
+        let objects = Objects::new(&host, &defaults).unwrap();
+        let mut builder = objects.builder("memory-backend-fd", "m0").unwrap();
+        let options = format!("memory-backend-fd,id=m1,size=64K,fd={number}");
+        for error in [
+            builder.set("fd", number).unwrap_err(),
+            builder.set("fd", number.to_string()).unwrap_err(),
+            objects.parse(&options).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+            assert!(error.to_string().contains("Builder::fd"), "{error}");
+        }
+        assert_eq!(builder.get_text("fd").unwrap(), "none");
+        builder.set("fd", "none").unwrap();
+        builder.fd(&file).size(SIZE).complete().unwrap();
+
+        defaults.fd_by_number = true;
+        let objects = Objects::new(&host, &defaults).unwrap();
+        let mut builder = objects.builder("memory-backend-fd", "m0").unwrap();
+        builder.set("fd", number).unwrap();
+        builder.set("fd", number.to_string()).unwrap();
+        objects.parse(&options).unwrap().complete().unwrap();
     }
 }
 

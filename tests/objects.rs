@@ -107,7 +107,7 @@ fn a_failed_attempt_takes_no_id() {
         "memory-backend-ram,id=ram0,no-such=1",
         "memory-backend-ram,id=ram0,size=1MB",
         "memory-backend-ram,id=ram0,size=1M,size=1M",
-        "memory-backend-ram,id=ram0,prealloc",
+        "memory-backend-ram,id=ram0,size",
         "memory-backend-ram,id=ram0,id=ram0",
         "memory-backend,id=ram0",
         "no-such,id=ram0",

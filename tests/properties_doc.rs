@@ -14,8 +14,9 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/properties.md");
 
 const HEAD: &str = "# Properties
 
-The property table of the library. Text forms: sizes are bytes in decimal, with a fraction, or in hex, \
-and may end in one of B k K M G T P E (powers of 1024); booleans are on, yes, true, y and off, no, false, n; \
+The property table of the library. Text forms: sizes are bytes in hex, or in decimal or with a fraction \
+and then with one of the suffixes B K M G T P E (powers of 1024) in either case; booleans are on, yes, true, y and off, no, false, n \
+(in an option string `share` alone means `share=on` and `noshare` means `share=off`, with a warning); \
 sets of nodes or CPUs are ids and ranges such as `0-1,3` (in an option string `,` is written `,,`, or the key repeated).
 
 | property | value | default | settable | kinds | |

@@ -54,9 +54,13 @@ fn sizes_are_bytes_with_one_suffix() {
         ("0xFfFf", 0xffff),
         ("0x1B", 27),
         ("0x1E", 30),
-        ("0x10K", 16 << 10),
-        ("0x3fM", 63 << 20),
-        ("0xfP", 15 << 50),
+        // The suffix in either case.
+        ("1b", 1),
+        ("2m", 2 << 20),
+        ("1.5g", 3 << 29),
+        ("1t", 1 << 40),
+        ("1p", 1 << 50),
+        ("1e", 1 << 60),
     ] {
         builder.set("size", text).unwrap();
         assert_eq!(builder.get("size").unwrap(), Value::Number(bytes), "{text}");
@@ -128,16 +132,16 @@ fn other_sizes_are_refused() {
         "1MB",
         "1MiB",
         "1Mi",
-        "1m",
-        "1g",
-        "1b",
+        "1mb",
+        "1gIb",
         "1Z",
         "1KK",
         "K",
         "M1",
         "1e3",
         "1E3",
-        "1e",
+        "0x10K",
+        "0x3fM",
         "1_000",
         "1,000",
         "1'000",
@@ -221,10 +225,11 @@ fn size_by_digits(text: &str) -> Option<u64> {
 }
 
 fn split_suffix(text: &str) -> (&str, u32) {
-    let hex = text.starts_with("0x") || text.starts_with("0X");
+    if text.starts_with("0x") || text.starts_with("0X") {
+        return (text, 0);
+    }
     for (suffix, shift) in [
         ('B', 0),
-        ('k', 10),
         ('K', 10),
         ('M', 20),
         ('G', 30),
@@ -232,10 +237,8 @@ fn split_suffix(text: &str) -> (&str, u32) {
         ('P', 50),
         ('E', 60),
     ] {
-        if let Some(number) = text.strip_suffix(suffix) {
-            if !(hex && suffix.is_ascii_hexdigit()) {
-                return (number, shift);
-            }
+        if let Some(number) = text.strip_suffix([suffix, suffix.to_ascii_lowercase()]) {
+            return (number, shift);
         }
     }
     (text, 0)
@@ -243,11 +246,11 @@ fn split_suffix(text: &str) -> (&str, u32) {
 
 fn size_text() -> impl Strategy<Value = String> {
     prop_oneof![
-        "[0-9]{1,21}[BkKMGTPE]?",
-        "[0-9]{1,4}\\.[0-9]{1,40}[BkKMGTPE]?",
-        "1?[0-9]\\.[0-9]{15,25}E",
-        "0[xX][0-9a-fA-F]{0,17}[BkKMGTPE]?",
-        "[0-9a-fxX.+eEkKMGTPB -]{0,8}",
+        "[0-9]{1,21}[BKMGTPEbkmgtpe]?",
+        "[0-9]{1,4}\\.[0-9]{1,40}[BKMGTPEbkmgtpe]?",
+        "1?[0-9]\\.[0-9]{15,25}[Ee]",
+        "0[xX][0-9a-fA-F]{0,17}[BKMGTPEbkmgtpe]?",
+        "[0-9a-fxX.+eEbkmgtpeKMGTPB -]{0,8}",
         "\\PC{0,8}",
     ]
 }
@@ -530,7 +533,7 @@ fn other_option_strings_are_refused() {
         (
             "size=1M,memory-backend-ram,id=ram0",
             Value,
-            "memory-backend-ram=VALUE",
+            "kind is missing",
         ),
         (
             "memory-backend-ram,qom-type=memory-backend-ram,id=ram0",
@@ -564,12 +567,24 @@ fn other_option_strings_are_refused() {
             " size",
         ),
         ("memory-backend-ram,id=ram0,=1M", UnknownProperty, "ram0"),
+        ("memory-backend-ram,id=ram0,size", Value, "size=VALUE"),
+        ("memory-backend-ram,id=ram0,nosize", Value, "nosize=VALUE"),
+        ("memory-backend-ram,id=ram0,no", Value, "no=VALUE"),
+        ("memory-backend-ram,id=ram0,seal", Value, "seal=VALUE"),
+        ("memory-backend-ram,id=ram0,Share", Value, "Share=VALUE"),
+        ("memory-backend-ram,id=ram0,nonoshare", Value, "nonoshare"),
         (
-            "memory-backend-ram,id=ram0,prealloc",
+            "memory-backend-ram,id=ram0,share,share=on",
             Value,
-            "prealloc=VALUE",
+            "share is given twice",
         ),
-        ("memory-backend-ram,id=ram0,size=1M,share", Value, "share"),
+        (
+            "memory-backend-ram,id=ram0,share,noshare",
+            Value,
+            "share is given twice",
+        ),
+        ("memory-backend-ram,id=ram0,id", Value, "id=VALUE"),
+        ("memory-backend-ram,id=ram0,qom-type", Value, "qom-type"),
         ("memory-backend-ram,id=ram0,size=1M,size=1M", Value, "size"),
         (
             "memory-backend-ram,id=ram0,share=on,size=1M,share=off",
@@ -622,6 +637,79 @@ fn other_option_strings_are_refused() {
         assert!(error.to_string().contains(part), "{options:?}: {error}");
         // Nothing of it is left behind.
         objects.builder(KIND, "ram0").unwrap();
+    }
+}
+
+/// As QEMU still takes them. What to write instead is in a warning.
+#[test]
+fn a_boolean_alone_is_on_and_off_behind_no() {
+    for (options, property, text, alone) in [
+        ("share", "share", "on", "'share'"),
+        ("noshare", "share", "off", "'noshare'"),
+        ("share,size=1M", "share", "on", "'share'"),
+        ("size=1M,prealloc", "prealloc", "on", "'prealloc'"),
+        ("nodump", "dump", "off", "'nodump'"),
+        ("noreserve", "reserve", "off", "'noreserve'"),
+    ] {
+        let builder = ram(options);
+        assert_eq!(builder.get_text(property).unwrap(), text, "{options}");
+        assert_eq!(builder.origin(property).unwrap(), hostmem::Origin::User);
+        let warnings = builder.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].starts_with(&format!("{property}: ")),
+            "{warnings:?}"
+        );
+        assert!(warnings[0].contains(alone), "{warnings:?}");
+        let instead = format!("write {property}={text}");
+        assert!(warnings[0].ends_with(&instead), "{warnings:?}");
+    }
+    let builder = ram("size=64K,share,nomerge,dump=on");
+    let warnings = builder.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("share") && warnings[1].starts_with("merge"));
+    // They stay with what was made.
+    assert_eq!(builder.complete().unwrap().warnings(), warnings);
+    assert_eq!(ram("share=on,merge=off").warnings(), [""; 0]);
+}
+
+#[test]
+fn a_unit_behind_the_suffix_is_answered_by_what_to_write() {
+    let mut builder = builder();
+    for (text, instead) in [
+        ("1GB", "write size=1G"),
+        ("512mb", "write size=512m"),
+        ("1.5GiB", "write size=1.5G"),
+        ("2Mi", "write size=2M"),
+    ] {
+        let error = builder.set("size", text).expect_err(text);
+        assert!(error.to_string().ends_with(instead), "{error}");
+    }
+    let error = builder.set("share", "ON").unwrap_err().to_string();
+    assert!(error.contains("share=on or share=off"), "{error}");
+}
+
+/// A path that an object has in QOM is as good as its id.
+#[test]
+fn a_link_may_be_a_path() {
+    let objects = objects();
+    let _context = objects.thread_context("tc0").unwrap().complete().unwrap();
+    let builder = objects
+        .parse(format!("{KIND},id=ram0,prealloc-context=/objects/tc0"))
+        .unwrap();
+    assert_eq!(builder.get_text("prealloc-context").unwrap(), "tc0");
+    for other in [
+        "/objects/tc1",
+        "/objects/",
+        "/objects",
+        "/tc0",
+        "/objects/tc0/",
+        "objects/tc0",
+    ] {
+        let error = objects
+            .parse(format!("{KIND},id=ram1,prealloc-context={other}"))
+            .expect_err(other);
+        assert_eq!(error.kind(), ErrorKind::Value, "{error}");
     }
 }
 

@@ -157,7 +157,7 @@ fn bad_values_are_refused_by_name() {
     for (options, words) in [
         (
             "cpu-affinity=0,cpu-affinity=8191",
-            "CPU 8191 is not there; CPUs of this host: 0",
+            "CPU 8191 is not online; online CPUs: 0",
         ),
         (
             "node-affinity=0,node-affinity=1023",

@@ -25,6 +25,8 @@ static int set(const struct target *target, const char *property, const char *te
 /* The parts of an option string; they point into a copy of it. */
 struct option {
 	char *key, *value;
+	/* What was given, where that is a property's name alone. */
+	const char *alone;
 };
 
 static struct option *find_option(struct option *options, size_t count, const char *key)
@@ -36,22 +38,60 @@ static struct option *find_option(struct option *options, size_t count, const ch
 	return NULL;
 }
 
-/* Cuts `text` into options; the first part is the kind. */
-static int split(char *text, struct option *options, size_t *count, struct hostmem_error *err)
+/* Cuts `text` into options; a first part without a key is the kind. */
+static size_t split(char *text, struct option *options)
 {
+	size_t count = 0;
 	char *key, *value;
 
-	*count = 0;
-	while (hm_text_next_option(&text, &key, &value)) {
-		if (!key && *count)
-			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-				       "option '%.128s' has no value; write %.128s=VALUE", value,
-				       value);
-		options[*count].key = key ? key : (char *)(uintptr_t) "qom-type";
-		options[*count].value = value;
-		(*count)++;
+	for (; hm_text_next_option(&text, &key, &value); count++) {
+		options[count] = (struct option){ .key = key, .value = value };
+		if (key)
+			continue;
+		options[count].key = value;
+		options[count].value = NULL;
+		options[count].alone = value;
+		if (!count)
+			options[count] =
+				(struct option){ (char *)(uintptr_t) "qom-type", value, NULL };
 	}
-	return 0;
+	return count;
+}
+
+static bool is_bool(const struct target *target, const char *property)
+{
+	const struct hm_row *row = hm_table_find(target->id, target->kind, property, NULL);
+
+	return row && row->public.type == HOSTMEM_TYPE_BOOL;
+}
+
+/* Gives a boolean property that is named alone its value, on, or off behind "no". */
+static int complete_option(const struct target *target, struct option *option,
+			   struct hostmem_error *err)
+{
+	if (option->value)
+		return 0;
+	if (is_bool(target, option->key)) {
+		option->value = (char *)(uintptr_t) "on";
+		return 0;
+	}
+	if (!strncmp(option->key, "no", 2) && is_bool(target, option->key + 2)) {
+		option->key += 2;
+		option->value = (char *)(uintptr_t) "off";
+		return 0;
+	}
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: option '%.128s' has no value; write %.128s=VALUE", target->id,
+		       option->key, option->key);
+}
+
+static void warn_of_short_form(const struct target *target, const struct option *option)
+{
+	const struct hm_row *row = hm_table_find(target->id, target->kind, option->key, NULL);
+
+	hm_backend_warn(target->backend, row->property, HM_WARNING_FORM,
+			"'%s' without a value is deprecated; write %s=%s", option->alone,
+			option->key, option->value);
 }
 
 /* The parts of a set that is given in several, as one text; NULL without memory. */
@@ -99,6 +139,10 @@ static int set_options(const struct target *target, struct option *options, size
 		       struct hostmem_error *err)
 {
 	for (size_t i = 0; i < count; i++) {
+		if (complete_option(target, &options[i], err))
+			return -1;
+	}
+	for (size_t i = 0; i < count; i++) {
 		const char *key = options[i].key;
 		int result;
 
@@ -116,6 +160,8 @@ static int set_options(const struct target *target, struct option *options, size
 			result = set(target, key, options[i].value, err);
 		if (result)
 			return -1;
+		if (options[i].alone)
+			warn_of_short_form(target, &options[i]);
 	}
 	return 0;
 }
@@ -142,10 +188,7 @@ static int parse_options(struct options *options, const char *text, struct hostm
 		free_options(options);
 		return hm_fail_alloc(err);
 	}
-	if (split(options->text, options->parts, &options->count, err)) {
-		free_options(options);
-		return -1;
-	}
+	options->count = split(options->text, options->parts);
 	return 0;
 }
 
@@ -153,7 +196,7 @@ static const char *get_kind(const struct options *options, struct hostmem_error 
 {
 	const struct option *kind = find_option(options->parts, options->count, "qom-type");
 
-	if (kind)
+	if (kind && kind->value)
 		return kind->value;
 	hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		"the kind is missing; begin with it, as in memory-backend-ram,id=ram0,size=1G");
@@ -165,10 +208,10 @@ static const char *get_id(const struct options *options, const char *kind,
 {
 	const struct option *id = find_option(options->parts, options->count, "id");
 
-	if (id)
+	if (id && id->value)
 		return id->value;
-	hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: id is missing; add one, for example id=ram0",
-		kind);
+	hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: id %s, for example id=ram0", kind,
+		id ? "has no value; write id=VALUE" : "is missing; add one");
 	return NULL;
 }
 

@@ -111,6 +111,20 @@ static int store_link(struct hostmem_backend *backend, const struct hm_row *row,
 	return result;
 }
 
+/* By its number a descriptor may be one that other code of the process has opened. */
+static int check_source(const struct hostmem_backend *backend, const struct hm_row *row,
+			const struct hm_value *value, struct hostmem_error *err)
+{
+	if (row->public.type != HOSTMEM_TYPE_FD || value->form == HM_FORM_FD ||
+	    value->number == row->initial || backend->objects->defaults.fd_by_number)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: %s=%ju: a descriptor is not accepted by its number, which may be "
+		       "another file's; use Builder::fd (hostmem_backend_set_fd), or set "
+		       "fd_by_number in the defaults",
+		       backend->id, row->public.name, (uintmax_t)value->number);
+}
+
 static int set(struct hostmem_backend *backend, const char *property, struct hm_value *value,
 	       enum hostmem_origin origin, struct hostmem_error *err)
 {
@@ -118,6 +132,7 @@ static int set(struct hostmem_backend *backend, const char *property, struct hm_
 	int result;
 
 	if (!row || hm_value_check(backend->id, row, value, err) ||
+	    check_source(backend, row, value, err) ||
 	    hm_backend_check_process(backend, row->public.name, err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
@@ -167,6 +182,15 @@ int hostmem_backend_set_list(struct hostmem_backend *backend, const char *proper
 			     const uint32_t *list, size_t list_len, struct hostmem_error *err)
 {
 	struct hm_value value = { .form = HM_FORM_LIST, .list = list, .list_len = list_len };
+
+	return set(backend, property, &value, HOSTMEM_ORIGIN_USER, err);
+}
+
+int hostmem_backend_set_fd(struct hostmem_backend *backend, const char *property, int32_t fd,
+			   struct hostmem_error *err)
+{
+	/* A negative one is no descriptor, and too large a number. */
+	struct hm_value value = { .form = HM_FORM_FD, .number = (uint32_t)fd };
 
 	return set(backend, property, &value, HOSTMEM_ORIGIN_USER, err);
 }

@@ -63,6 +63,8 @@ enum hostmem_error_kind hm_error_kind_of(int os_error);
 
 /* Each returns 0, or -1 when the text is not of that form or does not fit. */
 int hm_text_parse_size(const char *text, uint64_t *value);
+/* Of a size with a unit such as "1GiB": the length of what can be read, "1G"; else 0. */
+size_t hm_text_find_size_unit(const char *text);
 int hm_text_parse_number(const char *text, uint64_t *value);
 int hm_text_parse_bool(const char *text, bool *value);
 /* Takes the digits at the start of *text, of which there is at least one. */

@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base.h"
 
@@ -65,15 +66,15 @@ static int take_number(const char **text, uint64_t *value)
 /* The exponent of two that a size suffix stands for, 0 for none; -1 when it is not one. */
 static int suffix_shift(const char *text)
 {
-	static const char suffixes[] = "BKMGTPE";
+	static const char suffixes[] = "BbKkMmGgTtPpEe";
 	const char *found;
 
 	if (!*text)
 		return 0;
-	found = strchr(suffixes, *text == 'k' ? 'K' : *text);
+	found = strchr(suffixes, *text);
 	if (!found || text[1])
 		return -1;
-	return (int)(found - suffixes) * 10;
+	return (int)(found - suffixes) / 2 * 10;
 }
 
 /*
@@ -123,15 +124,14 @@ static uint64_t scale_fraction(struct fraction *fraction, int shift)
 
 int hm_text_parse_size(const char *text, uint64_t *value)
 {
-	bool hex = is_hex(text), has_point;
+	bool hex = is_hex(text);
 	struct fraction fraction;
 	uint64_t whole;
 	int shift;
 
 	if (take_number(&text, &whole))
 		return -1;
-	has_point = *text == '.';
-	if ((has_point && hex) || take_fraction(&text, &fraction))
+	if ((hex && *text) || take_fraction(&text, &fraction))
 		return -1;
 	shift = suffix_shift(text);
 	if (shift < 0 || (!fraction.is_zero && !shift))
@@ -216,6 +216,21 @@ void hm_text_clean(char *text)
 int hm_text_copy(const char *text, char *buffer, size_t size)
 {
 	return snprintf(buffer, size, "%s", text);
+}
+
+size_t hm_text_find_size_unit(const char *text)
+{
+	size_t digits = strspn(text, "0123456789."), unit = digits;
+	static const char *const rest[] = { "b", "i", "ib" };
+
+	if (!digits || !text[digits] || suffix_shift((char[]){ text[digits], '\0' }) < 10)
+		return 0;
+	unit++;
+	for (size_t i = 0; i < HM_ARRAY_LEN(rest); i++) {
+		if (!strcasecmp(text + unit, rest[i]))
+			return unit;
+	}
+	return 0;
 }
 
 bool hm_text_is_id(const char *text)

@@ -3,6 +3,7 @@
  * What a backend is at this moment: its state, its values, its memory, how far it is filled and who
  * is told so. Who moves it from one state to the next is life.c's.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -53,12 +54,23 @@ void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *ob
 	reset_values(backend, &objects->defaults);
 }
 
+static void free_warnings(struct hostmem_backend *backend)
+{
+	while (backend->warnings) {
+		struct hm_warning *first = backend->warnings;
+
+		backend->warnings = first->next;
+		free(first);
+	}
+}
+
 void hm_backend_destroy(struct hostmem_backend *backend)
 {
 	if (backend->values.fd != HM_FD_NONE)
 		hm_os_close((int)backend->values.fd);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	hm_gaps_destroy(&backend->gaps);
+	free_warnings(backend);
 	/* In a forked child those who waited do not exist, for whom destroying it would wait. */
 	if (!hm_backend_is_forked(backend))
 		pthread_cond_destroy(&backend->filled);
@@ -198,6 +210,53 @@ bool hm_backend_is_running(const struct hostmem_backend *backend)
 	running = backend->running;
 	pthread_mutex_unlock(hm_backend_lock_of(backend));
 	return running;
+}
+
+/* ---- Warnings ---- */
+
+void hm_backend_warn(struct hostmem_backend *backend, enum hm_property property,
+		     enum hm_warning_cause cause, const char *format, ...)
+{
+	struct hm_warning *added = calloc(1, sizeof(*added));
+	struct hm_warning **place, *replaced;
+	va_list arguments;
+	int length;
+
+	if (!added)
+		return;
+	added->property = property;
+	added->cause = cause;
+	length = snprintf(added->text, sizeof(added->text),
+			  "%s: ", hm_table_get(property)->public.name);
+	va_start(arguments, format);
+	vsnprintf(added->text + length, sizeof(added->text) - (size_t)length, format, arguments);
+	va_end(arguments);
+	hm_text_clean(added->text);
+	pthread_mutex_lock(&backend->lock);
+	place = &backend->warnings;
+	while (*place && ((*place)->property != property || (*place)->cause != cause))
+		place = &(*place)->next;
+	replaced = *place;
+	added->next = replaced ? replaced->next : NULL;
+	*place = added;
+	pthread_mutex_unlock(&backend->lock);
+	free(replaced);
+}
+
+int hostmem_backend_get_warning(const struct hostmem_backend *backend, size_t index, char *buffer,
+				size_t size, struct hostmem_error *err)
+{
+	const struct hm_warning *warning;
+	int length;
+
+	(void)err;
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	warning = backend->warnings;
+	while (warning && index--)
+		warning = warning->next;
+	length = hm_text_copy(warning ? warning->text : "", buffer, size);
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return length;
 }
 
 /* ---- Progress ---- */

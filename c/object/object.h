@@ -116,6 +116,21 @@ struct hm_entry {
 	struct hm_entry *next;
 };
 
+/* Why a backend has a warning about a property. */
+enum hm_warning_cause {
+	/* It was given in a deprecated form. */
+	HM_WARNING_FORM,
+	/* Its value has no effect. */
+	HM_WARNING_EFFECT,
+};
+
+struct hm_warning {
+	struct hm_warning *next;
+	enum hm_property property;
+	enum hm_warning_cause cause;
+	char text[256];
+};
+
 /* One who has pinned memory, so that it is not discarded. */
 struct hm_inhibitor {
 	struct hm_inhibitor *next;
@@ -155,6 +170,8 @@ struct hostmem_backend {
 	struct hm_inhibitor *inhibitors;
 	struct hm_values values;
 	uint8_t origins[HM_PROPERTY_COUNT];
+	/* In the order in which they arose. */
+	struct hm_warning *warnings;
 	hostmem_progress_callback progress;
 	void *progress_data;
 	/* Told the end of what runs in the background. */
@@ -250,6 +267,7 @@ enum hm_form {
 	HM_FORM_BOOL,
 	HM_FORM_NUMBER,
 	HM_FORM_LIST,
+	HM_FORM_FD,
 };
 
 /* A value on its way into a record of values, or out of one. */
@@ -259,7 +277,7 @@ struct hm_value {
 	const char *text;
 	const uint32_t *list;
 	size_t list_len;
-	/* The value of a bool, a number or an enum. */
+	/* The value of a bool, a number, an enum or a descriptor. */
 	uint64_t number;
 	struct hm_set set;
 };
@@ -305,6 +323,13 @@ bool hm_backend_is_hugetlb(const struct hostmem_backend *backend);
 void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
 int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostmem_state state,
 			      struct hostmem_error *err);
+/*
+ * Adds a warning that begins with the property's name, in place of one of the same property and
+ * cause. Takes `lock`. Without memory for it there is none.
+ */
+void hm_backend_warn(struct hostmem_backend *backend, enum hm_property property,
+		     enum hm_warning_cause cause, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 /* Whether the last owner went away on the thread that fills, in its callback. */
 bool hm_backend_is_orphaned(const struct hostmem_backend *backend);
 /* Whether a preallocation of its ready memory runs. */
@@ -351,6 +376,9 @@ struct hostmem_objects {
 	struct hm_entry *entries;
 };
 
+/* The parent of all kinds of backends; what is set for it applies to each. */
+#define HM_ABSTRACT_KIND "memory-backend"
+
 struct hm_compat {
 	char *kind, *property, *value;
 };
@@ -376,9 +404,6 @@ struct hostmem_thread_context *hm_objects_link(struct hostmem_objects *objects, 
 /* Links to what the backend links to; NULL when that is nothing. */
 struct hostmem_thread_context *hm_objects_get_link(const struct hostmem_backend *backend);
 /* Makes a link, NULL for none, the backend's, which gives up the one it had. */
-/* The parent of all kinds of backends; what is set for it applies to each. */
-#define HM_ABSTRACT_KIND "memory-backend"
-
 struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *backend,
 						    struct hostmem_thread_context *context);
 /* Each says whether nobody is left who knows it; its id is free again then. */

@@ -131,13 +131,18 @@ static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
 			      struct hostmem_error *err)
 {
 	struct hm_topology topology;
+	struct hm_set missing = *nodes;
 	char bad[128];
 
 	hm_topology_read(&topology);
-	if (hm_set_format_missing(nodes, &topology.online, bad, sizeof(bad)))
+	hm_set_subtract(&missing, &topology.online);
+	hm_set_format(&missing, bad, sizeof(bad));
+	if (!hm_set_is_empty(&missing))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: node-affinity: node %s is not a node of this host", context->id,
-			       bad);
+			       hm_set_count(&missing) == 1
+				       ? "%s: node-affinity: node %s is not a node of this host"
+				       : "%s: node-affinity: nodes %s are not nodes of this host",
+			       context->id, bad);
 	hm_topology_get_node_cpus(nodes, cpus);
 	if (!hm_set_is_empty(cpus))
 		return 0;
@@ -148,16 +153,20 @@ static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
 static int check_online(const struct hostmem_thread_context *context, const struct hm_set *cpus,
 			struct hostmem_error *err)
 {
-	struct hm_set online;
+	struct hm_set online, missing = *cpus;
 	char bad[128], have[128];
 
 	hm_topology_get_online_cpus(&online);
-	if (!hm_set_format_missing(cpus, &online, bad, sizeof(bad)))
+	hm_set_subtract(&missing, &online);
+	if (hm_set_is_empty(&missing))
 		return 0;
+	hm_set_format(&missing, bad, sizeof(bad));
 	hm_set_format(&online, have, sizeof(have));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-		       "%s: cpu-affinity: CPU %s is not there; CPUs of this host: %s", context->id,
-		       bad, have);
+		       hm_set_count(&missing) == 1
+			       ? "%s: cpu-affinity: CPU %s is not online; online CPUs: %s"
+			       : "%s: cpu-affinity: CPUs %s are not online; online CPUs: %s",
+		       context->id, bad, have);
 }
 
 /* Moves its thread, which goes where it was when the kernel gives it less than asked for. */

@@ -60,9 +60,11 @@ int hm_value_check_form(const char *id, const struct hm_row *row, enum hm_form f
 		[HM_FORM_BOOL] = "a boolean",
 		[HM_FORM_NUMBER] = "a number",
 		[HM_FORM_LIST] = "a list",
+		[HM_FORM_FD] = "a descriptor",
 	};
 
-	if (form == HM_FORM_TEXT || form == form_of(row))
+	if (form == HM_FORM_TEXT || form == form_of(row) ||
+	    (form == HM_FORM_FD && row->public.type == HOSTMEM_TYPE_FD))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_TYPE, 0, "%s: %s is %s, not %s", id, row->public.name,
 		       types[row->public.type], forms[form]);
@@ -113,6 +115,20 @@ static int check_number(const char *id, const struct hm_row *row, uint64_t numbe
 		       (uintmax_t)row->largest);
 }
 
+static int fail_size(const char *id, const struct hm_row *row, const char *text,
+		     struct hostmem_error *err)
+{
+	int length = (int)hm_text_find_size_unit(text);
+
+	if (length && length < 128)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s=%.128s: write %s=%.*s", id,
+			       row->public.name, text, row->public.name, length, text);
+	return fail_text(id, row, text,
+			 "a size below 16E such as 4096, 512M, 1.5g or 0x40000000; the suffixes "
+			 "are B K M G T P E, in either case",
+			 err);
+}
+
 static int parse_number(const char *id, const struct hm_row *row, struct hm_value *value,
 			struct hostmem_error *err)
 {
@@ -123,10 +139,7 @@ static int parse_number(const char *id, const struct hm_row *row, struct hm_valu
 		return 0;
 	}
 	if (is_size && hm_text_parse_size(value->text, &value->number))
-		return fail_text(id, row, value->text,
-				 "a size below 16E such as 4096, 512M, 1.5G or 0x40000000 (one "
-				 "suffix of B k K M G T P E)",
-				 err);
+		return fail_size(id, row, value->text, err);
 	if (!is_size && hm_text_parse_number(value->text, &value->number))
 		return fail_text(id, row, value->text, "a whole number", err);
 	return check_number(id, row, value->number, err);
@@ -137,12 +150,15 @@ static int parse(const char *id, const struct hm_row *row, struct hm_value *valu
 		 struct hostmem_error *err)
 {
 	const char *text = value->text;
+	static const char objects[] = "/objects/";
 	bool is_on = false;
 
 	switch (row->public.type) {
 	case HOSTMEM_TYPE_BOOL:
 		if (hm_text_parse_bool(text, &is_on))
-			return fail_text(id, row, text, "on or off", err);
+			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+				       "%s: %s=%.128s: write %s=on or %s=off", id, row->public.name,
+				       text, row->public.name, row->public.name);
 		value->number = is_on;
 		return 0;
 	case HOSTMEM_TYPE_ENUM:
@@ -161,7 +177,9 @@ static int parse(const char *id, const struct hm_row *row, struct hm_value *valu
 					   err)
 			       : 0;
 	case HOSTMEM_TYPE_LINK:
-		return *text && !hm_text_is_id(text)
+		if (!strncmp(text, objects, strlen(objects)))
+			value->text += strlen(objects);
+		return *text && !hm_text_is_id(value->text)
 			       ? fail_text(id, row, text, "the id of a thread-context, or nothing",
 					   err)
 			       : 0;
@@ -203,6 +221,8 @@ int hm_value_check(const char *id, const struct hm_row *row, struct hm_value *va
 		return check_number(id, row, value->number, err);
 	case HM_FORM_LIST:
 		return make_set(id, row, value, err);
+	case HM_FORM_FD:
+		return check_number(id, row, value->number, err);
 	case HM_FORM_BOOL:
 		break;
 	}

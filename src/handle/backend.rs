@@ -3,6 +3,7 @@
 
 use std::ffi::c_void;
 use std::ffi::CStr;
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::ptr::NonNull;
@@ -82,6 +83,15 @@ impl BackendHandle {
         // SAFETY: the backend is alive; the text and the array of that length outlive the call.
         check(|err| unsafe {
             sys::hostmem_backend_set_list(raw, property.as_ptr(), values.as_ptr(), len, err)
+        })
+    }
+
+    pub(crate) fn set_fd(&self, property: &str, fd: BorrowedFd<'_>) -> Result<()> {
+        let (property, raw) = (to_c(property)?, self.raw());
+        // SAFETY: the backend is alive; the text outlives the call, and so does the descriptor,
+        // which C duplicates.
+        check(|err| unsafe {
+            sys::hostmem_backend_set_fd(raw, property.as_ptr(), fd.as_raw_fd(), err)
         })
     }
 

@@ -63,6 +63,20 @@ impl<'a> BackendView<'a> {
         })
     }
 
+    pub(crate) fn warnings(self) -> Vec<String> {
+        let warning = |index| {
+            // SAFETY: the backend lives for 'a; the buffer has that size; takes any index.
+            read_text(|buffer, size, err| unsafe {
+                sys::hostmem_backend_get_warning(self.raw, index, buffer, size, err)
+            })
+        };
+        // Never fails, as far as C says; beyond the last one is the empty text.
+        (0..)
+            .map(|index| warning(index).unwrap_or_default())
+            .take_while(|text| !text.is_empty())
+            .collect()
+    }
+
     pub(crate) fn can_be_deleted(self) -> Result<()> {
         // SAFETY: the backend lives for 'a.
         check(|err| unsafe { sys::hostmem_backend_can_be_deleted(self.raw, err) })

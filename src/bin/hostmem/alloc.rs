@@ -108,7 +108,9 @@ fn undo(backends: Vec<Backend>) {
 
 /// All of them, or none; and what shows how far they are filled.
 fn make(arguments: &Arguments) -> Result<(Vec<Backend>, Bars)> {
-    let objects = Objects::new(&Host::probe()?, &Defaults::qemu())?;
+    let mut defaults = Defaults::qemu();
+    defaults.fd_by_number = true;
+    let objects = Objects::new(&Host::probe()?, &defaults)?;
     let mut bars = Bars::new();
     let mut builders = Vec::new();
     let mut fills = false;

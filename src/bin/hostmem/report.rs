@@ -175,7 +175,7 @@ fn warnings(
     placement: &Placement,
     prealloc: Option<&PreallocResult>,
 ) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
+    let mut warnings = backend.warnings();
     let merge_asked =
         backend.get("merge")? == Value::Bool(true) && backend.origin("merge")? != Origin::Default;
     if merge_asked && !placement.mergeable {

@@ -86,8 +86,10 @@ impl Object {
 
 impl Monitor {
     fn new() -> hostmem::Result<Self> {
+        let mut defaults = Defaults::qemu();
+        defaults.fd_by_number = true;
         Ok(Self {
-            set: Objects::new(&Host::probe()?, &Defaults::qemu())?,
+            set: Objects::new(&Host::probe()?, &defaults)?,
             objects: BTreeMap::new(),
             events: Arc::default(),
         })
