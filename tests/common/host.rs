@@ -198,7 +198,17 @@ impl Group {
     /// Limits all that the group has of small pages.
     pub fn limit_memory(&self, bytes: u64) {
         let names = ["memory.limit_in_bytes", "memory.max"].map(str::to_owned);
-        fs::write(self.file(&names), bytes.to_string()).unwrap();
+        let file = self.file(&names);
+        // Dirty pages of files are EBUSY until they are written back.
+        for _ in 0..100 {
+            match fs::write(&file, bytes.to_string()) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+                result => return result.unwrap(),
+            }
+        }
+        panic!("the group still has more than {bytes} bytes");
     }
 }
 
