@@ -4,7 +4,7 @@
 /// The folders of the C sources with their files. A folder sees its own header and those of the
 /// folders before it, and none of those behind it.
 const FOLDERS: &[(&str, &str)] = &[
-    ("base", "error gaps map numa os set text thread"),
+    ("base", "error gaps map numa os rwlock set text thread"),
     ("host", "cgroup features snapshot topology"),
     ("object", "backend objects table thread_context value"),
     (
@@ -12,7 +12,7 @@ const FOLDERS: &[(&str, &str)] = &[
         "advise check huge_pages mapping placement policy policy_status populate rebind",
     ),
     ("kind", "backing fd file kinds memfd ram shm"),
-    ("fill", "fill prealloc pressure workers"),
+    ("fill", "failure fill pools prealloc pressure workers"),
     (
         "life",
         "background claim complete delete live ranges running",

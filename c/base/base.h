@@ -270,19 +270,32 @@ int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *requ
 int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request);
 void hm_map_destroy(struct hm_mapping *mapping);
 
-/* ---- gaps.c: ranges that a fill leaves out ---- */
+/* ---- rwlock.c: a reader-writer lock that prefers writers ---- */
 
-/* A range of a backend's memory, or of what a fill has to fill, in bytes. */
+struct hm_rwlock {
+	pthread_rwlock_t lock;
+	/* Held by a writer while it waits; new readers queue up behind it. */
+	pthread_mutex_t writers;
+	_Atomic bool writer_waits;
+};
+
+void hm_rwlock_init(struct hm_rwlock *rwlock);
+void hm_rwlock_destroy(struct hm_rwlock *rwlock);
+/* A thread that holds it must not read it again: a writer may be waiting in between. */
+void hm_rwlock_read(struct hm_rwlock *rwlock);
+void hm_rwlock_write(struct hm_rwlock *rwlock);
+void hm_rwlock_unlock(struct hm_rwlock *rwlock);
+
+/* ---- gaps.c: ranges that a fill skips ---- */
+
+/* A range of a backend's memory, or of a fill, in bytes. */
 struct hm_range {
 	uint64_t offset, length;
 };
 
 struct hm_gaps {
-	/* Held for reading by whoever fills a chunk. */
-	pthread_rwlock_t lock;
-	/* Held by who adds a range, so that no reader comes before it. */
-	pthread_mutex_t turn;
-	_Atomic bool wanted;
+	/* Held for reading while a chunk is populated, for writing to add a range. */
+	struct hm_rwlock lock;
 	/* Sorted, apart from each other. */
 	struct hm_range *ranges;
 	size_t len;
@@ -292,16 +305,16 @@ void hm_gaps_init(struct hm_gaps *gaps);
 void hm_gaps_destroy(struct hm_gaps *gaps);
 void hm_gaps_clear(struct hm_gaps *gaps);
 /*
- * Discards the range while nobody fills a chunk; it is a gap from then on where that went well.
- * Returns 0, -ENOMEM, or what discarding returned.
+ * Discards the range while no chunk is being populated; on success it is a gap from then on.
+ * Returns 0, -ENOMEM, or the result of discard.
  */
 int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
 		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
 		const struct hostmem_backend *backend);
-/* What is done in between is done before a gap is added, or after. */
+/* No gap is added between the two. */
 void hm_gaps_lock(struct hm_gaps *gaps);
 void hm_gaps_unlock(struct hm_gaps *gaps);
-/* Takes the next part that is in no gap off *rest; false when there is none. Called held. */
+/* Takes the next part outside all gaps off *rest; false when there is none. Lock held. */
 bool hm_gaps_next_part(const struct hm_gaps *gaps, struct hm_range *rest, struct hm_range *part);
 /* Bytes of a range that are in gaps. */
 uint64_t hm_gaps_count(struct hm_gaps *gaps, const struct hm_range *range);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Ranges of a backend's memory that a fill has to leave out because they were discarded while it
- * runs. Whoever fills holds the gaps meanwhile, so that nobody fills a range any more once adding
- * it has returned.
+ * Ranges of a backend's memory that were discarded while a fill runs, so that it skips them.
+ * Workers hold the lock for reading while they populate a chunk: once hm_gaps_add() has returned,
+ * no worker populates that range any more.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,24 +13,22 @@
 void hm_gaps_init(struct hm_gaps *gaps)
 {
 	*gaps = (struct hm_gaps){ 0 };
-	pthread_mutex_init(&gaps->turn, NULL);
-	pthread_rwlock_init(&gaps->lock, NULL);
+	hm_rwlock_init(&gaps->lock);
 }
 
 void hm_gaps_destroy(struct hm_gaps *gaps)
 {
 	free(gaps->ranges);
-	pthread_rwlock_destroy(&gaps->lock);
-	pthread_mutex_destroy(&gaps->turn);
+	hm_rwlock_destroy(&gaps->lock);
 }
 
 void hm_gaps_clear(struct hm_gaps *gaps)
 {
-	pthread_rwlock_wrlock(&gaps->lock);
+	hm_rwlock_write(&gaps->lock);
 	free(gaps->ranges);
 	gaps->ranges = NULL;
 	gaps->len = 0;
-	pthread_rwlock_unlock(&gaps->lock);
+	hm_rwlock_unlock(&gaps->lock);
 }
 
 static uint64_t end_of(const struct hm_range *range)
@@ -54,17 +52,6 @@ static size_t count_before(const struct hm_gaps *gaps, uint64_t offset)
 	return first;
 }
 
-/* For one more range. */
-static int make_room(struct hm_gaps *gaps)
-{
-	struct hm_range *grown = realloc(gaps->ranges, (gaps->len + 1) * sizeof(gaps->ranges[0]));
-
-	if (!grown)
-		return -ENOMEM;
-	gaps->ranges = grown;
-	return 0;
-}
-
 /* Puts the range in the place of all that it touches, so that ranges stay sorted and apart. */
 static void insert(struct hm_gaps *gaps, struct hm_range range)
 {
@@ -83,39 +70,34 @@ static void insert(struct hm_gaps *gaps, struct hm_range range)
 	gaps->len += 1 + first - after;
 }
 
-/* Readers come one after the other, so a writer would wait forever were it not its turn first. */
 int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
 		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
 		const struct hostmem_backend *backend)
 {
-	int result;
+	struct hm_range *grown;
+	int result = -ENOMEM;
 
-	pthread_mutex_lock(&gaps->turn);
-	atomic_store(&gaps->wanted, true);
-	pthread_rwlock_wrlock(&gaps->lock);
-	result = make_room(gaps);
-	if (!result)
+	hm_rwlock_write(&gaps->lock);
+	/* First, so that nothing can fail once the range is discarded. */
+	grown = realloc(gaps->ranges, (gaps->len + 1) * sizeof(gaps->ranges[0]));
+	if (grown) {
+		gaps->ranges = grown;
 		result = discard(backend, range);
+	}
 	if (!result)
 		insert(gaps, *range);
-	pthread_rwlock_unlock(&gaps->lock);
-	atomic_store(&gaps->wanted, false);
-	pthread_mutex_unlock(&gaps->turn);
+	hm_rwlock_unlock(&gaps->lock);
 	return result;
 }
 
 void hm_gaps_lock(struct hm_gaps *gaps)
 {
-	if (atomic_load(&gaps->wanted)) {
-		pthread_mutex_lock(&gaps->turn);
-		pthread_mutex_unlock(&gaps->turn);
-	}
-	pthread_rwlock_rdlock(&gaps->lock);
+	hm_rwlock_read(&gaps->lock);
 }
 
 void hm_gaps_unlock(struct hm_gaps *gaps)
 {
-	pthread_rwlock_unlock(&gaps->lock);
+	hm_rwlock_unlock(&gaps->lock);
 }
 
 bool hm_gaps_next_part(const struct hm_gaps *gaps, struct hm_range *rest, struct hm_range *part)

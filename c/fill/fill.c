@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The filling of one range of a backend's memory: a queue of chunks, which whoever works takes and
- * fills, less what was discarded meanwhile. How a chunk is populated is populate.c's; who works is
- * prealloc.c's.
+ * The fill of one range of a backend's memory: a queue of chunks that workers take and populate,
+ * and what of it is absent. Skips what was discarded meanwhile.
  */
 #include <sys/stat.h>
 
@@ -10,18 +9,17 @@
 
 #define MIB UINT64_C(1048576)
 
-/* Small enough that a slow CPU holds nobody back, large enough that taking it costs nothing. */
+/* Small enough that no worker waits for a slow CPU, large enough that taking one costs nothing. */
 #define CHUNK_SIZE (8 * MIB)
-/* How many times as long as the same bytes in huge pages. */
-#define SMALL_PAGES_TAKE 16
+/* Small pages take this many times as long as the same bytes in huge pages. */
+#define SMALL_PAGES_FACTOR 16
 
-/* How much is looked at before asking whether it was cancelled. */
+/* Bytes that are counted between two checks for a cancel. */
 #define COUNT_SIZE (64 * MIB)
 
 /*
- * Bytes of a range, counted from the begin of the fill, that are not there; all of it when the
- * kernel does not tell. Of what is written to a private mapping the pages of its own count, for
- * mincore(2) tells of the zero page and of what a file has too.
+ * Absent bytes of a range of the fill; all of it when the kernel does not tell. Private writable
+ * memory is counted by pages of its own: mincore(2) would count the zero page and the file's.
  */
 static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *range)
 {
@@ -37,7 +35,7 @@ static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *
 	return failed ? range->length : range->length - present;
 }
 
-/* New memory of our own has nothing yet, which need not be asked. */
+/* New memory of our own is absent, without asking the kernel. */
 static bool is_fresh(const struct hostmem_backend *backend)
 {
 	return hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
@@ -82,7 +80,7 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 	fill->fresh = is_fresh(backend);
 	fill->takes_memory = takes_memory(backend);
 	fill->locked = values->lock || hm_os_is_locked(fill->address, range->length);
-	atomic_store(&fill->to_come, (int64_t)range->length);
+	atomic_store(&fill->absent, (int64_t)range->length);
 	pthread_mutex_lock(&backend->lock);
 	fill->callback = backend->progress;
 	fill->callback_data = backend->progress_data;
@@ -107,7 +105,7 @@ bool hm_fill_begin_again(struct hm_fill *fill)
 	hm_populate_end(&fill->plan);
 	fill->fresh = false;
 	fill->counted = false;
-	atomic_store(&fill->to_come, (int64_t)fill->range.length);
+	atomic_store(&fill->absent, (int64_t)fill->range.length);
 	atomic_store(&fill->next, 0);
 	atomic_store(&fill->backend->bytes_done, 0);
 	return true;
@@ -115,7 +113,7 @@ bool hm_fill_begin_again(struct hm_fill *fill)
 
 uint64_t hm_fill_count_work(const struct hm_fill *fill)
 {
-	return fill->plan.huge_size ? fill->range.length : fill->range.length * SMALL_PAGES_TAKE;
+	return fill->plan.huge_size ? fill->range.length : fill->range.length * SMALL_PAGES_FACTOR;
 }
 
 uint64_t hm_fill_count_chunks(const struct hm_fill *fill)
@@ -123,15 +121,15 @@ uint64_t hm_fill_count_chunks(const struct hm_fill *fill)
 	return (fill->range.length + fill->chunk - 1) / fill->chunk;
 }
 
-uint64_t hm_fill_count_to_come(const struct hm_fill *fill)
+uint64_t hm_fill_count_needed(const struct hm_fill *fill)
 {
 	uint64_t left = fill->range.length - atomic_load(&fill->backend->bytes_done);
-	int64_t to_come = atomic_load(&fill->to_come);
+	int64_t absent = atomic_load(&fill->absent);
 
-	/* Others may have filled what was to come, and discarded what was there. */
-	if (!fill->takes_memory || to_come < 0)
+	/* Below 0 where others discarded pages that were counted as present. */
+	if (!fill->takes_memory || absent < 0)
 		return 0;
-	return left < (uint64_t)to_come ? left : (uint64_t)to_come;
+	return left < (uint64_t)absent ? left : (uint64_t)absent;
 }
 
 bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most)
@@ -151,7 +149,7 @@ bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most)
 		rest.offset += rest.length;
 	}
 	fill->counted = true;
-	atomic_store(&fill->to_come, (int64_t)(absent + fill->range.length - rest.offset));
+	atomic_store(&fill->absent, (int64_t)(absent + fill->range.length - rest.offset));
 	return true;
 }
 
@@ -169,7 +167,7 @@ bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
 {
 	uint64_t size = fill->range.length, left;
 
-	/* Looked at first, so that the number cannot wrap however often it is asked. */
+	/* Checked first, so that the number cannot wrap. */
 	if (hm_fill_is_all_taken(fill))
 		return false;
 	chunk->offset = atomic_fetch_add(&fill->next, fill->chunk);
@@ -180,8 +178,8 @@ bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
 	return true;
 }
 
-/* Fills the parts of a range of the memory that were not discarded. */
-static int fill_parts(struct hm_fill *fill, struct hm_range rest)
+/* Populates the parts of a range of the memory that were not discarded. */
+static int populate_parts(struct hm_fill *fill, struct hm_range rest)
 {
 	const struct hostmem_backend *backend = fill->backend;
 	struct hm_range part;
@@ -198,20 +196,20 @@ static int fill_parts(struct hm_fill *fill, struct hm_range rest)
 	return result;
 }
 
-int hm_fill_do(struct hm_fill *fill, const struct hm_range *chunk)
+int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk)
 {
 	struct hostmem_backend *backend = fill->backend;
 	const struct hm_range memory = { .offset = fill->range.offset + chunk->offset,
 					 .length = chunk->length };
-	uint64_t came = fill->counted ? count_absent(fill, chunk) : chunk->length;
+	uint64_t absent = fill->counted ? count_absent(fill, chunk) : chunk->length;
 	int result;
 
 	hm_gaps_lock(&backend->gaps);
-	result = fill_parts(fill, memory);
+	result = populate_parts(fill, memory);
 	hm_gaps_unlock(&backend->gaps);
 	if (result)
 		return result;
-	atomic_fetch_sub(&fill->to_come, (int64_t)came);
+	atomic_fetch_sub(&fill->absent, (int64_t)absent);
 	atomic_fetch_add(&backend->bytes_done, chunk->length);
 	return 0;
 }

@@ -7,9 +7,7 @@
 
 #include "memory.h"
 
-/* ---- prealloc.c ---- */
-
-/* A range of a backend's memory to be populated, and what is to be said of it. */
+/* A range of a backend's memory to populate, and where its result goes. */
 struct hm_prealloc_request {
 	struct hostmem_backend *backend;
 	const struct hm_values *values;

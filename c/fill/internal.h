@@ -1,84 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * What the files of the folder fill share with each other.
+ * What the files of the folder fill share, in the order in which they build on each other.
  */
 #ifndef HOSTMEM_FILL_INTERNAL_H
 #define HOSTMEM_FILL_INTERNAL_H
 
 #include "fill.h"
 
-/* ---- workers.c ---- */
+/* ---- fill.c: one range of one backend ---- */
 
-/* Where threads run, and where what they touch comes from. */
-struct hm_place {
-	/* What creates them; NULL: whoever adds them. */
-	struct hostmem_thread_context *context;
-	/* What they are pinned to; anywhere when cpus_len is 0. */
-	struct hm_set cpus;
-	size_t cpus_len;
-	/* Their memory policy; HM_POLICY_DEFAULT: none is set. */
-	enum hm_policy policy;
-	struct hm_set nodes;
-	/* errno of a thread that could not go there, or not have the policy, else 0. */
-	_Atomic int error, policy_error;
-};
-
-struct hm_workers {
-	/* Held while threads are created: the start barrier. */
-	pthread_mutex_t gate;
-	pthread_mutex_t lock;
-	pthread_cond_t finished;
-	uint32_t running;
-	struct hm_worker_group *groups;
-};
-
-void hm_workers_init(struct hm_workers *workers);
-/*
- * Creates up to `count` threads, named after an id, that wait for hm_workers_begin() and then call
- * work(data) until it is false, as the caller does too where they are beside it. Returns how many
- * there are. Place and id live as long as the workers.
- */
-uint32_t hm_workers_add(struct hm_workers *workers, struct hm_place *place, const char *id,
-			uint32_t count, bool beside_caller, bool (*work)(void *data), void *data);
-void hm_workers_begin(struct hm_workers *workers);
-/* Whether all have finished, when they have or the time is over. */
-bool hm_workers_wait(struct hm_workers *workers, uint64_t nanoseconds);
-void hm_workers_end(struct hm_workers *workers);
-
-/* ---- fill.c ---- */
-
-/* The filling of one range of a backend's memory. */
+/* The fill of one range of a backend's memory. */
 struct hm_fill {
 	struct hostmem_backend *backend;
 	struct hm_populate plan;
-	/* Of the memory; what is below counts from its begin, where the address is. */
+	/* Of the memory. Offsets of chunks count from its begin, which is at the address. */
 	struct hm_range range;
 	uint8_t *address;
 	uint64_t chunk;
-	/* Bytes that it may still take from the memory for small pages, if there are so many left.
-	 */
-	_Atomic int64_t to_come;
-	/* Nobody else could have made any of it present. */
+	/* Bytes of small pages still to be allocated, as far as is known. */
+	_Atomic int64_t absent;
+	/* New memory of our own, of which nothing is present. */
 	bool fresh;
-	/* What is there already is left out of what is to come. */
+	/* Pages that were present already are left out of `absent`. */
 	bool counted;
 	/* The nodes that its policy binds it to; NULL: any. */
 	const struct hm_set *nodes;
 	/* It has no policy of its own. */
 	bool follows_process;
-	/* Small pages that nobody can take away again but by killing. */
+	/* Small pages that only the OOM killer gets back. */
 	bool takes_memory;
 	/* They cannot go to swap. */
 	bool locked;
-	/* What the backend links to, held so that it stays; NULL: nothing. */
+	/* A reference to prealloc-context; NULL: none. */
 	struct hostmem_thread_context *context;
 	hostmem_progress_callback callback;
 	void *callback_data;
 	/* Where the next chunk begins. */
 	_Atomic uint64_t next;
-	/* Some of it can only be filled the plain way. */
+	/* Some chunks can only be populated the plain way. */
 	_Atomic bool again;
-	/* Of prealloc.c: who fills it. */
+	/* Of pools.c: the index of its pool, and the next fill there. */
 	size_t pool;
 	struct hm_fill *next_in_pool;
 };
@@ -90,62 +51,153 @@ void hm_fill_destroy(struct hm_fill *fill);
 /* The bytes of huge pages that would take as long. */
 uint64_t hm_fill_count_work(const struct hm_fill *fill);
 uint64_t hm_fill_count_chunks(const struct hm_fill *fill);
-/* Bytes that it may still take from the memory for small pages. */
-uint64_t hm_fill_count_to_come(const struct hm_fill *fill);
+/* An upper bound of the small-page memory that it still allocates, in bytes. */
+uint64_t hm_fill_count_needed(const struct hm_fill *fill);
 /*
- * Leaves what is there already out of what is to come, while nobody fills; no longer looks when
- * more than `most` bytes are absent. False when it was cancelled meanwhile.
+ * Counts what is absent, while no chunk is being populated; stops once more than `most` bytes are.
+ * False when it was cancelled meanwhile.
  */
 bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most);
 bool hm_fill_is_all_taken(const struct hm_fill *fill);
-/* Whether it is to end before it is all taken. */
+/* Whether it was cancelled before all chunks were taken. */
 bool hm_fill_is_cancelled(const struct hm_fill *fill);
-/* Takes the next chunk, counted from the begin of the range; false when there is none. */
+/* Takes the next chunk; false when there is none. */
 bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk);
-/* Fills a chunk that was taken. Returns 0 or -errno. */
-int hm_fill_do(struct hm_fill *fill, const struct hm_range *chunk);
-/* Once all chunks are done: begins anew, the plain way, where its own did not do all there is. */
+/* Populates a chunk that was taken. Returns 0 or -errno. */
+int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk);
+/* After all chunks: starts over the plain way if some could not be populated. */
 bool hm_fill_begin_again(struct hm_fill *fill);
 
-/* ---- pressure.c ---- */
+/* ---- workers.c: threads that work together ---- */
+
+/* Where workers run, and where the memory that they touch comes from. */
+struct hm_place {
+	/* What creates them; NULL: the caller. */
+	struct hostmem_thread_context *context;
+	/* Their affinity; none is set when cpus_len is 0. */
+	struct hm_set cpus;
+	size_t cpus_len;
+	/* Their memory policy; HM_POLICY_DEFAULT: none is set. */
+	enum hm_policy policy;
+	struct hm_set nodes;
+};
+
+/* Workers of one place. */
+struct hm_crew {
+	struct hm_place place;
+	/* Each names itself after the id and calls work(data) until that is false. */
+	const char *id;
+	bool (*work)(void *data);
+	void *data;
+	/* The caller of hm_workers_add() works too. */
+	bool beside_caller;
+	/* errno of a worker whose affinity or policy could not be set, else 0. */
+	_Atomic int affinity_error, policy_error;
+};
+
+struct hm_workers {
+	/* Held while threads are created: the start barrier. */
+	pthread_mutex_t barrier;
+	pthread_mutex_t lock;
+	pthread_cond_t finished;
+	uint32_t running;
+	struct hm_worker_group *groups;
+};
+
+void hm_workers_init(struct hm_workers *workers);
+/*
+ * Creates up to `count` threads that wait for hm_workers_start(). Returns how many could be
+ * created. The crew lives as long as the workers.
+ */
+uint32_t hm_workers_add(struct hm_workers *workers, struct hm_crew *crew, uint32_t count);
+void hm_workers_start(struct hm_workers *workers);
+/* Returns true when all have finished, false after the time. */
+bool hm_workers_wait(struct hm_workers *workers, uint64_t nanoseconds);
+void hm_workers_destroy(struct hm_workers *workers);
+
+/* ---- pools.c: which threads populate what ---- */
+
+/* Fills that are populated by the same workers, since they belong in the same place. */
+struct hm_pool {
+	struct hm_crew crew;
+	/* A list of its fills; those before the current one are all taken. */
+	struct hm_fill *first;
+	_Atomic(struct hm_fill *) current;
+	/* How many threads the work is worth, and how many workers there are. */
+	uint64_t threads;
+	uint32_t workers;
+};
+
+/* Fills in at most `len` pools, which are zero, and returns how many there are. */
+size_t hm_pools_assign(struct hm_pool *pools, struct hm_fill *fills,
+		       const struct hm_prealloc_request *requests, size_t len);
+/* Whether the caller works too: never where affinity or policy would have to be set on it. */
+bool hm_pools_takes_caller(const struct hm_pool *pool);
+void hm_pools_add_workers(struct hm_pool *pool, struct hm_workers *workers,
+			  bool (*work)(void *data), void *data);
+/* Takes a chunk of the first fill that has one left; NULL when none has. */
+struct hm_fill *hm_pools_take(struct hm_pool *pool, struct hm_range *chunk);
+
+/* ---- pressure.c: memory that runs out ---- */
 
 struct hm_pressure {
 	struct hm_fill *fills;
 	size_t fills_len;
 	struct hm_cgroup cgroup;
-	/* Where the cpuset, and with it the policy of this process, lets memory be; empty:
-	 * anywhere. */
+	/*
+	 * The nodes where the cpuset lets memory be, and where the policy of this process does too;
+	 * empty: any.
+	 */
 	struct hm_set allowed, process;
-	/* When to look; UINT64_MAX while somebody does. */
+	/* When to check next; UINT64_MAX while a thread checks. */
 	_Atomic uint64_t next;
-	/* Held for reading by whoever fills a chunk, after its turn. */
-	pthread_rwlock_t filling;
-	pthread_mutex_t turn;
+	/* Held for reading while a chunk is populated. */
+	struct hm_rwlock populating;
 };
 
-/* More is needed than there is; bytes. */
+/* More memory is needed than is available, in bytes. */
 struct hm_shortage {
 	uint64_t available, needed;
-	/* Swap does not count, for this is of what is locked. */
+	/* Of locked memory, for which swap does not count. */
 	bool locked;
-	/* There is too little on these nodes; else anywhere. */
+	/* On these nodes; else on the whole host. */
 	bool on_nodes;
 	struct hm_set nodes;
-	/* A control group's limit leaves less than there is. */
+	/* The limit of a control group is the least. */
 	bool in_group;
-	/* The first that still needs some of it. */
+	/* The first fill that still needs some of it. */
 	const struct hm_fill *fill;
 };
 
 void hm_pressure_init(struct hm_pressure *pressure, struct hm_fill *fills, size_t fills_len);
 void hm_pressure_destroy(struct hm_pressure *pressure);
-/* Around taking a chunk and filling it: a shortage is judged while nobody does. */
+/* Around taking and populating a chunk: a shortage is confirmed while no thread does. */
 void hm_pressure_begin_chunk(struct hm_pressure *pressure);
 void hm_pressure_end_chunk(struct hm_pressure *pressure);
 /*
- * Looks when it is time to, never between the two above; only the thread that finds a shortage is
- * told.
+ * Checks if it is time to, never between the two above. Only the thread that finds the shortage
+ * gets true.
  */
 bool hm_pressure_find_shortage(struct hm_pressure *pressure, struct hm_shortage *shortage);
+
+/* ---- failure.c: the first failure ---- */
+
+struct hm_failure {
+	/* Stops all workers within one chunk. */
+	_Atomic bool happened;
+	pthread_mutex_t lock;
+	const struct hm_fill *fill;
+	int error;
+	uint64_t offset;
+	/* needed is 0 when it is not a shortage. */
+	struct hm_shortage shortage;
+};
+
+/* Only the first one counts. error is a positive errno, shortage may be NULL. */
+void hm_failure_set(struct hm_failure *failure, const struct hm_fill *fill, int error,
+		    uint64_t offset, const struct hm_shortage *shortage);
+/* Formats the message. Returns -1. */
+int hm_failure_report(const struct hm_failure *failure, const struct hm_values *values,
+		      struct hostmem_error *err);
 
 #endif

@@ -1,28 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The pressure on memory that runs out. Small pages that run out end in the OOM killer, often of a
- * bystander, never in an errno; so what is still to come is compared with what there is while there
- * is room. Best effort: others allocate too.
+ * The watch on memory that runs out. Running out of small pages ends in the OOM killer, often of
+ * another process, never in an errno; so what is still needed is compared with what is available
+ * while there is room. Best effort: others allocate at the same time.
  */
-#include <string.h>
-
 #include "internal.h"
 
 #define MIB UINT64_C(1048576)
 
 #define INTERVAL_NS UINT64_C(10000000)
-/* Between looks at the memory left when it is short of this more than needed. */
+/* Checked more often when less than this remains. */
 #define CLOSELY_BELOW (1024 * MIB)
 #define CLOSELY_NS    UINT64_C(1000000)
 /*
- * Left for everybody else, besides page tables for what is to come: as much as the backends have,
- * between these two.
+ * The margin is left to other processes, besides page tables of the memory: as much as the size of
+ * the backends, between these two.
  */
 #define MARGIN_MIN (1 * MIB)
 #define MARGIN_MAX (64 * MIB)
 
-/* Leaves of *nodes what is in the others too; nothing, which is anywhere, where that is all. */
-static void cut(struct hm_set *nodes, const struct hm_set *others, const struct hm_set *all)
+/* Intersects *nodes with others; empty, which stands for any, where that leaves all. */
+static void narrow(struct hm_set *nodes, const struct hm_set *others, const struct hm_set *all)
 {
 	hm_set_intersect(nodes, others);
 	if (hm_set_is_subset(all, nodes))
@@ -36,13 +34,13 @@ static void find_allowed(struct hm_pressure *pressure)
 
 	hm_topology_read(&topology);
 	pressure->allowed = topology.memory;
-	cut(&pressure->allowed, &topology.allowed, &topology.memory);
+	narrow(&pressure->allowed, &topology.allowed, &topology.memory);
 	pressure->process = pressure->allowed;
 	if (hm_set_count(&topology.memory) < 2 || hm_numa_get_bound(&bound))
 		return;
 	if (hm_set_is_empty(&pressure->process))
 		pressure->process = topology.memory;
-	cut(&pressure->process, &bound, &topology.memory);
+	narrow(&pressure->process, &bound, &topology.memory);
 }
 
 void hm_pressure_init(struct hm_pressure *pressure, struct hm_fill *fills, size_t fills_len)
@@ -56,27 +54,22 @@ void hm_pressure_init(struct hm_pressure *pressure, struct hm_fill *fills, size_
 		find_allowed(pressure);
 		hm_cgroup_find(&pressure->cgroup);
 	}
-	pthread_rwlock_init(&pressure->filling, NULL);
-	pthread_mutex_init(&pressure->turn, NULL);
+	hm_rwlock_init(&pressure->populating);
 }
 
 void hm_pressure_destroy(struct hm_pressure *pressure)
 {
-	pthread_mutex_destroy(&pressure->turn);
-	pthread_rwlock_destroy(&pressure->filling);
+	hm_rwlock_destroy(&pressure->populating);
 }
 
-/* Readers come one after the other, so a writer would wait forever were it not its turn first. */
 void hm_pressure_begin_chunk(struct hm_pressure *pressure)
 {
-	pthread_mutex_lock(&pressure->turn);
-	pthread_rwlock_rdlock(&pressure->filling);
-	pthread_mutex_unlock(&pressure->turn);
+	hm_rwlock_read(&pressure->populating);
 }
 
 void hm_pressure_end_chunk(struct hm_pressure *pressure)
 {
-	pthread_rwlock_unlock(&pressure->filling);
+	hm_rwlock_unlock(&pressure->populating);
 }
 
 /* The nodes that the memory of a fill has to come from; NULL: any. */
@@ -106,7 +99,7 @@ static uint64_t choose_margin(uint64_t size)
 	return size < MARGIN_MAX ? size : MARGIN_MAX;
 }
 
-/* Finds, with its margin, what all fills that are bound to these nodes still need. */
+/* Sums what all fills that are bound to these nodes still need, with the margin. */
 static void find_needed(const struct hm_pressure *pressure, const struct hm_set *nodes, bool locked,
 			struct hm_shortage *shortage)
 {
@@ -118,7 +111,7 @@ static void find_needed(const struct hm_pressure *pressure, const struct hm_set 
 	for (size_t i = 0; i < pressure->fills_len; i++) {
 		const struct hm_fill *fill = &pressure->fills[i];
 		bool counts = is_bound_to(pressure, fill, nodes) && (fill->locked || !locked);
-		uint64_t needed = counts ? hm_fill_count_to_come(fill) : 0;
+		uint64_t needed = counts ? hm_fill_count_needed(fill) : 0;
 
 		if (needed && !shortage->fill)
 			shortage->fill = fill;
@@ -174,8 +167,8 @@ static bool is_short_on(const struct hm_pressure *pressure, const struct hm_set 
 	return is_short(shortage, spare);
 }
 
-/* Adds the nodes of all fills that are bound to some of these; false when there are no more. */
-static bool widen(const struct hm_pressure *pressure, struct hm_set *nodes)
+/* Adds the nodes of all fills that are bound to some of these; false when that adds none. */
+static bool add_overlapping(const struct hm_pressure *pressure, struct hm_set *nodes)
 {
 	const struct hm_set before = *nodes;
 
@@ -189,8 +182,8 @@ static bool widen(const struct hm_pressure *pressure, struct hm_set *nodes)
 	return !hm_set_equals(nodes, &before);
 }
 
-/* Whether an earlier fill has the same nodes, which were looked at for both. */
-static bool is_looked_at(const struct hm_pressure *pressure, size_t index)
+/* Whether an earlier fill has the same nodes, so that they were checked already. */
+static bool is_checked(const struct hm_pressure *pressure, size_t index)
 {
 	const struct hm_set *nodes = nodes_of(pressure, &pressure->fills[index]);
 
@@ -204,8 +197,8 @@ static bool is_looked_at(const struct hm_pressure *pressure, size_t index)
 }
 
 /*
- * Whatever is bound to nodes of a set has to fit on that set: so for the nodes of each fill, and
- * for those together that overlap, from which some memory may go to either.
+ * What is bound to a set of nodes has to fit there. Checked for the nodes of each fill, and for the
+ * union of sets that overlap, since memory on the common nodes counts for one of them only.
  */
 static bool is_short_on_nodes(const struct hm_pressure *pressure, bool locked,
 			      struct hm_shortage *shortage, uint64_t *spare)
@@ -214,13 +207,13 @@ static bool is_short_on_nodes(const struct hm_pressure *pressure, bool locked,
 		const struct hm_set *own = nodes_of(pressure, &pressure->fills[i]);
 		struct hm_set nodes;
 
-		if (!own || is_looked_at(pressure, i))
+		if (!own || is_checked(pressure, i))
 			continue;
 		nodes = *own;
 		do {
 			if (is_short_on(pressure, &nodes, locked, shortage, spare))
 				return true;
-		} while (widen(pressure, &nodes));
+		} while (add_overlapping(pressure, &nodes));
 	}
 	return false;
 }
@@ -228,7 +221,7 @@ static bool is_short_on_nodes(const struct hm_pressure *pressure, bool locked,
 static bool is_short_now(const struct hm_pressure *pressure, struct hm_shortage *shortage,
 			 uint64_t *spare)
 {
-	/* What is locked has to fit without swap, and all of it with that. */
+	/* Locked memory has to fit without swap, and all of it with swap. */
 	for (int locked = 0; locked <= 1; locked++) {
 		if (is_short_on_nodes(pressure, locked, shortage, spare) ||
 		    is_short_anywhere(pressure, locked, shortage, spare))
@@ -250,20 +243,18 @@ static bool count_absent(struct hm_pressure *pressure)
 }
 
 /*
- * What is being filled counts twice, as taken and as still to come, and some of what is to come may
- * be there already: so a shortage is one when nobody fills and what is there was left out.
+ * A chunk that is being populated counts twice, as used and as needed, and some of what is needed
+ * may be present already. So a shortage is confirmed while no thread populates, after counting.
  */
-static bool is_short_indeed(struct hm_pressure *pressure, struct hm_shortage *shortage,
-			    uint64_t *spare)
+static bool confirm_shortage(struct hm_pressure *pressure, struct hm_shortage *shortage,
+			     uint64_t *spare)
 {
 	bool is_short;
 
-	pthread_mutex_lock(&pressure->turn);
-	pthread_rwlock_wrlock(&pressure->filling);
+	hm_rwlock_write(&pressure->populating);
 	is_short = is_short_now(pressure, shortage, spare) && count_absent(pressure) &&
 		   is_short_now(pressure, shortage, spare);
-	pthread_rwlock_unlock(&pressure->filling);
-	pthread_mutex_unlock(&pressure->turn);
+	hm_rwlock_unlock(&pressure->populating);
 	return is_short;
 }
 
@@ -276,7 +267,7 @@ bool hm_pressure_find_shortage(struct hm_pressure *pressure, struct hm_shortage 
 		return false;
 	if (is_short_now(pressure, shortage, &spare)) {
 		spare = 0;
-		if (is_short_indeed(pressure, shortage, &spare))
+		if (confirm_shortage(pressure, shortage, &spare))
 			return true;
 	}
 	atomic_store(&pressure->next,

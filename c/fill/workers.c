@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Threads that work together: created one by one, begun at once, waited for as one. Knows where
- * they run, not what they do.
+ * Worker threads: created one by one, started together, waited for as one. Sets their affinity and
+ * memory policy; knows nothing of the work.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -11,43 +11,42 @@
 struct hm_worker_group {
 	struct hm_worker_group *next;
 	struct hm_workers *workers;
-	struct hm_place *place;
-	const char *id;
-	bool (*work)(void *data);
-	void *data;
+	struct hm_crew *crew;
 	uint32_t threads_len;
 	pthread_t threads[];
 };
 
-static void settle(const struct hm_worker_group *group)
+/* Sets affinity and policy of the calling worker. */
+static void apply_place(struct hm_crew *crew)
 {
-	struct hm_place *place = group->place;
-	bool takes_nodes = !hm_set_is_empty(&place->nodes);
+	const struct hm_place *place = &crew->place;
+	const struct hm_set *nodes = hm_set_is_empty(&place->nodes) ? NULL : &place->nodes;
 	int result = 0;
 
 	if (place->cpus_len)
 		result = hm_os_set_affinity(0, &place->cpus);
 	if (result < 0)
-		atomic_store(&place->error, -result);
+		atomic_store(&crew->affinity_error, -result);
 	result = 0;
 	if (place->policy != HM_POLICY_DEFAULT)
-		result = hm_numa_set_thread(place->policy, takes_nodes ? &place->nodes : NULL);
+		result = hm_numa_set_thread(place->policy, nodes);
 	if (result)
-		atomic_store(&place->policy_error, -result);
+		atomic_store(&crew->policy_error, -result);
 }
 
 static void *run(void *data)
 {
 	const struct hm_worker_group *group = data;
 	struct hm_workers *workers = group->workers;
+	struct hm_crew *crew = group->crew;
 
-	settle(group);
-	/* A new thread's stack needs the lock that populating holds, so all begin together. */
-	pthread_mutex_lock(&workers->gate);
-	pthread_mutex_unlock(&workers->gate);
-	/* Late, so that what has the name is where it is to be. */
-	hm_thread_name(group->id);
-	while (group->work(group->data))
+	apply_place(crew);
+	/* Mapping a new thread's stack waits for the lock that populating holds: start together. */
+	pthread_mutex_lock(&workers->barrier);
+	pthread_mutex_unlock(&workers->barrier);
+	/* Last, so that a thread of that name is in its place. */
+	hm_thread_name(crew->id);
+	while (crew->work(crew->data))
 		;
 	pthread_mutex_lock(&workers->lock);
 	workers->running--;
@@ -61,59 +60,49 @@ void hm_workers_init(struct hm_workers *workers)
 	pthread_condattr_t attributes;
 
 	*workers = (struct hm_workers){ 0 };
-	pthread_mutex_init(&workers->gate, NULL);
+	pthread_mutex_init(&workers->barrier, NULL);
 	pthread_mutex_init(&workers->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&workers->finished, &attributes);
 	pthread_condattr_destroy(&attributes);
-	pthread_mutex_lock(&workers->gate);
+	pthread_mutex_lock(&workers->barrier);
 }
 
-/* As many as can be had. */
-static void create(struct hm_worker_group *group, uint32_t count, bool beside_caller)
+uint32_t hm_workers_add(struct hm_workers *workers, struct hm_crew *crew, uint32_t count)
 {
-	const struct hm_place *place = group->place;
-	struct hm_creation creation = {
-		.threads = group->threads,
-		.wanted = count,
-		.cpus = place->cpus_len ? &place->cpus : NULL,
-		.beside_caller = beside_caller,
-		.run = run,
-		.data = group,
-	};
-
-	if (place->context)
-		hm_thread_context_create(place->context, &creation);
-	else
-		hm_thread_create_all(&creation);
-	group->threads_len = creation.created;
-}
-
-uint32_t hm_workers_add(struct hm_workers *workers, struct hm_place *place, const char *id,
-			uint32_t count, bool beside_caller, bool (*work)(void *data), void *data)
-{
+	const struct hm_place *place = &crew->place;
 	struct hm_worker_group *group = malloc(sizeof(*group) + count * sizeof(group->threads[0]));
+	struct hm_creation creation;
 
 	if (!group)
 		return 0;
 	*group = (struct hm_worker_group){
 		.next = workers->groups,
 		.workers = workers,
-		.place = place,
-		.id = id,
-		.work = work,
-		.data = data,
+		.crew = crew,
 	};
 	workers->groups = group;
-	create(group, count, beside_caller);
+	creation = (struct hm_creation){
+		.threads = group->threads,
+		.wanted = count,
+		.cpus = place->cpus_len ? &place->cpus : NULL,
+		.beside_caller = crew->beside_caller,
+		.run = run,
+		.data = group,
+	};
+	if (place->context)
+		hm_thread_context_create(place->context, &creation);
+	else
+		hm_thread_create_all(&creation);
+	group->threads_len = creation.created;
 	workers->running += group->threads_len;
 	return group->threads_len;
 }
 
-void hm_workers_begin(struct hm_workers *workers)
+void hm_workers_start(struct hm_workers *workers)
 {
-	pthread_mutex_unlock(&workers->gate);
+	pthread_mutex_unlock(&workers->barrier);
 }
 
 static struct timespec after(uint64_t nanoseconds)
@@ -141,22 +130,17 @@ bool hm_workers_wait(struct hm_workers *workers, uint64_t nanoseconds)
 	return finished;
 }
 
-static void end_group(struct hm_worker_group *group)
-{
-	for (uint32_t i = 0; i < group->threads_len; i++)
-		pthread_join(group->threads[i], NULL);
-	free(group);
-}
-
-void hm_workers_end(struct hm_workers *workers)
+void hm_workers_destroy(struct hm_workers *workers)
 {
 	while (workers->groups) {
 		struct hm_worker_group *group = workers->groups;
 
 		workers->groups = group->next;
-		end_group(group);
+		for (uint32_t i = 0; i < group->threads_len; i++)
+			pthread_join(group->threads[i], NULL);
+		free(group);
 	}
 	pthread_cond_destroy(&workers->finished);
 	pthread_mutex_destroy(&workers->lock);
-	pthread_mutex_destroy(&workers->gate);
+	pthread_mutex_destroy(&workers->barrier);
 }

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The first failure of a run of fills: it stops the workers, and it is what the error says.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "internal.h"
+
+void hm_failure_set(struct hm_failure *failure, const struct hm_fill *fill, int error,
+		    uint64_t offset, const struct hm_shortage *shortage)
+{
+	pthread_mutex_lock(&failure->lock);
+	if (!failure->fill) {
+		failure->fill = fill;
+		failure->error = error;
+		failure->offset = offset;
+		if (shortage)
+			failure->shortage = *shortage;
+	}
+	pthread_mutex_unlock(&failure->lock);
+	atomic_store(&failure->happened, true);
+}
+
+/* Which limit the available bytes are of: " on node 2-3", a control group's; without swap. */
+static void format_limit(const struct hm_shortage *shortage, char *text, size_t size)
+{
+	const char *swap = shortage->locked ? " without swap, which lock leaves out" : "";
+	char set[128];
+
+	if (!shortage->on_nodes) {
+		snprintf(text, size, "%s%s",
+			 shortage->in_group ? " under the memory limit of the control group" : "",
+			 swap);
+		return;
+	}
+	hm_set_format(&shortage->nodes, set, sizeof(set));
+	snprintf(text, size, " on node %s%s", set, swap);
+}
+
+static int report_shortage(const struct hm_failure *failure, struct hostmem_error *err)
+{
+	const struct hm_fill *fill = failure->fill;
+	const struct hm_shortage *shortage = &failure->shortage;
+	char limit[224];
+
+	format_limit(shortage, limit, sizeof(limit));
+	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, failure->error,
+		       "%s: prealloc: stopped before memory runs out, after %ju of %ju bytes, at "
+		       "offset %ju: %ju bytes are available%s and %ju are needed with a margin; "
+		       "use a smaller size or free memory",
+		       fill->backend->id, (uintmax_t)atomic_load(&fill->backend->bytes_done),
+		       (uintmax_t)fill->range.length,
+		       (uintmax_t)(fill->range.offset + failure->offset),
+		       (uintmax_t)shortage->available, limit, (uintmax_t)shortage->needed);
+}
+
+static int report_error(const struct hm_failure *failure, struct hostmem_error *err)
+{
+	const struct hm_fill *fill = failure->fill;
+	enum hostmem_error_kind kind = hm_error_kind_of(failure->error);
+	const char *why = "";
+
+	if (failure->error == EFAULT) {
+		kind = HOSTMEM_ERROR_NO_MEMORY;
+		why = "; the backing has no memory left for it, touching it would be SIGBUS";
+	} else if (failure->error == EHWPOISON) {
+		why = "; a page there is broken hardware";
+	}
+	return hm_fail(err, kind, failure->error,
+		       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s%s",
+		       fill->backend->id, (uintmax_t)atomic_load(&fill->backend->bytes_done),
+		       (uintmax_t)fill->range.length,
+		       (uintmax_t)(fill->range.offset + failure->offset), strerror(failure->error),
+		       why);
+}
+
+int hm_failure_report(const struct hm_failure *failure, const struct hm_values *values,
+		      struct hostmem_error *err)
+{
+	const struct hm_fill *fill = failure->fill;
+
+	if (failure->error == ECANCELED)
+		hm_fail(err, HOSTMEM_ERROR_STATE, ECANCELED,
+			"%s: prealloc: cancelled after %ju of %ju bytes", fill->backend->id,
+			(uintmax_t)atomic_load(&fill->backend->bytes_done),
+			(uintmax_t)fill->range.length);
+	else if (failure->shortage.needed)
+		report_shortage(failure, err);
+	else
+		report_error(failure, err);
+	hm_huge_pages_append(fill->backend, values, err);
+	return -1;
+}
