@@ -127,6 +127,13 @@ impl Builder {
         self.with("prealloc-threads", threads)
     }
 
+    /// Whether preallocation stops with an error before memory, or room on the file system, runs
+    /// out; on by default. When it is off, a shortage of memory is left to the kernel's OOM killer.
+    #[must_use]
+    pub fn prealloc_watch(self, on: bool) -> Self {
+        self.with("prealloc-watch", on)
+    }
+
     /// The id of a [`ThreadContext`](crate::ThreadContext) in the same set, which creates the
     /// preallocation threads. It has to be complete when preallocation starts.
     #[must_use]

@@ -378,7 +378,7 @@ fn live_change(name: &str) -> Option<(String, Value)> {
     };
     let plain = |value: Value| Some(("size=64K".to_owned(), value));
     match name {
-        "dump" | "guard" | "merge" | "reserve" => plain(false.into()),
+        "dump" | "guard" | "merge" | "prealloc-watch" | "reserve" => plain(false.into()),
         "hugetlbsize" => plain((2u32 << 20).into()),
         "hugetlb" | "lock" | "share" | "x-use-canonical-path-for-ramblock-id" => plain(true.into()),
         "prealloc" if kernel() < (5, 14) => {

@@ -353,13 +353,14 @@ const OUR_TYPES: [(&str, &str); 1] = [(
 )];
 
 /// Properties of memory that only hostmem has.
-const OUR_PROPERTIES: [(&str, &str); 4] = [
+const OUR_PROPERTIES: [(&str, &str); 5] = [
     ("home-node", "the kernel has it"),
     ("lock", "QEMU locks all of its memory or none"),
     (
         "prealloc-mode",
         "QEMU fills in the background on its own terms",
     ),
+    ("prealloc-watch", "QEMU leaves a shortage to the OOM killer"),
     ("thp", "QEMU asks for huge pages always"),
 ];
 

@@ -34,8 +34,9 @@ use hostmem::Host;
 use hostmem::Objects;
 
 const MIB: u64 = 1 << 20;
-/// What 64 MiB or more leave to everybody else, besides page tables.
-const MARGIN: u64 = 64 * MIB;
+/// What is left to the rest of the host when 64 MiB or more are populated, besides page tables and
+/// the like.
+const HOST_MARGIN: u64 = 64 * MIB;
 
 /// How memory is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -441,8 +442,19 @@ fn figure(message: &str, words: &str) -> u64 {
     number.parse().unwrap_or_else(|_| panic!("{message}"))
 }
 
+/// What is left to the rest of a control group.
+fn group_margin(size: u64) -> u64 {
+    (size / 64).clamp(MIB, 16 * MIB)
+}
+
+const IN_GROUP: &str = " under the memory limit of the control group";
+
 fn small_cases(kinds: &[&str], ways: &[Way], size: u64, words: &str) -> Vec<Case> {
-    let needed = size + MARGIN + size / 512;
+    let margin = match words {
+        IN_GROUP => group_margin(size),
+        _ => HOST_MARGIN,
+    };
+    let needed = size + margin + size / 256;
     let case = |what: &str, way| Case {
         what: what.to_owned(),
         size,
@@ -483,12 +495,7 @@ fn a_limit_of_memory() {
     in_limited_group("a_limit_of_memory", LIMIT, |group| {
         let sets = Sets::new();
         let neighbour = Neighbour::start("memory-backend-ram", 4 * MIB);
-        let cases = small_cases(
-            &SMALL,
-            &LOOKING,
-            64 * MIB,
-            " under the memory limit of the control group",
-        );
+        let cases = small_cases(&SMALL, &LOOKING, LIMIT, IN_GROUP);
         for case in &cases {
             let available = figure(&case.is_refused(&sets), " bytes are available");
             assert!(
@@ -516,6 +523,47 @@ fn a_limit_of_memory() {
     });
 }
 
+/// A group that was made for the memory has room for it and little else.
+#[test]
+fn a_group_of_little_more() {
+    in_limited_group("a_group_of_little_more", 192 * MIB, |group| {
+        let sets = Sets::new();
+        // A private copy of a file takes the file's pages as well.
+        for what in SMALL.iter().filter(|what| !what.contains("share=off")) {
+            for way in [Way::Wait, Way::Background, Way::Live] {
+                sets.fill(what, 128 * MIB, way).unwrap();
+            }
+        }
+        // A piece at a time, as memory is plugged: the size of the whole does not count.
+        group.limit_memory(96 * MIB);
+        let backend = sets
+            .asked
+            .parse("memory-backend-ram,id=m0,size=1G,reserve=off");
+        let backend = backend.unwrap().complete().unwrap();
+        for piece in 0..16 {
+            backend.populate(piece * 4 * MIB, 4 * MIB).unwrap();
+        }
+    });
+}
+
+/// Without the watch all that the kernel gives is taken, to the last page.
+#[test]
+fn the_watch_is_switched_off() {
+    in_limited_group("the_watch_is_switched_off", 128 * MIB, |_| {
+        let sets = Sets::new();
+        let refused = sets.fill(SMALL[0], 8 << 30, Way::Wait).map(|_| ());
+        let refused = refused.unwrap_err().to_string();
+        let available = figure(&refused, " bytes are available under the memory limit");
+        let size = (available - 2 * MIB) / page_size() * page_size();
+        assert!(group_margin(size) + size / 256 > 2 * MIB, "{available}");
+        sets.fill(SMALL[0], size, Way::Wait).unwrap_err();
+        let what = format!("{},prealloc-watch=off", SMALL[0]);
+        for way in [Way::Wait, Way::Background, Way::Live] {
+            sets.fill(&what, size, way).unwrap();
+        }
+    });
+}
+
 /// As much as can be had in a group, less a little.
 fn nearly_all(sets: &Sets, what: &str) -> u64 {
     let refused = sets.fill(what, 8 << 30, Way::Wait).map(|_| ());
@@ -523,7 +571,7 @@ fn nearly_all(sets: &Sets, what: &str) -> u64 {
         &refused.unwrap_err().to_string(),
         " bytes are available under the memory limit",
     );
-    (available - MARGIN - 8 * MIB) / 513 * 512 / HUGE * HUGE
+    (available - group_margin(available) - 8 * MIB) / 257 * 256 / HUGE * HUGE
 }
 
 /// What is being filled has taken some of what there is, and is not short for it.
@@ -569,7 +617,7 @@ fn memory_that_is_half_there() {
 #[test]
 fn memory_that_was_only_read() {
     const SIZE: u64 = 64 * MIB;
-    in_limited_group("memory_that_was_only_read", 2 * SIZE, |_| {
+    in_limited_group("memory_that_was_only_read", SIZE, |_| {
         for thp in ["never", "always"] {
             let options = format!("memory-backend-ram,id=m0,size={SIZE},thp={thp}");
             let backend = common::objects().parse(options).unwrap();
@@ -684,15 +732,10 @@ fn limits_are_found_wherever_they_are_mounted() {
         sets.fill(SMALL[0], 32 * MIB, Way::Wait).unwrap();
         fs::write(
             seen.join(group.path.file_name().unwrap()).join(file),
-            (128 * MIB).to_string(),
+            (64 * MIB).to_string(),
         )
         .unwrap();
-        for case in small_cases(
-            &SMALL,
-            &LOOKING,
-            64 * MIB,
-            " under the memory limit of the control group",
-        ) {
+        for case in small_cases(&SMALL, &LOOKING, 64 * MIB, IN_GROUP) {
             case.is_refused(&sets);
         }
         bind(&seen, &root);
@@ -733,7 +776,7 @@ impl Drop for Swap<'_> {
 #[test]
 fn a_group_may_use_swap() {
     in_child("a_group_may_use_swap", || {
-        const LIMIT: u64 = 96 * MIB;
+        const LIMIT: u64 = 160 * MIB;
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path().join("swap");
         let _lock = host::HostLock::take();
@@ -748,9 +791,16 @@ fn a_group_may_use_swap() {
         };
         group.limit_memory(LIMIT);
         let sets = Sets::new();
-        sets.fill(SMALL[0], 64 * MIB, Way::Wait).unwrap();
+        // What the watch without swap refuses and the kernel gives without swapping.
+        let locked = format!("{},lock=on", SMALL[0]);
+        let refused = sets.fill(&locked, LIMIT, Way::Wait).map(|_| ());
+        let available = figure(&refused.unwrap_err().to_string(), " bytes are available");
+        let size = (available - 2 * MIB) / page_size() * page_size();
+        assert!(group_margin(size) + size / 256 > 2 * MIB, "{available}");
+        sets.fill(&locked, size, Way::Wait).unwrap_err();
+        sets.fill(SMALL[0], size, Way::Wait).unwrap();
         for what in SMALL {
-            let error = sets.fill(&format!("{what},lock=on"), 64 * MIB, Way::Wait);
+            let error = sets.fill(&format!("{what},lock=on"), LIMIT, Way::Wait);
             let message = error.map(|_| ()).unwrap_err().to_string();
             let words = " bytes are available under the memory limit of the control group without";
             assert!(figure(&message, words) < LIMIT, "{message}");
@@ -760,15 +810,10 @@ fn a_group_may_use_swap() {
             _ => (group.path.join("memory.swap.max"), 8 * MIB),
         };
         fs::write(file, limit.to_string()).unwrap();
-        for case in small_cases(
-            &SMALL,
-            &LOOKING,
-            64 * MIB,
-            " under the memory limit of the control group",
-        ) {
+        for case in small_cases(&SMALL, &LOOKING, LIMIT + 8 * MIB, IN_GROUP) {
             let available = figure(&case.is_refused(&sets), " bytes are available");
             assert!(
-                available > LIMIT && available <= LIMIT + 8 * MIB,
+                available > LIMIT - 8 * MIB && available <= LIMIT + 8 * MIB,
                 "{available}"
             );
         }

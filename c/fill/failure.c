@@ -49,7 +49,8 @@ static int report_shortage(const struct hm_failure *failure, struct hostmem_erro
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, failure->error,
 		       "%s: prealloc: stopped before memory runs out, after %ju of %ju bytes, at "
 		       "offset %ju: %ju bytes are available%s and %ju are needed with a margin; "
-		       "use a smaller size or free memory",
+		       "use a smaller size, free memory, or leave the shortage to the kernel with "
+		       "prealloc-watch=off",
 		       fill->backend->id, (uintmax_t)atomic_load(&fill->backend->bytes_done),
 		       (uintmax_t)fill->range.length,
 		       (uintmax_t)(fill->range.offset + failure->offset),

@@ -78,7 +78,7 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 		.context = hm_objects_get_link(backend),
 	};
 	fill->fresh = is_fresh(backend);
-	fill->takes_memory = takes_memory(backend);
+	fill->takes_memory = values->prealloc_watch && takes_memory(backend);
 	fill->locked = values->lock || hm_os_is_locked(fill->address, range->length);
 	atomic_store(&fill->absent, (int64_t)range->length);
 	pthread_mutex_lock(&backend->lock);

@@ -27,7 +27,7 @@ struct hm_fill {
 	const struct hm_set *nodes;
 	/* It has no policy of its own. */
 	bool follows_process;
-	/* Small pages that only the OOM killer gets back. */
+	/* Small pages that only the OOM killer gets back, and prealloc-watch is on. */
 	bool takes_memory;
 	/* They cannot go to swap. */
 	bool locked;

@@ -13,11 +13,19 @@
 #define CLOSELY_BELOW (1024 * MIB)
 #define CLOSELY_NS    UINT64_C(1000000)
 /*
- * The margin is left to other processes, besides page tables of the memory: as much as the size of
- * the backends, between these two.
+ * Page tables take 1/512 of small pages, the index of the page cache about as much of shared
+ * memory.
  */
-#define MARGIN_MIN (1 * MIB)
-#define MARGIN_MAX (64 * MIB)
+#define BOOKKEEPING(bytes) ((bytes) / 256)
+/*
+ * Left to everybody else. On a host, where the OOM killer may end any process: as much as is to be
+ * populated, between 1 and 64 MiB. In a control group, whose limit was chosen for what is in it:
+ * 1/64 of it, between 1 and 16 MiB. Stacks of 32 workers were measured to take 0.7 MiB.
+ */
+#define MARGIN_MIN   (1 * MIB)
+#define HOST_MAX     (64 * MIB)
+#define CGROUP_SHARE 64
+#define CGROUP_MAX   (16 * MIB)
 
 /* Intersects *nodes with others; empty, which stands for any, where that leaves all. */
 static void narrow(struct hm_set *nodes, const struct hm_set *others, const struct hm_set *all)
@@ -92,42 +100,64 @@ static bool is_bound_to(const struct hm_pressure *pressure, const struct hm_fill
 	return !nodes || (own && hm_set_is_subset(own, nodes));
 }
 
-static uint64_t choose_margin(uint64_t size)
+static uint64_t clamp(uint64_t size, uint64_t most)
 {
 	if (size < MARGIN_MIN)
 		return MARGIN_MIN;
-	return size < MARGIN_MAX ? size : MARGIN_MAX;
+	return size < most ? size : most;
 }
 
-/* Sums what all fills that are bound to these nodes still need, with the margin. */
-static void find_needed(const struct hm_pressure *pressure, const struct hm_set *nodes, bool locked,
-			struct hm_shortage *shortage)
+/* What all fills that are bound to these nodes still need. */
+struct demand {
+	uint64_t bytes;
+	/* Of all their ranges. */
+	uint64_t size;
+};
+
+static struct demand find_demand(const struct hm_pressure *pressure, const struct hm_set *nodes,
+				 bool locked, struct hm_shortage *shortage)
 {
-	uint64_t sum = 0, size = 0;
+	struct demand demand = { 0 };
 
 	*shortage = (struct hm_shortage){ .locked = locked, .on_nodes = nodes };
 	if (nodes)
 		shortage->nodes = *nodes;
 	for (size_t i = 0; i < pressure->fills_len; i++) {
 		const struct hm_fill *fill = &pressure->fills[i];
-		bool counts = is_bound_to(pressure, fill, nodes) && (fill->locked || !locked);
-		uint64_t needed = counts ? hm_fill_count_needed(fill) : 0;
+		uint64_t needed;
 
+		if (!fill->takes_memory || !is_bound_to(pressure, fill, nodes) ||
+		    (locked && !fill->locked))
+			continue;
+		needed = hm_fill_count_needed(fill);
 		if (needed && !shortage->fill)
 			shortage->fill = fill;
-		sum += needed;
-		size += counts ? fill->backend->mapping.size : 0;
+		demand.bytes += needed;
+		demand.size += fill->range.length;
 	}
-	shortage->needed = sum ? sum + choose_margin(size) + sum / 512 : 0;
+	return demand;
 }
 
-static bool is_short(struct hm_shortage *shortage, uint64_t *spare)
+static uint64_t needed_of_host(const struct demand *demand)
 {
-	uint64_t left = shortage->available - shortage->needed;
+	return demand->bytes + BOOKKEEPING(demand->bytes) + clamp(demand->size, HOST_MAX);
+}
 
-	if (shortage->available < shortage->needed)
+static uint64_t needed_in_cgroup(const struct demand *demand)
+{
+	return demand->bytes + BOOKKEEPING(demand->bytes) +
+	       clamp(demand->size / CGROUP_SHARE, CGROUP_MAX);
+}
+
+/* Writes the figures; lowers *spare to what is left beyond the need. */
+static bool is_short(struct hm_shortage *shortage, uint64_t available, uint64_t needed,
+		     uint64_t *spare)
+{
+	shortage->available = available;
+	shortage->needed = needed;
+	if (available < needed)
 		return true;
-	*spare = left < *spare ? left : *spare;
+	*spare = available - needed < *spare ? available - needed : *spare;
 	return false;
 }
 
@@ -139,32 +169,29 @@ static uint64_t get_available(const struct hm_set *nodes, bool locked)
 	return available > swap ? available - swap : 0;
 }
 
-static bool is_short_anywhere(const struct hm_pressure *pressure, bool locked,
-			      struct hm_shortage *shortage, uint64_t *spare)
-{
-	uint64_t in_groups;
-
-	find_needed(pressure, NULL, locked, shortage);
-	if (!shortage->needed)
-		return false;
-	shortage->available = get_available(NULL, locked);
-	in_groups = hm_cgroup_get_available(&pressure->cgroup, 0);
-	if (in_groups < shortage->needed && !locked)
-		in_groups = hm_cgroup_get_available(&pressure->cgroup, hm_topology_get_free_swap());
-	shortage->in_group = in_groups < shortage->available;
-	if (shortage->in_group)
-		shortage->available = in_groups;
-	return is_short(shortage, spare);
-}
-
+/* On these nodes; NULL: anywhere. */
 static bool is_short_on(const struct hm_pressure *pressure, const struct hm_set *nodes, bool locked,
 			struct hm_shortage *shortage, uint64_t *spare)
 {
-	find_needed(pressure, nodes, locked, shortage);
-	if (!shortage->needed)
+	struct demand demand = find_demand(pressure, nodes, locked, shortage);
+
+	return demand.bytes &&
+	       is_short(shortage, get_available(nodes, locked), needed_of_host(&demand), spare);
+}
+
+static bool is_short_in_cgroup(const struct hm_pressure *pressure, bool locked,
+			       struct hm_shortage *shortage, uint64_t *spare)
+{
+	struct demand demand = find_demand(pressure, NULL, locked, shortage);
+	uint64_t needed = needed_in_cgroup(&demand), available;
+
+	if (!demand.bytes)
 		return false;
-	shortage->available = get_available(nodes, locked);
-	return is_short(shortage, spare);
+	available = hm_cgroup_get_available(&pressure->cgroup, 0);
+	if (available < needed && !locked)
+		available = hm_cgroup_get_available(&pressure->cgroup, hm_topology_get_free_swap());
+	shortage->in_group = true;
+	return is_short(shortage, available, needed, spare);
 }
 
 /* Adds the nodes of all fills that are bound to some of these; false when that adds none. */
@@ -224,7 +251,8 @@ static bool is_short_now(const struct hm_pressure *pressure, struct hm_shortage 
 	/* Locked memory has to fit without swap, and all of it with swap. */
 	for (int locked = 0; locked <= 1; locked++) {
 		if (is_short_on_nodes(pressure, locked, shortage, spare) ||
-		    is_short_anywhere(pressure, locked, shortage, spare))
+		    is_short_on(pressure, NULL, locked, shortage, spare) ||
+		    is_short_in_cgroup(pressure, locked, shortage, spare))
 			return true;
 	}
 	return false;

@@ -59,6 +59,7 @@ struct hm_values {
 	bool merge;
 	bool pmem;
 	bool prealloc;
+	bool prealloc_watch;
 	bool readonly;
 	bool reserve;
 	bool seal;
@@ -95,6 +96,7 @@ enum hm_property {
 	HM_PROPERTY_PREALLOC_CONTEXT,
 	HM_PROPERTY_PREALLOC_MODE,
 	HM_PROPERTY_PREALLOC_THREADS,
+	HM_PROPERTY_PREALLOC_WATCH,
 	HM_PROPERTY_READONLY,
 	HM_PROPERTY_RESERVE,
 	HM_PROPERTY_ROM,

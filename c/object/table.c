@@ -123,6 +123,11 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	    "The largest number of threads that populate the memory; little memory is populated by "
 	    "fewer.",
 	    .initial = 0, .least = 1, .largest = UINT32_MAX, .automatic = hm_topology_count_cpus),
+	ROW(PREALLOC_WATCH, prealloc_watch, "prealloc-watch", BOOL, LATER_USE, "on", NULL,
+	    ALL_KINDS,
+	    "Whether preallocation stops with an error before memory or room on the file system "
+	    "runs out.",
+	    .initial = true),
 	ROW(READONLY, readonly, "readonly", BOOL, CONFIGURING, "off", NULL, file_and_fd_kinds,
 	    "Whether the file is opened, or the descriptor used, for reading only.",
 	    .initial = false),

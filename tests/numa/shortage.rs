@@ -240,7 +240,7 @@ fn small_pages_of_nodes_that_overlap() {
     ] {
         let there = sizes.iter().filter(|size| size.1 != "0");
         let wanted: u64 = there.map(|size| size.0).sum();
-        let needed = wanted + MARGIN + wanted / 512;
+        let needed = wanted + MARGIN + wanted / 256;
         let builders = sizes.iter().zip(["m0", "m1", "m2"]);
         let builders = builders.map(|((size, nodes), id)| bound(id, *size, nodes));
         let failed = Builder::complete_all(builders.collect()).unwrap_err();
