@@ -4,8 +4,14 @@
 /// The folders of the C sources with their files. A folder sees its own header and those of the
 /// folders before it, and none of those behind it.
 const FOLDERS: &[(&str, &str)] = &[
-    ("base", "error gaps map numa os rwlock set text thread"),
-    ("host", "cgroup features snapshot topology"),
+    (
+        "base",
+        "error fault gaps map numa os resident rwlock set text thread",
+    ),
+    (
+        "host",
+        "cgroup features huge_pools meminfo mounts snapshot topology",
+    ),
     ("object", "backend objects table thread_context value"),
     (
         "memory",

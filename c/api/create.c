@@ -28,14 +28,10 @@ int hostmem_objects_new(struct hostmem_objects **objects, const struct hostmem_h
 static void list_kinds(const struct hostmem_objects *objects, char *text, size_t size)
 {
 	const struct hostmem_kind *kind;
-	size_t length = 0;
 
-	for (size_t i = 0; (kind = hostmem_objects_get_kind(objects, i)) && length < size; i++) {
-		if (i)
-			length += (size_t)hm_text_copy(", ", text + length, size - length);
-		if (length < size)
-			length += (size_t)hm_text_copy(kind->name, text + length, size - length);
-	}
+	*text = '\0';
+	for (size_t i = 0; (kind = hostmem_objects_get_kind(objects, i)); i++)
+		hm_text_join(text, size, ", ", kind->name);
 }
 
 static const struct hostmem_kind *find_kind(struct hostmem_objects *objects, const char *name,

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "hostmem.h"
 
@@ -84,6 +85,11 @@ int hm_text_next_option(char **options, char **key, char **value);
 
 const char *hm_text_state(enum hostmem_state state);
 
+/* Appends a word to a list; the separator comes before it unless the text is empty. */
+void hm_text_join(char *text, size_t size, const char *separator, const char *word);
+/* What follows `name` in the first line that begins with it; NULL when no line does. */
+const char *hm_text_find_line(const char *text, const char *name);
+
 /* ---- os.c: system calls; each returns a value >= 0 or -errno ---- */
 
 /* What a descriptor is of. */
@@ -140,17 +146,6 @@ int hm_os_get_seals(int fd);
 int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length);
 /* Gives a file blocks, without changing its size. */
 int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
-/* userfaultfd(2), for faults of user space only, which needs no privilege. */
-int hm_os_fault_open(void);
-int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size);
-int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
-/* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */
-int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
-/* Counts the bytes of a range that are in memory. */
-int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident);
-/* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
- */
-int hm_os_count_own(const uint8_t *address, uint64_t size, uint64_t *own);
 int hm_os_add_seals(int fd, unsigned int seals);
 int hm_os_close_on_exec(int fd);
 int hm_os_close(int fd);
@@ -159,7 +154,12 @@ int hm_os_get_limit(int resource, uint64_t *limit);
 int hm_os_get_affinity(pid_t thread, struct hm_set *cpus);
 /* A file's text, cut to size - 1 bytes and ended by NUL; returns its length. */
 int hm_os_read_file(const char *path, char *buffer, size_t size);
+/* Calls `read` for each line of a file, newline included, until it returns false. */
+int hm_os_read_lines(const char *path, bool (*read)(char *line, void *data), void *data);
 int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus);
+/* The CPU and the id of the calling thread. */
+int hm_os_cpu(void);
+pid_t hm_os_thread(void);
 int hm_os_set_thread_name(const char *name);
 /* eventfd(2), close-on-exec, not blocking. */
 int hm_os_event_open(void);
@@ -167,9 +167,27 @@ void hm_os_event_clear(int event);
 void hm_os_event_signal(int event);
 uint64_t hm_os_page_size(void);
 uint64_t hm_os_nanoseconds(void);
+/* The time on the clock of pthread_cond_timedwait() here, CLOCK_MONOTONIC, that long from now. */
+struct timespec hm_os_deadline(uint64_t nanoseconds);
 pid_t hm_os_process(void);
 /* Whether this is not the process of that id, which is 0 where there is none. */
 bool hm_os_is_other_process(pid_t process);
+
+/* ---- fault.c: userfaultfd(2), for faults of user space only, which needs no privilege ---- */
+
+int hm_fault_open(void);
+int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size);
+int hm_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
+/* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */
+int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
+
+/* ---- resident.c: how much of a range is in memory ---- */
+
+/* Counts the bytes of a range that are in memory. */
+int hm_resident_count(uint8_t *address, uint64_t size, uint64_t *resident);
+/* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
+ */
+int hm_resident_count_own(const uint8_t *address, uint64_t size, uint64_t *own);
 
 /* ---- numa.c: NUMA policies of ranges and threads ---- */
 

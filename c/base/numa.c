@@ -26,44 +26,22 @@ const char *const hm_numa_policy_since[HM_POLICY_COUNT] = {
 
 #if HOSTMEM_NUMA
 
-#include <linux/mempolicy.h>
-#include <linux/version.h>
 #include <numaif.h>
 
-/* The kernel's numbers, for headers of build machines that are older than the kernel. */
-enum mode {
-	MODE_DEFAULT = 0,
-	MODE_PREFERRED = 1,
-	MODE_BIND = 2,
-	MODE_INTERLEAVE = 3,
-	MODE_LOCAL = 4,
-	MODE_PREFERRED_MANY = 5,
-	MODE_WEIGHTED_INTERLEAVE = 6,
-};
+#include "compat.h"
 
-_Static_assert((int)MODE_DEFAULT == MPOL_DEFAULT, "default");
-_Static_assert((int)MODE_PREFERRED == MPOL_PREFERRED, "preferred");
-_Static_assert((int)MODE_BIND == MPOL_BIND, "bind");
-_Static_assert((int)MODE_INTERLEAVE == MPOL_INTERLEAVE, "interleave");
-_Static_assert((int)MODE_LOCAL == MPOL_LOCAL, "local");
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 15, 0)
-_Static_assert((int)MODE_PREFERRED_MANY == MPOL_PREFERRED_MANY, "preferred-many");
-#endif
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
-_Static_assert((int)MODE_WEIGHTED_INTERLEAVE == MPOL_WEIGHTED_INTERLEAVE, "weighted-interleave");
-#endif
 _Static_assert(HM_NUMA_STRICT == MPOL_MF_STRICT, "strict");
 _Static_assert(HM_NUMA_MOVE == MPOL_MF_MOVE, "move");
 _Static_assert(HM_NUMA_MOVE_ALL == MPOL_MF_MOVE_ALL, "move all");
 
 static const int modes[HM_POLICY_COUNT] = {
-	[HM_POLICY_DEFAULT] = MODE_DEFAULT,
-	[HM_POLICY_PREFERRED] = MODE_PREFERRED,
-	[HM_POLICY_BIND] = MODE_BIND,
-	[HM_POLICY_INTERLEAVE] = MODE_INTERLEAVE,
-	[HM_POLICY_PREFERRED_MANY] = MODE_PREFERRED_MANY,
-	[HM_POLICY_WEIGHTED_INTERLEAVE] = MODE_WEIGHTED_INTERLEAVE,
-	[HM_POLICY_LOCAL] = MODE_LOCAL,
+	[HM_POLICY_DEFAULT] = MPOL_DEFAULT,
+	[HM_POLICY_PREFERRED] = MPOL_PREFERRED,
+	[HM_POLICY_BIND] = MPOL_BIND,
+	[HM_POLICY_INTERLEAVE] = MPOL_INTERLEAVE,
+	[HM_POLICY_PREFERRED_MANY] = MPOL_PREFERRED_MANY,
+	[HM_POLICY_WEIGHTED_INTERLEAVE] = MPOL_WEIGHTED_INTERLEAVE,
+	[HM_POLICY_LOCAL] = MPOL_LOCAL,
 };
 
 bool hm_numa_is_built(void)
@@ -111,7 +89,7 @@ int hm_numa_get_bound(struct hm_set *nodes)
 	*nodes = (struct hm_set){ 0 };
 	if (get_mempolicy(&mode, (unsigned long *)nodes->bits, HOSTMEM_NODES_MAX, NULL, 0))
 		return -errno;
-	return (mode & ~flags) == MODE_BIND ? 0 : -ENOENT;
+	return (mode & ~flags) == MPOL_BIND ? 0 : -ENOENT;
 }
 
 #else

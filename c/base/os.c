@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Every system call of the library but libnuma's, each in one place: a value >= 0 or -errno. Does
- * not decide anything.
+ * System calls about memory, files, the process and its threads: each returns a value >= 0 or
+ * -errno. Does not decide anything. Those of userfaultfd(2) are in fault.c, those of NUMA policies
+ * in numa.c, those that count pages in resident.c.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/futex.h>
-#include <linux/magic.h>
-#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,22 +18,11 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base.h"
-
-#ifndef PR_SET_VMA
-#define PR_SET_VMA           0x53564d41
-#define PR_SET_VMA_ANON_NAME 0
-#endif
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
-#ifndef SYS_set_mempolicy_home_node
-#define SYS_set_mempolicy_home_node 450
-#endif
+#include "compat.h"
 
 static int or_errno(long result)
 {
@@ -307,112 +294,6 @@ int hm_os_allocate(int fd, uint64_t offset, uint64_t length)
 	return result;
 }
 
-int hm_os_fault_open(void)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	int fd = or_errno(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
-
-	if (fd < 0)
-		return fd;
-	if (ioctl(fd, UFFDIO_API, &api)) {
-		int result = -errno;
-
-		close(fd);
-		return result;
-	}
-	return fd;
-}
-
-int hm_os_fault_register(int fault_fd, uint8_t *address, uint64_t size)
-{
-	struct uffdio_register range = {
-		.range = { .start = (uintptr_t)address, .len = size },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-
-	return or_errno(ioctl(fault_fd, UFFDIO_REGISTER, &range));
-}
-
-int hm_os_fault_unregister(int fault_fd, uint8_t *address, uint64_t size)
-{
-	struct uffdio_range range = { .start = (uintptr_t)address, .len = size };
-
-	return or_errno(ioctl(fault_fd, UFFDIO_UNREGISTER, &range));
-}
-
-int hm_os_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
-{
-	struct uffdio_zeropage zero = {
-		.range = { .start = (uintptr_t)address, .len = size },
-		.mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE,
-	};
-	int result = or_errno(ioctl(fault_fd, UFFDIO_ZEROPAGE, &zero));
-
-	/* What was done before a failure is told as bytes; a failure at once as -errno. */
-	*done = zero.zeropage > 0 ? (uint64_t)zero.zeropage : 0;
-	return result;
-}
-
-int hm_os_count_resident(uint8_t *address, uint64_t size, uint64_t *resident)
-{
-	uint64_t page = hm_os_page_size();
-	unsigned char pages[16384];
-
-	*resident = 0;
-	for (uint64_t offset = 0; offset < size; offset += sizeof(pages) * page) {
-		uint64_t part = size - offset;
-
-		if (part > sizeof(pages) * page)
-			part = sizeof(pages) * page;
-		if (mincore(address + offset, (size_t)part, pages))
-			return -errno;
-		for (uint64_t i = 0; i < part / page; i++)
-			*resident += pages[i] & 1 ? page : 0;
-	}
-	return 0;
-}
-
-/* Of an entry of pagemap: the page is present, of a file or shared, in this one mapping only. */
-#define PAGEMAP_PRESENT   (UINT64_C(1) << 63)
-#define PAGEMAP_FILE      (UINT64_C(1) << 61)
-#define PAGEMAP_EXCLUSIVE (UINT64_C(1) << 56)
-
-static uint64_t count_own_pages(const uint64_t *entries, size_t len)
-{
-	const uint64_t own = PAGEMAP_PRESENT | PAGEMAP_EXCLUSIVE;
-	uint64_t count = 0;
-
-	for (size_t i = 0; i < len; i++)
-		count += (entries[i] & (own | PAGEMAP_FILE)) == own;
-	return count;
-}
-
-int hm_os_count_own(const uint8_t *address, uint64_t size, uint64_t *own)
-{
-	uint64_t page = hm_os_page_size(), entries[2048];
-	uint64_t next = (uintptr_t)address / page, left = size / page;
-	int fd = hm_os_open("/proc/self/pagemap", O_RDONLY), result = 0;
-
-	*own = 0;
-	if (fd < 0)
-		return fd;
-	while (left && !result) {
-		size_t want = left < HM_ARRAY_LEN(entries) ? left : HM_ARRAY_LEN(entries);
-		ssize_t got = pread(fd, entries, want * sizeof(entries[0]),
-				    (off_t)(next * sizeof(entries[0])));
-
-		if (got < (ssize_t)sizeof(entries[0])) {
-			result = got < 0 ? -errno : -EIO;
-			break;
-		}
-		*own += count_own_pages(entries, (size_t)got / sizeof(entries[0])) * page;
-		next += (size_t)got / sizeof(entries[0]);
-		left -= (size_t)got / sizeof(entries[0]);
-	}
-	close(fd);
-	return result;
-}
-
 int hm_os_add_seals(int fd, unsigned int seals)
 {
 	return or_errno(fcntl(fd, F_ADD_SEALS, seals));
@@ -433,7 +314,8 @@ int hm_os_get_limit(int resource, uint64_t *limit)
 {
 	struct rlimit now;
 
-	if (getrlimit((__rlimit_resource_t)resource, &now))
+	/* prlimit(2) takes the resource as an int in every C library. */
+	if (syscall(SYS_prlimit64, 0, resource, NULL, &now))
 		return -errno;
 	*limit = now.rlim_cur == RLIM_INFINITY ? UINT64_MAX : now.rlim_cur;
 	return 0;
@@ -448,6 +330,16 @@ int hm_os_get_affinity(pid_t thread, struct hm_set *cpus)
 int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus)
 {
 	return or_errno(sched_setaffinity(thread, sizeof(*cpus), (const cpu_set_t *)cpus));
+}
+
+int hm_os_cpu(void)
+{
+	return or_errno(sched_getcpu());
+}
+
+pid_t hm_os_thread(void)
+{
+	return (pid_t)syscall(SYS_gettid);
 }
 
 /* Of the calling thread; the kernel cuts it to 15 bytes. */
@@ -487,6 +379,21 @@ int hm_os_read_file(const char *path, char *buffer, size_t size)
 	return result;
 }
 
+int hm_os_read_lines(const char *path, bool (*read)(char *line, void *data), void *data)
+{
+	FILE *file = fopen(path, "re");
+	char *line = NULL;
+	size_t size = 0;
+
+	if (!file)
+		return -errno;
+	while (getline(&line, &size, file) >= 0 && read(line, data))
+		continue;
+	free(line);
+	fclose(file);
+	return 0;
+}
+
 int hm_os_event_open(void)
 {
 	return or_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -515,6 +422,14 @@ uint64_t hm_os_nanoseconds(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct timespec hm_os_deadline(uint64_t nanoseconds)
+{
+	uint64_t end = hm_os_nanoseconds() + nanoseconds;
+
+	return (struct timespec){ .tv_sec = (time_t)(end / 1000000000u),
+				  .tv_nsec = (long)(end % 1000000000u) };
 }
 
 pid_t hm_os_process(void)

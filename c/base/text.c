@@ -280,6 +280,24 @@ int hm_text_next_option(char **options, char **key, char **value)
 	return 1;
 }
 
+void hm_text_join(char *text, size_t size, const char *separator, const char *word)
+{
+	size_t length = strlen(text);
+
+	snprintf(text + length, size - length, "%s%s", length ? separator : "", word);
+}
+
+const char *hm_text_find_line(const char *text, const char *name)
+{
+	size_t length = strlen(name);
+
+	while (text && strncmp(text, name, length)) {
+		text = strchr(text, '\n');
+		text += text != NULL;
+	}
+	return text ? text + length : NULL;
+}
+
 const char *hm_text_state(enum hostmem_state state)
 {
 	switch (state) {

@@ -3,7 +3,6 @@
  * How threads of the library begin: with a small stack, a name, without the program's signals, and
  * several of them on different CPUs. What they do is their creator's.
  */
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -47,14 +46,20 @@ static uint32_t next_cpu(const struct hm_set *cpus, uint32_t cpu)
 	return cpu;
 }
 
+/* Of a thread whose id in the kernel only the C library knows. */
+static int set_affinity(pthread_t thread, const struct hm_set *cpus)
+{
+	return pthread_setaffinity_np(thread, sizeof(*cpus), (const cpu_set_t *)cpus);
+}
+
 /* Leaves the thread free to go on. That it may not be moved is no error: it has begun somewhere. */
 static void move(pthread_t thread, uint32_t cpu, const struct hm_set *cpus)
 {
 	struct hm_set one = { 0 };
 
 	hm_set_add(&one, cpu);
-	if (!pthread_setaffinity_np(thread, sizeof(one), (const cpu_set_t *)&one))
-		pthread_setaffinity_np(thread, sizeof(*cpus), (const cpu_set_t *)cpus);
+	if (!set_affinity(thread, &one))
+		set_affinity(thread, cpus);
 }
 
 /*
@@ -65,7 +70,7 @@ static void spread(const struct hm_creation *creation)
 {
 	struct hm_set cpus;
 	size_t count;
-	int own = sched_getcpu();
+	int own = hm_os_cpu();
 	uint32_t cpu = own < 0 ? 0 : (uint32_t)own;
 
 	if (creation->cpus)

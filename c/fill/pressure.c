@@ -163,8 +163,8 @@ static bool is_short(struct hm_shortage *shortage, uint64_t available, uint64_t 
 
 static uint64_t get_available(const struct hm_set *nodes, bool locked)
 {
-	uint64_t available = hm_topology_get_available(nodes);
-	uint64_t swap = locked ? hm_topology_get_free_swap() : 0;
+	uint64_t available = hm_meminfo_get_available(nodes);
+	uint64_t swap = locked ? hm_meminfo_get_free_swap() : 0;
 
 	return available > swap ? available - swap : 0;
 }
@@ -189,7 +189,7 @@ static bool is_short_in_cgroup(const struct hm_pressure *pressure, bool locked,
 		return false;
 	available = hm_cgroup_get_available(&pressure->cgroup, 0);
 	if (available < needed && !locked)
-		available = hm_cgroup_get_available(&pressure->cgroup, hm_topology_get_free_swap());
+		available = hm_cgroup_get_available(&pressure->cgroup, hm_meminfo_get_free_swap());
 	shortage->in_group = true;
 	return is_short(shortage, available, needed, spare);
 }
@@ -261,7 +261,7 @@ static bool is_short_now(const struct hm_pressure *pressure, struct hm_shortage 
 /* False when a fill is cancelled meanwhile. */
 static bool count_absent(struct hm_pressure *pressure)
 {
-	uint64_t most = hm_topology_get_available(NULL);
+	uint64_t most = hm_meminfo_get_available(NULL);
 
 	for (size_t i = 0; i < pressure->fills_len; i++) {
 		if (!hm_fill_count_absent(&pressure->fills[i], most))

@@ -105,20 +105,9 @@ void hm_workers_start(struct hm_workers *workers)
 	pthread_mutex_unlock(&workers->barrier);
 }
 
-static struct timespec after(uint64_t nanoseconds)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	nanoseconds += (uint64_t)until.tv_nsec;
-	until.tv_sec += (time_t)(nanoseconds / 1000000000);
-	until.tv_nsec = (long)(nanoseconds % 1000000000);
-	return until;
-}
-
 bool hm_workers_wait(struct hm_workers *workers, uint64_t nanoseconds)
 {
-	struct timespec until = after(nanoseconds);
+	struct timespec until = hm_os_deadline(nanoseconds);
 	bool finished;
 	int result = 0;
 

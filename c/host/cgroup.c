@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host.h"
+#include "internal.h"
 
 /* The words for the same things in both versions. */
 struct version {
@@ -34,7 +34,7 @@ static const struct version version_1 = {
 	.swap_limit = "memory.memsw.limit_in_bytes",
 	.swap_usage = "memory.memsw.usage_in_bytes",
 	.swap_has_memory = true,
-	.reclaimable = { "\ntotal_inactive_file ", "\ntotal_active_file ", NULL },
+	.reclaimable = { "total_inactive_file ", "total_active_file ", NULL },
 };
 
 static const struct version version_2 = {
@@ -45,7 +45,7 @@ static const struct version version_2 = {
 	.usage = "memory.current",
 	.swap_limit = "memory.swap.max",
 	.swap_usage = "memory.swap.current",
-	.reclaimable = { "\ninactive_file ", "\nactive_file ", "\nslab_reclaimable " },
+	.reclaimable = { "inactive_file ", "active_file ", "slab_reclaimable " },
 	.huge_limit = "max",
 	.huge_usage = "current",
 };
@@ -104,45 +104,6 @@ static void read_path(const struct version *version, char *path, size_t size)
 	}
 }
 
-/* One line of mountinfo (proc(5)), as far as it is looked at. */
-struct mount {
-	char root[1024], point[1024], type[32], options[512];
-};
-
-static bool is_octal(char character)
-{
-	return character >= '0' && character <= '7';
-}
-
-/* Space, tab, newline and backslash are three octal digits in mountinfo, as in "\040". */
-static void unescape(char *text)
-{
-	char *write = text;
-
-	for (const char *read = text; *read; write++) {
-		bool escaped = *read == '\\' && is_octal(read[1]) && is_octal(read[2]) &&
-			       is_octal(read[3]);
-
-		*write = escaped ? (char)((read[1] - '0') << 6 | (read[2] - '0') << 3 |
-					  (read[3] - '0'))
-				 : *read;
-		read += escaped ? 4 : 1;
-	}
-	*write = '\0';
-}
-
-static bool parse_mount(const char *line, struct mount *mount)
-{
-	const char *tail = strstr(line, " - ");
-
-	if (!tail || sscanf(line, "%*s %*s %*s %1023s %1023s", mount->root, mount->point) != 2 ||
-	    sscanf(tail, " - %31s %*s %511s", mount->type, mount->options) != 2)
-		return false;
-	unescape(mount->root);
-	unescape(mount->point);
-	return true;
-}
-
 /* Whether a root is above the namespace that the paths are seen from (cgroup_namespaces(7)). */
 static bool is_above(const char *root)
 {
@@ -156,7 +117,8 @@ static bool is_above(const char *root)
  * the container's own group. Of a root above the namespace only that one group is known to be an
  * ancestor. False when the mount does not show the group.
  */
-static bool place(const struct mount *mount, const char *path, char *directory, size_t *mount_len)
+static bool place(const struct hm_mount *mount, const char *path, char *directory,
+		  size_t *mount_len)
 {
 	size_t root = strcmp(mount->root, "/") ? strlen(mount->root) : 0;
 
@@ -171,25 +133,37 @@ static bool place(const struct mount *mount, const char *path, char *directory, 
 	return true;
 }
 
+struct search {
+	const struct version *version;
+	/* Of this process's group. */
+	char path[1024];
+	char *directory;
+	size_t *mount_len;
+};
+
+static bool look_at_mount(const struct hm_mount *mount, void *data)
+{
+	const struct search *search = data;
+	const struct version *version = search->version;
+
+	return strcmp(mount->type, version->type) ||
+	       (*version->option &&
+		!has_word(mount->options, strlen(mount->options), version->option)) ||
+	       !place(mount, search->path, search->directory, search->mount_len);
+}
+
 static void find(const struct version *version, char *directory, size_t *mount_len)
 {
-	FILE *file = fopen("/proc/thread-self/mountinfo", "re");
-	char path[1024], *line = NULL;
-	struct mount mount;
-	size_t size = 0;
+	struct search search = {
+		.version = version,
+		.directory = directory,
+		.mount_len = mount_len,
+	};
 
 	*directory = '\0';
-	read_path(version, path, sizeof(path));
-	while (file && *path && getline(&line, &size, file) >= 0) {
-		if (parse_mount(line, &mount) && !strcmp(mount.type, version->type) &&
-		    (!*version->option ||
-		     has_word(mount.options, strlen(mount.options), version->option)) &&
-		    place(&mount, path, directory, mount_len))
-			break;
-	}
-	free(line);
-	if (file)
-		fclose(file);
+	read_path(version, search.path, sizeof(search.path));
+	if (*search.path)
+		hm_mounts_read(look_at_mount, &search);
 }
 
 void hm_cgroup_find(struct hm_cgroup *cgroup)
@@ -240,14 +214,13 @@ static uint64_t count_reclaimable(const struct version *version, const char *dir
 	uint64_t reclaimable = 0;
 	char text[8192];
 
-	if (read_file(directory, "memory.stat", text + 1, sizeof(text) - 1) <= 0)
+	if (read_file(directory, "memory.stat", text, sizeof(text)) <= 0)
 		return 0;
-	*text = '\n';
 	for (size_t i = 0; i < HM_ARRAY_LEN(version->reclaimable); i++) {
 		const char *name = version->reclaimable[i];
-		const char *found = name ? strstr(text, name) : NULL;
+		const char *value = name ? hm_text_find_line(text, name) : NULL;
 
-		reclaimable += found ? strtoull(found + strlen(name), NULL, 10) : 0;
+		reclaimable += value ? strtoull(value, NULL, 10) : 0;
 	}
 	return reclaimable;
 }

@@ -7,23 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "compat.h"
 #include "host.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8u
-#endif
 
 struct row {
 	const char *name;
@@ -92,7 +79,7 @@ static int ask_advice(void *scratch, int advice)
 
 static int ask_fault(void)
 {
-	int fd = hm_os_fault_open();
+	int fd = hm_fault_open();
 
 	if (fd < 0)
 		return -fd;

@@ -37,7 +37,7 @@ struct hostmem_host {
 	uint32_t methods;
 };
 
-/* ---- topology.c: nodes, CPUs, memory and huge pages ---- */
+/* ---- topology.c: nodes and CPUs ---- */
 
 struct hm_topology {
 	/* Nodes that are online, that have memory, that this process may use. */
@@ -58,15 +58,24 @@ void hm_topology_get_online_cpus(struct hm_set *cpus);
 uint32_t hm_topology_count_cpus(void);
 /* The CPUs of a node, none where it has none. */
 void hm_topology_get_own_cpus(uint64_t node, struct hm_set *cpus);
+/* How many pages in turn a node gets of weighted interleaving. */
+uint8_t hm_topology_get_weight(uint64_t node);
+
+/* ---- meminfo.c: memory in small pages ---- */
+
+/* Adds the value of a "name: 123 kB" line to *bytes; says whether there was one. */
+bool hm_meminfo_add(const char *text, const char *name, uint64_t *bytes);
 /* Bytes of a node, 0 where the kernel does not tell. */
-void hm_topology_get_node_memory(uint64_t node, uint64_t *total, uint64_t *free);
+void hm_meminfo_get_node(uint64_t node, uint64_t *total, uint64_t *free);
 /*
  * Bytes of small-page memory that can be had without the OOM killer: free and file pages and
  * reclaimable slab, less what the kernel keeps for itself, and swap. nodes: on these; NULL:
  * anywhere. UINT64_MAX when the kernel does not tell.
  */
-uint64_t hm_topology_get_available(const struct hm_set *nodes);
-uint64_t hm_topology_get_free_swap(void);
+uint64_t hm_meminfo_get_available(const struct hm_set *nodes);
+uint64_t hm_meminfo_get_free_swap(void);
+
+/* ---- huge_pools.c: huge pages ---- */
 
 /* The sizes of huge pages that the architectures of Linux have lie between these. */
 #define HM_HUGE_SIZE_MIN (UINT64_C(1) << 16)
@@ -82,19 +91,20 @@ struct hm_huge_pool {
 };
 
 /* Returns -1 when this host has no huge pages of that size. */
-int hm_topology_get_pool(uint64_t page_size, struct hm_huge_pool *pool);
+int hm_huge_pools_get(uint64_t page_size, struct hm_huge_pool *pool);
 /* What is free and total on one node; 0 where that has no pool. */
-void hm_topology_get_node_pool(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
+void hm_huge_pools_get_node(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
 /* The size of huge pages where none is asked for; 0: this host has none. */
-uint64_t hm_topology_get_default_huge_size(void);
-/* How many pages in turn a node gets of weighted interleaving. */
-uint8_t hm_topology_get_weight(uint64_t node);
-/* Whether shared memory of a file system is made huge where that is advised. */
-bool hm_topology_is_shmem_huge(dev_t device);
-/* Whether a character device is direct access memory. */
-bool hm_topology_is_dax(dev_t device);
+uint64_t hm_huge_pools_get_default_size(void);
 /* "2M, 1G": the sizes of huge pages that this host has; "none". */
-void hm_topology_list_huge_sizes(char *text, size_t size);
+void hm_huge_pools_list_sizes(char *text, size_t size);
+
+/* ---- mounts.c: file systems and devices ---- */
+
+/* Whether shared memory of a file system is made huge where that is advised. */
+bool hm_mounts_is_shmem_huge(dev_t device);
+/* Whether a character device is direct access memory. */
+bool hm_mounts_is_dax(dev_t device);
 
 /* ---- cgroup.c: what control groups leave of memory and of huge pages ---- */
 

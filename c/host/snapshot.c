@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "host.h"
+#include "internal.h"
 
 /* The sizes from 64 KiB to 16 GiB, of which a host has a few. */
 #define MOST_HUGE_SIZES 20
@@ -31,7 +31,7 @@ static void read_huge_pages(struct hostmem_topology *topology)
 	struct hm_huge_pool pool;
 
 	for (uint64_t size = HM_HUGE_SIZE_MIN; size <= HM_HUGE_SIZE_MAX; size <<= 1) {
-		if (topology->sizes_len == MOST_HUGE_SIZES || hm_topology_get_pool(size, &pool))
+		if (topology->sizes_len == MOST_HUGE_SIZES || hm_huge_pools_get(size, &pool))
 			continue;
 		topology->pages[topology->sizes_len++] = (struct hostmem_huge_pages){
 			.page_size = size,
@@ -50,10 +50,10 @@ static void read_node(const struct hostmem_topology *topology, const struct hm_t
 
 	record->node.id = (uint32_t)id;
 	record->node.allowed = hm_set_has(&now->allowed, id);
-	hm_topology_get_node_memory(id, &record->node.memory_total, &record->node.memory_free);
+	hm_meminfo_get_node(id, &record->node.memory_total, &record->node.memory_free);
 	hm_topology_get_own_cpus(id, &record->cpus);
 	for (size_t i = 0; i < topology->sizes_len; i++) {
-		hm_topology_get_node_pool(id, topology->pages[i].page_size, &pool);
+		hm_huge_pools_get_node(id, topology->pages[i].page_size, &pool);
 		record->pages[i].page_size = topology->pages[i].page_size;
 		record->pages[i].total = pool.total;
 		record->pages[i].free = pool.free;
@@ -65,8 +65,7 @@ static void read_distances(const struct hostmem_topology *topology, size_t from)
 {
 	char path[80], text[8192], *next = text;
 
-	snprintf(path, sizeof(path), "/sys/devices/system/node/node%u/distance",
-		 topology->nodes[from].node.id);
+	snprintf(path, sizeof(path), HM_NODE_DIR "node%u/distance", topology->nodes[from].node.id);
 	if (hm_os_read_file(path, text, sizeof(text)) < 0)
 		return;
 	for (size_t to = 0; to < topology->nodes_len; to++)

@@ -3,14 +3,10 @@
  * memory-backend-fd: a descriptor from elsewhere that can be mapped, whatever made it.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
+#include "compat.h"
 #include "kind.h"
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
 
 /* What the descriptor allows against what is asked of it. */
 static int check_access(const struct hostmem_backend *backend, const struct hm_values *values,

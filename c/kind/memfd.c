@@ -4,18 +4,10 @@
  * makes the memfds of other kinds.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "compat.h"
 #include "kind.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
-#ifndef MFD_HUGE_SHIFT
-#define MFD_HUGE_SHIFT 26
-#endif
 
 /* Kernels before 6.3 do not know that a memfd may be not executable, later ones warn without it. */
 static int create(const char *name, unsigned int flags)

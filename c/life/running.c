@@ -135,20 +135,6 @@ void hm_running_stop(struct hostmem_backend *backend)
 
 /* ---- Waiting and cancelling ---- */
 
-static struct timespec after(uint64_t milliseconds)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += (time_t)(milliseconds / 1000);
-	until.tv_nsec += (long)(milliseconds % 1000 * 1000000);
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
-	return until;
-}
-
 /* Called with the lock held. */
 static bool runs_in_background(const struct hostmem_backend *backend)
 {
@@ -165,7 +151,7 @@ static bool is_elsewhere(const struct hostmem_backend *backend)
 static bool wait_locked(struct hostmem_backend *backend, uint64_t milliseconds)
 {
 	bool forever = milliseconds > INT32_MAX;
-	struct timespec until = after(forever ? 0 : milliseconds);
+	struct timespec until = hm_os_deadline(forever ? 0 : milliseconds * 1000000);
 	int result = 0;
 
 	while (runs_in_background(backend) && !result)

@@ -105,7 +105,7 @@ int hm_check_file_type(const struct hostmem_backend *backend, const char *proper
 		       const struct hm_file *file, struct hostmem_error *err)
 {
 	if (S_ISREG(file->mode) || S_ISBLK(file->mode) ||
-	    (S_ISCHR(file->mode) && hm_topology_is_dax(file->special)))
+	    (S_ISCHR(file->mode) && hm_mounts_is_dax(file->special)))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: %s is %s; expected a regular file, a block device or a DAX device",
@@ -168,9 +168,9 @@ int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_valu
 /* The number after a name in /proc/self/status; 0 when there is none. */
 static uint64_t read_status(const char *status, const char *name, int base)
 {
-	const char *found = strstr(status, name);
+	const char *value = hm_text_find_line(status, name);
 
-	return found ? strtoull(found + strlen(name), NULL, base) : 0;
+	return value ? strtoull(value, NULL, base) : 0;
 }
 
 int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values *values,
@@ -185,9 +185,9 @@ int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values 
 		return 0;
 	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
 	    hm_os_read_file("/proc/self/status", status, sizeof(status)) <= 0 ||
-	    read_status(status, "\nCapEff:", 16) & cap_ipc_lock)
+	    read_status(status, "CapEff:", 16) & cap_ipc_lock)
 		return 0;
-	locked = read_status(status, "\nVmLck:", 10) * 1024;
+	locked = read_status(status, "VmLck:", 10) * 1024;
 	if (locked <= limit && size <= limit - locked)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,

@@ -49,7 +49,7 @@ static int check_node_pools(const struct hostmem_backend *backend, uint64_t page
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
 		if (!hm_set_has(&values->host_nodes, node))
 			continue;
-		hm_topology_get_node_pool(node, page_size, &pool);
+		hm_huge_pools_get_node(node, page_size, &pool);
 		sum.total += pool.total;
 		sum.free += pool.free;
 	}
@@ -74,7 +74,7 @@ int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_siz
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset=%ju is not a multiple of the huge page size, %ju bytes",
 			       backend->id, (uintmax_t)values->offset, (uintmax_t)page_size);
-	if (!values->reserve || hm_topology_get_pool(page_size, &pool))
+	if (!values->reserve || hm_huge_pools_get(page_size, &pool))
 		return 0;
 	if (pool.reserved > pool.free)
 		pool.reserved = pool.free;
@@ -91,7 +91,7 @@ uint64_t hm_huge_pages_wanted(const struct hm_values *values)
 {
 	if (!values->hugetlb)
 		return 0;
-	return values->hugetlbsize ? values->hugetlbsize : hm_topology_get_default_huge_size();
+	return values->hugetlbsize ? values->hugetlbsize : hm_huge_pools_get_default_size();
 }
 
 int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
@@ -108,9 +108,9 @@ int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 			       backend->id, (uintmax_t)values->hugetlbsize);
 	if (!values->hugetlb)
 		return 0;
-	if (page && !(page & (page - 1)) && !hm_topology_get_pool(page, &pool))
+	if (page && !(page & (page - 1)) && !hm_huge_pools_get(page, &pool))
 		return hm_huge_pages_check(backend, page, values, err);
-	hm_topology_list_huge_sizes(sizes, sizeof(sizes));
+	hm_huge_pools_list_sizes(sizes, sizeof(sizes));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: hugetlbsize=%ju: this host has no huge pages of that size; it has %s",
 		       backend->id, (uintmax_t)page, sizes);
@@ -132,7 +132,7 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 			 limit.file, (uintmax_t)limit.limit, (uintmax_t)limit.available);
 		hm_error_append(err, text);
 	}
-	if (!hm_topology_get_pool(backend->page_size, &pool)) {
+	if (!hm_huge_pools_get(backend->page_size, &pool)) {
 		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free",
 			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
 			 (uintmax_t)pool.total);
@@ -141,7 +141,7 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
 		if (!hm_set_has(&values->host_nodes, node))
 			continue;
-		hm_topology_get_node_pool(node, backend->page_size, &pool);
+		hm_huge_pools_get_node(node, backend->page_size, &pool);
 		snprintf(text, sizeof(text), ", on node %ju %ju of %ju", (uintmax_t)node,
 			 (uintmax_t)pool.free, (uintmax_t)pool.total);
 		hm_error_append(err, text);

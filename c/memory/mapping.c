@@ -140,7 +140,7 @@ static bool maps_by_policy(const struct hostmem_backend *backend, const struct h
 	struct hm_huge_pool pool;
 
 	return hm_backend_is_hugetlb(backend) && values->reserve && hm_policy_is_strict(values) &&
-	       !hm_topology_get_pool(backend->page_size, &pool) && !pool.overcommit;
+	       !hm_huge_pools_get(backend->page_size, &pool) && !pool.overcommit;
 }
 
 static int fill_mapping(struct hostmem_backend *backend, const struct hm_values *values,

@@ -4,7 +4,6 @@
  * (proc(5)). Moves nothing, remembers nothing.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +20,17 @@ struct reading {
 
 typedef void (*line_reader)(const char *line, bool ours, struct reading *reading);
 
+/* A walk over the lines of a file: a line that begins with an address opens a mapping, the lines
+ * after it belong to that mapping. */
+struct walk {
+	struct reading *reading;
+	line_reader read;
+	/* Of the backend's memory. */
+	uint64_t first, end;
+	/* Whether the present mapping is part of it. */
+	bool ours;
+};
+
 /* The address that a line begins with, in hex; false when it begins otherwise. */
 static bool take_address(const char *line, uint64_t *address)
 {
@@ -30,31 +40,31 @@ static bool take_address(const char *line, uint64_t *address)
 	return end != line && (*end == ' ' || *end == '-');
 }
 
-/*
- * Hands the lines of a file to `read`, up to the end of the backend's memory, and says which belong
- * to that: a line that begins with an address opens a mapping, the lines after it belong to that
- * mapping.
+static bool walk_line(char *line, void *data)
+{
+	struct walk *walk = data;
+	uint64_t address = walk->first;
+
+	if (take_address(line, &address))
+		walk->ours = address >= walk->first && address < walk->end;
+	walk->read(line, walk->ours, walk->reading);
+	return address < walk->end;
+}
+
+/* Hands the lines up to the end of the backend's memory to `read`, with whether they are its own.
  */
 static int read_lines(struct reading *reading, const char *path, line_reader read)
 {
 	const struct hm_mapping *mapping = &reading->backend->mapping;
 	uint64_t first = (uint64_t)(uintptr_t)mapping->address;
-	uint64_t end = first + mapping->size, address = 0;
-	FILE *file = fopen(path, "re");
-	bool ours = false;
-	char *line = NULL;
-	size_t size = 0;
+	struct walk walk = {
+		.reading = reading,
+		.read = read,
+		.first = first,
+		.end = first + mapping->size,
+	};
 
-	if (!file)
-		return -errno;
-	while (address < end && getline(&line, &size, file) >= 0) {
-		if (take_address(line, &address))
-			ours = address >= first && address < end;
-		read(line, ours, reading);
-	}
-	free(line);
-	fclose(file);
-	return 0;
+	return hm_os_read_lines(path, walk_line, &walk);
 }
 
 /* Some policies have a space in their name: "prefer (many):0", "weighted interleave:0-1". */
@@ -145,13 +155,6 @@ static void read_numa_line(const char *line, bool ours, struct reading *reading)
 	read_mapmax(line, reading->placement);
 }
 
-/* Adds a "name: 123 kB" line to *bytes. */
-static void add_kib(const char *line, const char *name, uint64_t *bytes)
-{
-	if (!strncmp(line, name, strlen(name)))
-		*bytes += strtoull(line + strlen(name), NULL, 10) * 1024;
-}
-
 static void read_smaps_line(const char *line, bool ours, struct reading *reading)
 {
 	static const char *const huge[] = { "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:",
@@ -162,8 +165,8 @@ static void read_smaps_line(const char *line, bool ours, struct reading *reading
 	if (!ours)
 		return;
 	for (size_t i = 0; i < HM_ARRAY_LEN(huge); i++)
-		add_kib(line, huge[i], &placement->huge);
-	add_kib(line, "Swap:", &placement->swapped);
+		hm_meminfo_add(line, huge[i], &placement->huge);
+	hm_meminfo_add(line, "Swap:", &placement->swapped);
 	if (!strncmp(line, flags, strlen(flags)) && strstr(line, " mg"))
 		placement->mergeable = true;
 }
@@ -174,7 +177,7 @@ static void read_resident_line(const char *line, bool ours, struct reading *read
 	static const char *const names[] = { "Rss:", "Shared_Hugetlb:", "Private_Hugetlb:" };
 
 	for (size_t i = 0; ours && i < HM_ARRAY_LEN(names); i++)
-		add_kib(line, names[i], &reading->placement->resident);
+		hm_meminfo_add(line, names[i], &reading->placement->resident);
 }
 
 /* Bytes of the file behind the memory that are allocated; 0 where they are not known. */
@@ -205,7 +208,7 @@ static uint64_t count_present(const struct hostmem_backend *backend,
 	if (is_untouched(backend))
 		return 0;
 	if (!hm_backend_is_hugetlb(backend) &&
-	    !hm_os_count_resident(backend->mapping.address, backend->mapping.size, &present))
+	    !hm_resident_count(backend->mapping.address, backend->mapping.size, &present))
 		return present;
 	allocated = count_allocated(backend);
 	return allocated > placement->swapped ? allocated - placement->swapped : 0;

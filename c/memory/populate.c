@@ -5,18 +5,10 @@
  * plain one follows, and its result is the result.
  */
 #include <errno.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "compat.h"
 #include "memory.h"
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ  22
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 /* More than any signal storm or passing shortage of a kernel resource takes (madvise(2)). */
 #define MOST_RETRIES 1000
@@ -38,11 +30,11 @@ static bool is_interleaved(const struct hm_values *values)
 /* All at once, since registering stops every thread that fills. */
 static void begin_zero_pages(struct hm_populate *plan)
 {
-	plan->fault_fd = hm_os_fault_open();
+	plan->fault_fd = hm_fault_open();
 	if (plan->fault_fd < 0)
 		return;
 	plan->way = HM_POPULATE_ZEROPAGE;
-	if (hm_os_fault_register(plan->fault_fd, plan->address, plan->size))
+	if (hm_fault_register(plan->fault_fd, plan->address, plan->size))
 		hm_populate_end(plan);
 }
 
@@ -56,7 +48,7 @@ static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_back
 	uint64_t thp = backend->host->thp_size;
 	bool large = thp && values->thp != HM_THP_NEVER && plan->size >= thp;
 
-	if (large && hm_topology_is_shmem_huge(device)) {
+	if (large && hm_mounts_is_shmem_huge(device)) {
 		plan->huge_size = thp;
 	} else if (large && values->thp == HM_THP_ALWAYS && !is_interleaved(values) &&
 		   may(backend, HOSTMEM_METHOD_COLLAPSE)) {
@@ -121,7 +113,7 @@ void hm_populate_end(struct hm_populate *plan)
 	if (plan->fault_fd >= 0) {
 		/* Closing alone would not end it: a child forked meanwhile has the descriptor too.
 		 */
-		hm_os_fault_unregister(plan->fault_fd, plan->address, plan->size);
+		hm_fault_unregister(plan->fault_fd, plan->address, plan->size);
 		hm_os_close(plan->fault_fd);
 	}
 	plan->fault_fd = -1;
@@ -201,8 +193,7 @@ static bool fill_with_zero(const struct hm_populate *plan, uint8_t *address, uin
 	uint64_t done;
 
 	for (uint64_t offset = 0; offset < size; offset += done) {
-		int result =
-			hm_os_fault_zero(plan->fault_fd, address + offset, size - offset, &done);
+		int result = hm_fault_zero(plan->fault_fd, address + offset, size - offset, &done);
 
 		if (!result || (result == -EAGAIN && done))
 			continue;

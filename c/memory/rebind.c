@@ -29,14 +29,14 @@ static uint64_t count_moved(const struct hostmem_placement *before,
 static uint64_t get_room(const struct hostmem_backend *backend, const struct hm_values *values)
 {
 	const struct hm_set *nodes = &values->host_nodes;
-	uint64_t room = hm_topology_get_available(nodes), page = backend->page_size;
+	uint64_t room = hm_meminfo_get_available(nodes), page = backend->page_size;
 	struct hm_huge_pool pool;
 
 	for (uint64_t node = 0; page > backend->host->page_size && node < HOSTMEM_NODES_MAX;
 	     node++) {
 		if (!hm_set_has(nodes, node))
 			continue;
-		hm_topology_get_node_pool(node, page, &pool);
+		hm_huge_pools_get_node(node, page, &pool);
 		if (__builtin_add_overflow(room, pool.free * page, &room))
 			return UINT64_MAX;
 	}

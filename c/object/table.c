@@ -189,13 +189,10 @@ static bool has_kind(const struct hm_row *row, const char *kind)
 /* "a, b, c": the names of a kind's properties, for messages. */
 static void list_names(const char *kind, char *text, size_t size)
 {
-	size_t length = 0;
-
 	*text = '\0';
 	for (size_t i = 0; i < HM_PROPERTY_COUNT; i++) {
-		if (has_kind(&rows[i], kind) && length < size)
-			length += (size_t)snprintf(text + length, size - length, "%s%s",
-						   length ? ", " : "", rows[i].public.name);
+		if (has_kind(&rows[i], kind))
+			hm_text_join(text, size, ", ", rows[i].public.name);
 	}
 }
 

@@ -61,7 +61,7 @@ static void *run(void *data)
 
 	hm_thread_name(context->id);
 	pthread_mutex_lock(&context->lock);
-	context->thread_id = (uint64_t)gettid();
+	context->thread_id = (uint64_t)hm_os_thread();
 	pthread_cond_broadcast(&context->served);
 	while (!context->ending) {
 		if (context->creation)

@@ -80,14 +80,9 @@ static int fail_text(const char *id, const struct hm_row *row, const char *text,
 /* "a, b or c" */
 static void list_choices(const char *const *choices, char *text, size_t size)
 {
-	size_t length = 0;
-
-	for (size_t i = 0; choices[i] && length < size; i++)
-		length += (size_t)snprintf(text + length, size - length, "%s%s",
-					   i == 0           ? ""
-					   : choices[i + 1] ? ", "
-							    : " or ",
-					   choices[i]);
+	*text = '\0';
+	for (size_t i = 0; choices[i]; i++)
+		hm_text_join(text, size, choices[i + 1] ? ", " : " or ", choices[i]);
 }
 
 static int parse_enum(const char *id, const struct hm_row *row, struct hm_value *value,

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The host's pools of huge pages (hugetlbfs): their sizes, and how many pages each has, on all
+ * nodes and on one. Knows no control groups.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+#define POOL_DIR "/sys/kernel/mm/hugepages/"
+
+/* A number in a file; false when there is none. */
+static bool read_number(const char *directory, const char *name, uint64_t *number)
+{
+	char path[160], text[32];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	if (hm_os_read_file(path, text, sizeof(text)) <= 0)
+		return false;
+	*number = strtoull(text, NULL, 10);
+	return true;
+}
+
+int hm_huge_pools_get(uint64_t page_size, struct hm_huge_pool *pool)
+{
+	uint64_t surplus = 0;
+	char directory[96];
+
+	*pool = (struct hm_huge_pool){ 0 };
+	snprintf(directory, sizeof(directory), POOL_DIR "hugepages-%jukB",
+		 (uintmax_t)(page_size / 1024));
+	if (!read_number(directory, "nr_hugepages", &pool->total))
+		return -1;
+	read_number(directory, "free_hugepages", &pool->free);
+	read_number(directory, "resv_hugepages", &pool->reserved);
+	read_number(directory, "nr_overcommit_hugepages", &pool->overcommit);
+	read_number(directory, "surplus_hugepages", &surplus);
+	pool->overcommit -= surplus < pool->overcommit ? surplus : pool->overcommit;
+	return 0;
+}
+
+void hm_huge_pools_get_node(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool)
+{
+	char directory[96];
+
+	*pool = (struct hm_huge_pool){ 0 };
+	snprintf(directory, sizeof(directory), HM_NODE_DIR "node%ju/hugepages/hugepages-%jukB",
+		 (uintmax_t)node, (uintmax_t)(page_size / 1024));
+	read_number(directory, "nr_hugepages", &pool->total);
+	read_number(directory, "free_hugepages", &pool->free);
+}
+
+uint64_t hm_huge_pools_get_default_size(void)
+{
+	return hm_meminfo_get("Hugepagesize:");
+}
+
+void hm_huge_pools_list_sizes(char *text, size_t size)
+{
+	struct hm_huge_pool pool;
+
+	*text = '\0';
+	for (uint64_t page = HM_HUGE_SIZE_MIN; page <= HM_HUGE_SIZE_MAX; page <<= 1) {
+		unsigned int shift = page >> 30 ? 30 : page >> 20 ? 20 : 10;
+		char word[32];
+
+		if (hm_huge_pools_get(page, &pool))
+			continue;
+		snprintf(word, sizeof(word), "%ju%c", (uintmax_t)(page >> shift),
+			 shift == 30   ? 'G'
+			 : shift == 20 ? 'M'
+				       : 'K');
+		hm_text_join(text, size, ", ", word);
+	}
+	if (!*text)
+		hm_text_copy("none", text, size);
+}
