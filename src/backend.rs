@@ -4,6 +4,7 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use crate::error::Failed;
@@ -237,6 +238,11 @@ impl Backend {
         Ok(self.progress())
     }
 
+    /// Stops preallocations of this backend from other threads.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter::new(&self.handle)
+    }
+
     /// An `eventfd(2)` for event loops that is readable when the background preallocation has
     /// ended; `None` if there was none.
     #[doc(alias = "hostmem_backend_get_prealloc_event")]
@@ -298,6 +304,33 @@ impl Backend {
     pub fn undo(self) -> Result<(), DeleteError> {
         let undone = self.handle.undo();
         undone.map_err(|error| Failed::new(self, error))
+    }
+}
+
+/// Stops preallocations of one backend from any thread, also those that a caller waits for:
+/// [`Builder::complete`](crate::Builder::complete), [`Backend::populate`], `prealloc=on`. Does not
+/// keep the backend alive.
+#[derive(Clone, Debug)]
+pub struct Interrupter {
+    handle: Weak<BackendHandle>,
+}
+
+impl Interrupter {
+    pub(crate) fn new(handle: &Arc<BackendHandle>) -> Self {
+        Self {
+            handle: Arc::downgrade(handle),
+        }
+    }
+
+    /// Stops the preallocation that runs, within one chunk (8 MiB, or one huge page if that is
+    /// larger), and returns at once. The waiting caller gets [`State`](crate::ErrorKind::State) with
+    /// `ECANCELED`; backends that complete together all fail. Does nothing if none runs, and does
+    /// not affect the next one. May be called from callbacks.
+    #[doc(alias = "hostmem_backend_interrupt")]
+    pub fn interrupt(&self) {
+        if let Some(handle) = self.handle.upgrade() {
+            handle.interrupt();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::Backend;
 use crate::Defaults;
 use crate::Error;
 use crate::Host;
+use crate::Interrupter;
 use crate::Objects;
 use crate::Origin;
 use crate::Policy;
@@ -279,6 +280,11 @@ impl Builder {
         let callback = move |result, done, total| callback(result, Progress::new(done, total));
         self.handle.set_prealloc_done(Box::new(callback));
         self
+    }
+
+    /// Stops preallocations of this backend from other threads, also while it completes.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter::new(&self.handle)
     }
 
     /// The id.

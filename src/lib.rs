@@ -96,6 +96,7 @@ pub mod vm_memory;
 
 pub use crate::backend::Backend;
 pub use crate::backend::DeleteError;
+pub use crate::backend::Interrupter;
 pub use crate::backend::State;
 pub use crate::builder::Builder;
 pub use crate::builder::CompleteAllError;

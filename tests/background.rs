@@ -270,6 +270,111 @@ fn cancelling_stops_it_and_says_how_far_it_came() {
     backend.populate(0, 16 * MIB).unwrap();
 }
 
+/// Cancels again and again until `run` has returned, which must take no longer than a chunk or two.
+#[track_caller]
+fn cancel_while<T>(interrupter: &hostmem::Interrupter, run: impl FnOnce() -> T) -> T {
+    let ended = AtomicBool::new(false);
+    let begun = Instant::now();
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(20));
+            while !ended.load(Ordering::Relaxed) {
+                interrupter.interrupt();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let result = run();
+        ended.store(true, Ordering::Relaxed);
+        result
+    });
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    result
+}
+
+#[track_caller]
+fn check_cancelled(error: &hostmem::Error) {
+    assert_eq!(error.kind(), ErrorKind::State, "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ECANCELED), "{error}");
+}
+
+#[test]
+fn a_preallocation_that_somebody_waits_for_is_cancelled_from_elsewhere() {
+    let builder = ram("size=4G,thp=never,prealloc=on");
+    let interrupter = builder.interrupter();
+    let failed = cancel_while(&interrupter, || builder.complete()).unwrap_err();
+    check_cancelled(&failed.error);
+
+    // The next one is not affected.
+    let mut builder = failed.object;
+    builder.set("size", "16M").unwrap();
+    interrupter.interrupt();
+    let backend = builder.complete().unwrap();
+    assert_eq!(backend.placement().unwrap().resident, 16 * MIB);
+    interrupter.interrupt();
+    backend.populate(0, 16 * MIB).unwrap();
+    drop(backend);
+    interrupter.interrupt();
+
+    let backend = ram("size=4G,thp=never").complete().unwrap();
+    let interrupter = backend.interrupter();
+    let populate = || backend.populate(0, 4096 * MIB);
+    check_cancelled(&cancel_while(&interrupter, populate).unwrap_err());
+    let switch_on = || backend.set("prealloc", true);
+    check_cancelled(&cancel_while(&interrupter, switch_on).unwrap_err());
+    assert_eq!(backend.get_text("prealloc").unwrap(), "off");
+    backend.populate(0, 16 * MIB).unwrap();
+}
+
+#[test]
+fn cancelling_one_of_several_that_complete_ends_all() {
+    for (which, modes) in [(1, ["wait", "wait"]), (0, ["wait", "background"])] {
+        let set = common::objects();
+        let builder = |id: u32| {
+            let options = format!(
+                "memory-backend-ram,id=ram{id},size=4G,thp=never,prealloc=on,prealloc-mode={}",
+                modes[id as usize]
+            );
+            set.parse(options).unwrap()
+        };
+        let builders = vec![builder(0), builder(1)];
+        let interrupter = builders[which].interrupter();
+        let failed = cancel_while(&interrupter, || hostmem::Builder::complete_all(builders));
+        let failed = failed.unwrap_err();
+        check_cancelled(&failed.error);
+        // All of them can complete again.
+        let mut builders = failed.object;
+        for builder in &mut builders {
+            builder.set("size", "16M").unwrap();
+        }
+        for backend in hostmem::Builder::complete_all(builders).unwrap() {
+            backend.wait_prealloc(None).unwrap();
+            assert_eq!(backend.placement().unwrap().resident, 16 * MIB);
+        }
+    }
+}
+
+#[test]
+fn what_is_cancelled_while_completing_is_cancelled_in_the_background() {
+    let set = common::objects();
+    let options = |id: u32, mode: &str| {
+        let options = "size=1G,thp=never,prealloc=on,prealloc-mode";
+        format!("memory-backend-ram,id=ram{id},{options}={mode}")
+    };
+    let fills = set.parse(options(0, "background")).unwrap();
+    let waits = set.parse(options(1, "wait")).unwrap();
+    let interrupter = fills.interrupter();
+    let backends = thread::scope(|scope| {
+        let complete = || hostmem::Builder::complete_all(vec![fills, waits]);
+        let completing = scope.spawn(complete);
+        thread::sleep(Duration::from_millis(50));
+        interrupter.interrupt();
+        completing.join().unwrap().unwrap()
+    });
+    check_cancelled(&backends[0].wait_prealloc(None).unwrap_err());
+    assert_eq!(backends[1].placement().unwrap().resident, 1024 * MIB);
+}
+
 #[test]
 fn deleting_and_dropping_cancel_it_and_leave_nothing() {
     in_child("deleting_and_dropping_cancel_it_and_leave_nothing", || {

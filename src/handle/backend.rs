@@ -137,6 +137,11 @@ impl BackendHandle {
         check(|err| unsafe { sys::hostmem_backend_cancel_prealloc(self.raw(), err) })
     }
 
+    pub(crate) fn interrupt(&self) {
+        // SAFETY: the backend is alive.
+        unsafe { sys::hostmem_backend_interrupt(self.raw()) }
+    }
+
     /// The descriptor stays open until the backend is deleted.
     pub(crate) fn prealloc_event(&self) -> Option<BorrowedFd<'_>> {
         // SAFETY: the backend is alive.
