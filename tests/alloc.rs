@@ -7,15 +7,22 @@
 mod common;
 
 use std::fs;
+use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use common::host::mount;
 use common::qmp::Server;
+use common::qmp::PATIENCE;
 use common::skip;
 use serde_json::json;
 use serde_json::Value as Json;
@@ -229,6 +236,99 @@ fn memory_is_held_until_a_signal() {
             assert_eq!(server.end(), (0, String::new()));
         }
     }
+}
+
+/// A file in memory that is large enough to be seen half filled.
+fn large_file(path: &Path) -> String {
+    let path = path.display();
+    format!("memory-backend-file,id=ram0,size=2G,mem-path={path},share=on,prealloc=on")
+}
+
+/// Waits until some of a file is filled.
+#[track_caller]
+fn wait_for_blocks(path: &Path) {
+    let start = Instant::now();
+    while !fs::metadata(path).is_ok_and(|found| found.blocks() > 0) {
+        assert!(start.elapsed() < PATIENCE, "{}", path.display());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_signal_while_it_fills_leaves_nothing() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [new, empty] = ["new", "empty"].map(|name| directory.path().join(name));
+    for (signal, name) in [
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGHUP, "SIGHUP"),
+    ] {
+        for option in [&["--json"][..], &["--background"], &["--hold"]] {
+            for path in [&new, &empty] {
+                fs::write(&empty, "").unwrap();
+                let mut command = alloc(&[&large_file(path)]);
+                command.args(option).stdout(Stdio::piped());
+                let mut server = Server::spawn(&mut command).unwrap();
+                wait_for_blocks(path);
+                server.signal(signal);
+                let begun = Instant::now();
+                let (code, said) = server.end();
+                let took = begun.elapsed();
+                assert_eq!(code, 1, "{name} {option:?}: {said}");
+                assert_eq!(said.lines().count(), 1, "{said}");
+                let start = format!("hostmem: {name}: ram0: prealloc: cancelled after ");
+                assert!(said.starts_with(&start), "{said}");
+                assert!(took < Duration::from_secs(2), "{name} {option:?}: {took:?}");
+                let mut output = String::new();
+                let stdout = server.process.stdout.as_mut().unwrap();
+                stdout.read_to_string(&mut output).unwrap();
+                assert_eq!(output, "", "{name} {option:?}");
+                assert!(!new.exists(), "{name} {option:?}");
+                assert_eq!(fs::metadata(&empty).unwrap().len(), 0);
+                assert_eq!(fs::metadata(&empty).unwrap().blocks(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_report_that_nobody_reads_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let new = directory.path().join("new");
+    let object = format!(
+        "memory-backend-file,id=ram0,size=1M,mem-path={}",
+        new.display()
+    );
+    for option in ["--json", "--hold"] {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let mut command = alloc(&[&object, option]);
+        let output = command.stdout(OwnedFd::from(writer)).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(!new.exists(), "{option}");
+    }
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = alloc(&[&object]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!new.exists());
+    // What was reported stays.
+    assert!(alloc(&[&object]).output().unwrap().status.success());
+    assert!(new.exists());
+}
+
+#[test]
+fn a_hangup_that_was_ignored_stays_ignored() {
+    let mut command = alloc(&["--hold", "memory-backend-ram,id=ram0,size=1M"]);
+    let command = command.stdout(Stdio::piped());
+    let mut server = Server::spawn_without_hangup(command).unwrap();
+    let mut output = BufReader::new(server.process.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    server.signal(libc::SIGHUP);
+    thread::sleep(Duration::from_millis(200));
+    assert!(server.process.try_wait().unwrap().is_none());
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.end(), (0, String::new()));
 }
 
 #[test]

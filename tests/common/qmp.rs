@@ -10,6 +10,7 @@ use std::io::Seek;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::ChildStdin;
@@ -185,7 +186,30 @@ pub struct Server {
 }
 
 impl Server {
+    /// The signals that end it are not ignored, whatever runs the tests.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        Self::spawn_with(command, libc::SIG_DFL)
+    }
+
+    /// As `nohup` does.
+    pub fn spawn_without_hangup(command: &mut Command) -> io::Result<Self> {
+        Self::spawn_with(command, libc::SIG_IGN)
+    }
+
+    fn spawn_with(command: &mut Command, hangup: libc::sighandler_t) -> io::Result<Self> {
+        let prepare = move || {
+            for (signal, action) in [
+                (libc::SIGHUP, hangup),
+                (libc::SIGINT, libc::SIG_DFL),
+                (libc::SIGTERM, libc::SIG_DFL),
+            ] {
+                // SAFETY: one of the two actions that run no code.
+                unsafe { libc::signal(signal, action) };
+            }
+            Ok(())
+        };
+        // SAFETY: only calls signal(2), which may be called there.
+        unsafe { command.pre_exec(prepare) };
         let stderr = tempfile::tempfile()?;
         let process = command.stderr(stderr.try_clone()?).spawn()?;
         Ok(Self { process, stderr })

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `hostmem alloc`: make backends, say where their memory is.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use hostmem::Backend;
 use hostmem::Builder;
@@ -13,6 +15,7 @@ use hostmem::Host;
 use hostmem::ObjectBuilder;
 use hostmem::Objects;
 use hostmem::PreallocMode;
+use hostmem::ThreadContext;
 use hostmem::Value;
 use serde_json::json;
 
@@ -20,7 +23,7 @@ use crate::bars;
 use crate::object;
 use crate::progress::Bars;
 use crate::report::Report;
-use crate::signals;
+use crate::signals::FirstSignal;
 use crate::Result;
 
 #[derive(clap::Args)]
@@ -43,8 +46,10 @@ use crate::Result;
     hostmem alloc --hold memory-backend-ram,id=ram0,size=4G,prealloc=on
 
 `hostmem props` lists the properties.
-It ends with 0; with 1 and one message when something cannot be made, and then nothing is; with 2
-when it is called wrongly.")]
+Exit code: 0; 1 with one message when something failed; 2 for wrong usage.
+Until the report is printed SIGINT, SIGTERM and SIGHUP stop it within a few milliseconds. After a
+failure or a signal everything is undone: new files are removed, files that were empty are empty
+again. After SIGKILL that is left to you.")]
 pub(crate) struct Arguments {
     /// What to make: KIND,id=ID,PROPERTY=VALUE,... or the same as a JSON object
     #[arg(required = true)]
@@ -63,39 +68,84 @@ pub(crate) struct Arguments {
     svg: Option<PathBuf>,
 }
 
+/// How often a fill is cancelled that may only be about to begin.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
+
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
-    let (backends, bars) = make(arguments)?;
-    match wait_and_report(arguments, &backends, bars) {
-        Ok(text) if arguments.hold => {
-            hold(&text)?;
-            Ok(String::new())
-        }
-        Ok(text) => Ok(text),
-        Err(error) => {
-            undo(backends);
-            Err(error)
-        }
+    let signal = FirstSignal::watch()?;
+    // With the signal's name, whose doing it then is.
+    let explain = |error: Box<dyn Error>| match signal.get() {
+        Some(signal) => format!("{}: {error}", signal.name()).into(),
+        None => error,
+    };
+    let Plan {
+        builders,
+        contexts,
+        bars,
+    } = plan(arguments)?;
+    cancel_on_signal(&signal, &builders)?;
+    let made = Builder::complete_all(builders).map_err(hostmem::Error::from);
+    // They live on while a backend links to them.
+    drop(contexts);
+    let backends = made.map_err(|error| explain(error.into()))?;
+    if let Err(error) = wait_and_report(arguments, &backends, bars, &signal) {
+        undo(backends);
+        return Err(explain(error));
     }
+    if arguments.hold {
+        signal.wait();
+    }
+    for backend in backends {
+        backend.delete()?;
+    }
+    Ok(String::new())
 }
 
-/// Where the memory is, is said when it is there.
-fn wait_and_report(arguments: &Arguments, backends: &[Backend], bars: Bars) -> Result<String> {
+/// Has a signal end what fills. Completing then fails, or waiting for it.
+fn cancel_on_signal(signal: &FirstSignal, builders: &[Builder]) -> Result<()> {
+    let interrupters: Vec<_> = builders.iter().map(Builder::interrupter).collect();
+    let signal = signal.clone();
+    thread::Builder::new()
+        .name("cancel".into())
+        .spawn(move || {
+            signal.wait();
+            loop {
+                for interrupter in &interrupters {
+                    interrupter.interrupt();
+                }
+                thread::sleep(CANCEL_INTERVAL);
+            }
+        })?;
+    Ok(())
+}
+
+/// Waits until all memory is there, and prints where it is.
+fn wait_and_report(
+    arguments: &Arguments,
+    backends: &[Backend],
+    bars: Bars,
+    signal: &FirstSignal,
+) -> Result<()> {
     for backend in backends {
         backend.wait_prealloc(None)?;
     }
     drop(bars);
     let reports = backends.iter().map(report).collect::<Result<Vec<_>>>()?;
+    if signal.get().is_some() {
+        return Err("cancelled; everything is undone".into());
+    }
     if let Some(path) = &arguments.svg {
         let charts: Vec<_> = reports.iter().map(Report::chart).collect();
         fs::write(path, bars::picture(&charts))
             .map_err(|error| format!("--svg {}: {error}", path.display()))?;
     }
-    Ok(if arguments.json {
+    let text = if arguments.json {
         let objects: Vec<_> = reports.iter().map(Report::to_json).collect();
         format!("{:#}\n", json!({ "objects": objects }))
     } else {
         reports.iter().map(Report::to_text).collect()
-    })
+    };
+    crate::print(&text)
 }
 
 /// Leaves nothing behind, whatever came after making them.
@@ -106,15 +156,21 @@ fn undo(backends: Vec<Backend>) {
     }
 }
 
-/// All of them, or none; and what shows how far they are filled.
-fn make(arguments: &Arguments) -> Result<(Vec<Backend>, Bars)> {
+/// What the command line asks for.
+struct Plan {
+    builders: Vec<Builder>,
+    contexts: Vec<ThreadContext>,
+    /// Show how far each backend is filled.
+    bars: Bars,
+}
+
+fn plan(arguments: &Arguments) -> Result<Plan> {
     let mut defaults = Defaults::qemu();
     defaults.fd_by_number = true;
     let objects = Objects::new(&Host::probe()?, &defaults)?;
     let mut bars = Bars::new();
     let mut builders = Vec::new();
     let mut fills = false;
-    // They live on while a backend links to them.
     let mut contexts = Vec::new();
     for text in &arguments.object {
         match object::parse(&objects, text)? {
@@ -135,21 +191,14 @@ fn make(arguments: &Arguments) -> Result<(Vec<Backend>, Bars)> {
     if arguments.background && !fills {
         return Err("--background: nothing is to be filled; add prealloc=on to an object".into());
     }
-    let backends = Builder::complete_all(builders).map_err(hostmem::Error::from)?;
-    Ok((backends, bars))
+    Ok(Plan {
+        builders,
+        contexts,
+        bars,
+    })
 }
 
 fn report(backend: &Backend) -> Result<Report> {
     let claim = backend.claim("hostmem")?;
     Report::new(backend, claim.memory())
-}
-
-/// Prints a report, and waits for a signal, which may come as soon as the report is read.
-fn hold(text: &str) -> Result<()> {
-    let (sender, receiver) = mpsc::channel();
-    signals::on_first(move || {
-        let _ = sender.send(());
-    })?;
-    crate::print(text)?;
-    Ok(receiver.recv()?)
 }

@@ -26,7 +26,7 @@ pub(crate) fn run(socket: Option<&Path>) -> Result<()> {
     let monitor = Arc::new(SharedMonitor::new()?);
     let (sender, receiver) = mpsc::channel();
     let of_signals = sender.clone();
-    signals::on_first(move || {
+    signals::on_first(move |_| {
         let _ = of_signals.send(Ok(()));
     })?;
     let (listener, _file) = socket.map(socket::listen).transpose()?.unzip();
