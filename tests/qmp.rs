@@ -687,6 +687,9 @@ fn a_long_command_does_not_stop_events() {
 fn hostile() -> Vec<(&'static str, Vec<u8>, usize)> {
     let nested =
         |open: &str, close: &str, depth| (open.repeat(depth) + &close.repeat(depth)).into();
+    // Each 129th open bracket is an error, and `behind` more are in what follows it. Those that are
+    // open in the end make one message, and each closing bracket that is left is one.
+    let errors = |depth: usize, behind: usize| depth / 129 * (1 + behind) + 1 + depth - depth % 129;
     vec![
         ("no object", b"[] 1 \"a\" null true 1.5".to_vec(), 6),
         ("no JSON", b"{]{,}{\"a\"}{\"a\":}nul".to_vec(), 5),
@@ -707,10 +710,10 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, usize)> {
         ("a raw control character", b"{\"execute\": \"qu\tit\"}".to_vec(), 1),
         ("a quote that stays open", b"{\"execute\": \"quit".to_vec(), 1),
         ("a number beyond all", br#"{"execute": "quit", "id": 1e999}"#.to_vec(), 1),
-        ("deep arrays", nested("[", "]", 10_000), 1),
-        ("deep objects", nested("{\"a\":", "}", 10_000), 1),
-        ("a deep id", br#"{"execute": "quit", "id": "#.iter().copied().chain(nested("[", "]", 10_000)).chain(*b"}").collect(), 1),
-        ("brackets that stay open", vec![b'['; 2 << 20], 1),
+        ("deep arrays", nested("[", "]", 10_000), errors(10_000, 0)),
+        ("deep objects", nested("{\"a\":", "}", 10_000), errors(10_000, 2)),
+        ("a deep id", br#"{"execute": "quit", "id": "#.iter().copied().chain(nested("[", "]", 10_000)).chain(*b"}").collect(), errors(10_001, 0)),
+        ("brackets that stay open", vec![b'['; 129 * 1000], 1000),
         ("a line of 100 MB", vec![b'a'; 100 << 20], 1),
         ("a string of 100 MB", [b"{\"execute\": \"".to_vec(), vec![b'q'; 100 << 20], b"\"}".to_vec()].concat(), 1),
         ("many small values", [b"[".to_vec(), b"0,".repeat(500_000), b"0]".to_vec()].concat(), 1),

@@ -120,7 +120,14 @@ nonsense{"execute": "query-memdev"}
 {"execute": "query-memdev", "id": 01}
 {"execute": "query-memdev", "id": .5}
 {"execute": "query-memdev", "id": +1}
-# other: at most 128 brackets are nested
+# same
+@over
+@over]
+@over"text"
+@over{"execute": "query-memdev"}
+@over⏎[]⏎{"execute": "query-memdev", "id": 1}
+@over@over}]
+# other: at most 128 brackets are open
 {"execute": "query-memdev", "id": @deep}
 "#,
     r#"
@@ -483,8 +490,10 @@ fn compare(rows: &'static str, counts: &mut BTreeMap<&'static str, u32>) -> Vec<
             .replace("@deep", &deep)
             .replace("@node", &node)
             .replace("@cpu", &cpu);
-        let theirs = qemu.ask(&request);
-        let ours = hostmem.ask(&request);
+        // As many open brackets as each takes, and one more.
+        let over = |most: usize| request.replace("@over", &"[".repeat(most + 1));
+        let theirs = qemu.ask(&over(1024));
+        let ours = hostmem.ask(&over(128));
         *counts.entry(head).or_default() += 1;
         if !is_as_expected(head, &theirs, &ours) {
             surprises.push(format!(

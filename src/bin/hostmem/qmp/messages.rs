@@ -11,6 +11,9 @@ use std::mem;
 /// How many bytes a message may have.
 const LIMIT: usize = 1 << 20;
 
+/// How many brackets may be open. The JSON parser takes no more either.
+pub(crate) const DEPTH_LIMIT: usize = 128;
+
 /// Messages from a stream.
 pub(crate) struct Messages<R> {
     input: R,
@@ -19,11 +22,13 @@ pub(crate) struct Messages<R> {
 }
 
 /// A message as it came.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Whole(Vec<u8>),
     /// Longer than the limit. What is left of its line goes unread.
     TooLong,
+    /// Too many brackets are open. The next message begins behind the last of them.
+    TooDeep,
 }
 
 impl<R: BufRead> Messages<R> {
@@ -49,6 +54,9 @@ impl<R: BufRead> Messages<R> {
             };
             let (taken, whole) = part.add(chunk);
             self.input.consume(taken);
+            if part.depth > DEPTH_LIMIT {
+                return Ok(Some(Message::TooDeep));
+            }
             if whole {
                 return Ok(Some(Message::Whole(part.bytes)));
             }
@@ -82,8 +90,8 @@ enum Ends {
 }
 
 impl Part {
-    /// Adds bytes up to the end of the message, but for the limit; how many, and whether it is
-    /// whole.
+    /// Adds bytes up to the end of the message, but no further than a limit; returns how many, and
+    /// whether the message is whole.
     fn add(&mut self, chunk: &[u8]) -> (usize, bool) {
         for (index, &byte) in chunk.iter().enumerate() {
             match self.look_at(byte) {
@@ -91,7 +99,7 @@ impl Part {
                 Ends::No if self.bytes.is_empty() && byte.is_ascii_whitespace() => {}
                 ends => {
                     self.bytes.push(byte);
-                    let fits = self.bytes.len() <= LIMIT;
+                    let fits = self.bytes.len() <= LIMIT && self.depth <= DEPTH_LIMIT;
                     if ends == Ends::After || !fits {
                         return (index + 1, fits);
                     }
@@ -183,7 +191,7 @@ mod tests {
                     .iter()
                     .map(|message| match message {
                         Message::Whole(bytes) => trimmed(bytes),
-                        Message::TooLong => panic!("{stream}: too long"),
+                        other => panic!("{stream}: {other:?}"),
                     })
                     .collect();
                 let expected: Vec<_> = expected
@@ -216,8 +224,33 @@ mod tests {
     }
 
     #[test]
+    fn too_many_brackets_are_answered_at_once() {
+        for open in ["[", "{\"a\":", "{", "[1,"] {
+            let deepest = open.repeat(DEPTH_LIMIT);
+            // What is behind the last bracket belongs to the next message.
+            let cut = open.len() - 1;
+            let stream = format!("{deepest}{open}");
+            let stream = &stream[..stream.len() - cut];
+            for chunk in [1, 2, 7, 4096] {
+                assert_eq!(messages(deepest.as_bytes(), chunk), []);
+                let found = messages(format!("{stream}{{}}").as_bytes(), chunk);
+                assert_eq!(found, [Message::TooDeep, Message::Whole(b"{}".to_vec())]);
+                let found = messages(stream.repeat(3).as_bytes(), chunk);
+                assert_eq!(found, vec![Message::TooDeep; 3]);
+            }
+        }
+        let whole = "[".repeat(DEPTH_LIMIT) + &"]".repeat(DEPTH_LIMIT);
+        let found = messages(whole.as_bytes(), 4096);
+        assert_eq!(found, [Message::Whole(whole.into())]);
+    }
+
+    #[test]
     fn a_line_without_end_takes_no_memory() {
-        let mut messages = Messages::new(BufReader::new(io::repeat(b'[').take(64 << 20)));
+        let mut messages = Messages::new(BufReader::new(io::repeat(b'{').take(1 << 20)));
+        while let Some(message) = messages.next().unwrap() {
+            assert_eq!(message, Message::TooDeep);
+        }
+        let mut messages = Messages::new(BufReader::new(io::repeat(b'1').take(64 << 20)));
         assert_eq!(messages.next().unwrap(), Some(Message::TooLong));
         assert_eq!(messages.next().unwrap(), None);
     }

@@ -14,6 +14,7 @@ use super::commands;
 use super::commands::Then;
 use super::messages::Message;
 use super::messages::Messages;
+use super::messages::DEPTH_LIMIT;
 use super::monitor::SharedMonitor;
 use super::outbox::Closed;
 use super::outbox::Outbox;
@@ -50,6 +51,12 @@ pub(crate) fn serve(
     session.run(input).unwrap_or(End::HungUp)
 }
 
+/// The answer to a message that is not looked at any further.
+fn refuse(why: String) -> (Json, Option<Json>, Then) {
+    let error = QmpError::generic(why).to_json();
+    (json!({ "error": error }), None, Then::GoOn)
+}
+
 struct Session<'a> {
     monitor: &'a SharedMonitor,
     outbox: Arc<Outbox>,
@@ -66,10 +73,8 @@ impl Session<'_> {
         while let Ok(Some(message)) = messages.next() {
             let (mut answer, id, then) = match message {
                 Message::Whole(bytes) => self.execute(&bytes),
-                Message::TooLong => {
-                    let error = QmpError::generic("a message has at most 1 MiB");
-                    (json!({ "error": error.to_json() }), None, Then::GoOn)
-                }
+                Message::TooLong => refuse("a message has at most 1 MiB".into()),
+                Message::TooDeep => refuse(format!("more than {DEPTH_LIMIT} brackets are open")),
             };
             if let Some(id) = id {
                 answer["id"] = id;
