@@ -11,6 +11,7 @@ use std::io::Write;
 use std::mem;
 use std::os::unix::fs::symlink;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ChildStdin;
@@ -648,7 +649,7 @@ fn a_fill_in_the_background_fails() {
 fn fail_in_the_background(client: &mut Client<ChildStdin>, file: Json) {
     client.must(
         "object-add",
-        with(filling("a", 64 << 20, "background"), file),
+        with(filling("a", 64 << 20, "background"), file.clone()),
     );
     let last = wait_for_end(client, "a");
     assert_eq!(last["data"]["status"], "failed", "{last}");
@@ -658,6 +659,160 @@ fn fail_in_the_background(client: &mut Client<ChildStdin>, file: Json) {
     assert_eq!(status["error"], message);
     assert!(status["done"].as_u64().unwrap() <= 16 << 20, "{status}");
     client.must("object-del", id("a"));
+
+    let directory = file["mem-path"].as_str().unwrap();
+    let new = Path::new(directory).join("new");
+    let file = with(file.clone(), json!({ "mem-path": new }));
+    let object = with(filling("a", 64 << 20, "background"), file);
+    client.must("object-add", object);
+    let last = wait_for_end(client, "a");
+    assert_eq!(last["data"]["status"], "failed", "{last}");
+    assert!(new.exists());
+    client.must("object-del", id("a"));
+    assert!(!new.exists());
+}
+
+/// A large file in memory, filled on one thread.
+fn filling_file(id: &str, path: &Path, mode: &str) -> Json {
+    let file = json!({ "qom-type": "memory-backend-file", "mem-path": path, "share": true });
+    with(filling(id, 4 << 30, mode), file)
+}
+
+fn has_blocks(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.blocks() > 0)
+}
+
+/// Sends a request and does not wait for its answer.
+fn send(client: &mut Client<ChildStdin>, command: &str, arguments: &Json) {
+    let request = json!({ "execute": command, "arguments": arguments });
+    client.send(format!("{request}\n"));
+}
+
+/// The error of a command that was cancelled, which takes no longer than a chunk.
+#[track_caller]
+fn check_cancelled(begun: Instant, answer: Json) {
+    let error = result(answer).unwrap_err();
+    let message = error["desc"].as_str().unwrap();
+    assert!(message.contains("cancelled"), "{message}");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn a_command_that_fills_is_cancelled_by_the_next_ones() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let new = directory.path().join("new");
+    let (mut server, mut client) = start();
+    for pipelined in [false, true] {
+        send(&mut client, "object-add", &filling_file("a", &new, "wait"));
+        if !pipelined {
+            wait_until("it fills", || has_blocks(&new));
+        }
+        let begun = Instant::now();
+        send(&mut client, "x-prealloc-cancel", &id("a"));
+        check_cancelled(begun, client.answer());
+        let none = json!({ "status": "cancelled", "done": 0, "total": 0 });
+        assert_eq!(result(client.answer()).unwrap(), none);
+        assert!(!new.exists());
+        client.fails("DeviceNotFound", "x-prealloc-cancel", id("a"));
+    }
+    // One of another object does not.
+    send(&mut client, "object-add", &filling("a", 64 << 20, "wait"));
+    send(&mut client, "x-prealloc-cancel", &id("b"));
+    result(client.answer()).unwrap();
+    result(client.answer()).unwrap_err();
+    client.must("object-del", id("a"));
+
+    send(&mut client, "object-add", &filling_file("a", &new, "wait"));
+    wait_until("it fills", || has_blocks(&new));
+    let begun = Instant::now();
+    send(&mut client, "object-add", &filling("b", 4 << 30, "wait"));
+    send(&mut client, "quit", &json!({}));
+    check_cancelled(begun, client.answer());
+    check_cancelled(begun, client.answer());
+    assert_eq!(result(client.answer()), Ok(json!({})));
+    assert_eq!(server.end(), (0, String::new()));
+    assert!(!new.exists());
+}
+
+#[test]
+fn filling_memory_that_is_there_is_cancelled_too() {
+    let (_server, mut client) = start();
+    let size: u64 = 4 << 30;
+    for (command, arguments) in [
+        (
+            "x-populate",
+            json!({ "id": "a", "offset": 0, "length": size }),
+        ),
+        (
+            "qom-set",
+            json!({ "path": "a", "property": "prealloc", "value": true }),
+        ),
+    ] {
+        let object = with(filling("a", size, "wait"), json!({ "prealloc": false }));
+        client.must("object-add", object);
+        send(&mut client, command, &arguments);
+        thread::sleep(Duration::from_millis(50));
+        let begun = Instant::now();
+        send(&mut client, "x-prealloc-cancel", &id("a"));
+        check_cancelled(begun, client.answer());
+        let status = result(client.answer()).unwrap();
+        assert_eq!(status["status"], "cancelled", "{command}: {status}");
+        assert!(status["done"].as_u64().unwrap() < size, "{status}");
+        // The next one is not affected.
+        client.must(
+            "x-populate",
+            json!({ "id": "a", "offset": 0, "length": 1 << 20 }),
+        );
+        client.must("object-del", id("a"));
+    }
+}
+
+#[test]
+fn a_signal_cancels_a_command_that_fills() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let new = directory.path().join("new");
+    for mode in ["wait", "background"] {
+        let (mut server, mut client) = start();
+        send(&mut client, "object-add", &filling_file("a", &new, mode));
+        wait_until("it fills", || has_blocks(&new));
+        let begun = Instant::now();
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.end(), (0, String::new()));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "{mode}: {took:?}");
+        assert!(!new.exists(), "{mode}");
+    }
+}
+
+/// Memory that never was there as asked is undone, whatever ends it; what was is deleted only.
+#[test]
+fn a_background_that_did_not_end_well_is_undone() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let new = directory.path().join("new");
+    for (end, stays) in [
+        ("quit", false),
+        ("end of input", false),
+        ("object-del", false),
+        ("cancelled", true),
+        ("claimed", true),
+    ] {
+        let (mut server, mut client) = start();
+        client.must("object-add", filling_file("a", &new, "background"));
+        match end {
+            "object-del" => drop(client.must("object-del", id("a"))),
+            "cancelled" => drop(client.must("x-prealloc-cancel", id("a"))),
+            "claimed" => drop(client.must("x-claim", json!({ "id": "a", "owner": "vm0" }))),
+            _ => {}
+        }
+        match end {
+            "end of input" => drop(client),
+            _ => drop(client.must("quit", json!({}))),
+        }
+        assert_eq!(server.end(), (0, String::new()));
+        assert_eq!(new.exists(), stays, "{end}");
+        let _ = fs::remove_file(&new);
+    }
 }
 
 #[test]
@@ -781,8 +936,8 @@ fn a_client_may_leave_at_any_byte() {
     let _ = client.execute("object-del", id("b"));
     client.must("object-del", id("a"));
     client.hang_up();
-    // The connection, and the thread that writes to it.
-    let alone = (connected.0 - 1, connected.1 - 1);
+    // The connection, and the threads that read from it and write to it.
+    let alone = (connected.0 - 1, connected.1 - 2);
     let now = || (server.descriptors(), server.status("Threads"));
     wait_until("threads and descriptors are given back", || now() == alone);
 }

@@ -65,8 +65,10 @@ pub(crate) fn discard(monitor: &mut Monitor, range: Range) -> Answer {
 pub(crate) fn populate(monitor: &mut Monitor, range: Range) -> Answer {
     let Range { id, offset, length } = range;
     let events = Arc::clone(&monitor.events);
+    let foreground = Arc::clone(&monitor.foreground);
     let backend = &monitor.memory(&id)?.backend;
-    let populated = backend.populate(offset, length);
+    let populate = || backend.populate(offset, length);
+    let populated = foreground.run(&id, backend.interrupter(), populate)?;
     prealloc::tell_end(backend, &events, &populated);
     populated?;
     Ok(json!({}))

@@ -5,6 +5,7 @@ mod answer;
 mod arguments;
 mod commands;
 mod events;
+mod foreground;
 mod memory;
 mod messages;
 mod monitor;

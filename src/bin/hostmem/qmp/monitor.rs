@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use hostmem::Backend;
 use hostmem::Claim;
@@ -19,12 +20,15 @@ use hostmem::THREAD_CONTEXT;
 use super::answer::Answer;
 use super::answer::QmpError;
 use super::events::Events;
+use super::foreground::Foreground;
+use super::foreground::Target;
 
 pub(crate) struct Monitor {
     /// The ids, kinds and defaults.
     pub(crate) set: Objects,
     pub(crate) objects: BTreeMap<String, Object>,
     pub(crate) events: Arc<Events>,
+    pub(crate) foreground: Arc<Foreground>,
 }
 
 /// An object that is there.
@@ -37,6 +41,20 @@ pub(crate) struct Memory {
     /// Given up before the backend is deleted.
     pub(crate) claim: Option<Claim>,
     pub(crate) backend: Backend,
+    /// It was to be filled in the background as it was made, and no client has cancelled that.
+    pub(crate) fills_since_made: bool,
+}
+
+impl Memory {
+    /// Memory that never was there as asked is undone, as if completing had failed.
+    fn delete(self) -> hostmem::Result<()> {
+        let filled = self.backend.wait_prealloc(Some(Duration::ZERO));
+        if self.fills_since_made && self.claim.is_none() && filled != Ok(true) {
+            return Ok(self.backend.undo()?);
+        }
+        drop(self.claim);
+        Ok(self.backend.delete()?)
+    }
 }
 
 impl Object {
@@ -78,7 +96,7 @@ impl Object {
     /// What [`can_be_deleted`](Object::can_be_deleted) has allowed.
     pub(crate) fn delete(self) -> hostmem::Result<()> {
         match self {
-            Self::Memory(memory) => Ok(memory.backend.delete()?),
+            Self::Memory(memory) => memory.delete(),
             Self::ThreadContext(context) => Ok(context.delete()?),
         }
     }
@@ -92,6 +110,7 @@ impl Monitor {
             set: Objects::new(&Host::probe()?, &defaults)?,
             objects: BTreeMap::new(),
             events: Arc::default(),
+            foreground: Arc::default(),
         })
     }
 
@@ -112,20 +131,25 @@ impl Monitor {
 pub(crate) struct SharedMonitor {
     monitor: Mutex<Option<Monitor>>,
     events: Arc<Events>,
+    foreground: Arc<Foreground>,
 }
 
 impl SharedMonitor {
     pub(crate) fn new() -> hostmem::Result<Self> {
         let monitor = Monitor::new()?;
-        let events = Arc::clone(&monitor.events);
         Ok(Self {
+            events: Arc::clone(&monitor.events),
+            foreground: Arc::clone(&monitor.foreground),
             monitor: Mutex::new(Some(monitor)),
-            events,
         })
     }
 
     pub(crate) fn events(&self) -> &Events {
         &self.events
+    }
+
+    pub(crate) fn foreground(&self) -> &Arc<Foreground> {
+        &self.foreground
     }
 
     pub(crate) fn run(&self, command: impl FnOnce(&mut Monitor) -> Answer) -> Answer {
@@ -135,9 +159,18 @@ impl SharedMonitor {
         }
     }
 
-    /// Waits for a running command and deletes everything.
+    /// Cancels what a running command waits for, waits for its end and deletes everything.
     pub(crate) fn close(&self) {
-        self.lock().take();
+        let _cancel = self.foreground.cancel(Target::All);
+        let objects = self.lock().take().map(|monitor| monitor.objects);
+        let (memory, contexts): (Vec<_>, Vec<_>) = objects
+            .unwrap_or_default()
+            .into_values()
+            .partition(|object| matches!(object, Object::Memory(_)));
+        for object in memory.into_iter().chain(contexts) {
+            // There is nobody left to be answered.
+            let _ = object.delete();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Monitor>> {

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 
 use hostmem::Builder;
 use hostmem::ObjectBuilder;
+use hostmem::Value;
 use serde_json::json;
 use serde_json::Map;
 use serde_json::Value as Json;
@@ -36,12 +37,22 @@ pub(crate) fn add(monitor: &mut Monitor, mut members: Map<String, Json>) -> Answ
 }
 
 fn make_memory(monitor: &Monitor, builder: Builder) -> Result<Object, QmpError> {
-    let made = prealloc::tell(builder, &monitor.events).complete();
+    let builder = prealloc::tell(builder, &monitor.events);
+    let fills = builder.get("prealloc")? == Value::Bool(true);
+    let waits = builder.get_text("prealloc-mode")? == "wait";
+    let made = if fills && waits {
+        let (id, interrupter) = (builder.id().to_owned(), builder.interrupter());
+        let complete = || builder.complete();
+        monitor.foreground.run(&id, interrupter, complete)?
+    } else {
+        builder.complete()
+    };
     let backend = made.map_err(hostmem::Error::from)?;
     prealloc::tell_end_by_mode(&backend, &monitor.events, &Ok(()));
     Ok(Object::Memory(Memory {
         claim: None,
         backend,
+        fills_since_made: fills && !waits,
     }))
 }
 

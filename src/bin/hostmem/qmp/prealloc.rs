@@ -58,11 +58,21 @@ pub(crate) fn status(monitor: &mut Monitor, Id { id }: Id) -> Answer {
     Ok(describe_now(&monitor.memory(&id)?.backend))
 }
 
-/// The status as it is then. Where none runs nothing is done.
+/// The status as it is then. Where none runs nothing is done. One that a command waited for was
+/// cancelled as the request was read.
 pub(crate) fn cancel(monitor: &mut Monitor, Id { id }: Id) -> Answer {
-    let backend = &monitor.memory(&id)?.backend;
-    backend.cancel_prealloc()?;
-    Ok(describe_now(backend))
+    let was_cancelled = monitor.foreground.take_cancelled(&id);
+    if was_cancelled && !monitor.objects.contains_key(&id) {
+        return Ok(json!({ "status": "cancelled", "done": 0, "total": 0 }));
+    }
+    let memory = monitor.memory(&id)?;
+    memory.backend.cancel_prealloc()?;
+    memory.fills_since_made = false;
+    let mut status = describe_now(&memory.backend);
+    if was_cancelled {
+        status["status"] = "cancelled".into();
+    }
+    Ok(status)
 }
 
 fn describe_now(backend: &Backend) -> Json {

@@ -122,11 +122,16 @@ pub(crate) fn set(monitor: &mut Monitor, arguments: NewValue) -> Answer {
     match node {
         Node::Object(object) if property != "type" => {
             resolve_link(monitor, &property, &mut value)?;
-            let set = object.set(&property, object::value(object.id(), &property, &value)?);
+            let value = object::value(object.id(), &property, &value)?;
             if let (Object::Memory(memory), "prealloc") = (object, &*property) {
+                let set = || object.set(&property, value);
+                let interrupter = memory.backend.interrupter();
+                let set = monitor.foreground.run(object.id(), interrupter, set)?;
                 prealloc::tell_end_by_mode(&memory.backend, &monitor.events, &set);
+                set?;
+            } else {
+                object.set(&property, value)?;
             }
-            set?;
             Ok(json!({}))
         }
         _ => {

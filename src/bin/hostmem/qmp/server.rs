@@ -20,8 +20,8 @@ use super::socket;
 use crate::signals;
 use crate::Result;
 
-/// Serves clients until one quits, a signal comes, or standard input ends. A command that is
-/// running then is finished, and everything that was made is deleted.
+/// Serves clients until one quits, a signal comes, or standard input ends. A preallocation that runs
+/// then is cancelled, and everything that was made is deleted.
 pub(crate) fn run(socket: Option<&Path>) -> Result<()> {
     let monitor = Arc::new(SharedMonitor::new()?);
     let (sender, receiver) = mpsc::channel();
@@ -44,7 +44,7 @@ pub(crate) fn run(socket: Option<&Path>) -> Result<()> {
 }
 
 fn serve_standard_streams(monitor: &SharedMonitor) -> io::Result<()> {
-    session::serve(monitor, io::stdin().lock(), io::stdout());
+    session::serve(monitor, BufReader::new(io::stdin()), io::stdout());
     Ok(())
 }
 

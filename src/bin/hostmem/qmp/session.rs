@@ -3,6 +3,9 @@
 
 use std::io::BufRead;
 use std::io::Write;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SyncSender;
 use std::sync::Arc;
 use std::thread;
 
@@ -12,6 +15,9 @@ use serde_json::Value as Json;
 use super::answer::QmpError;
 use super::commands;
 use super::commands::Then;
+use super::foreground::Cancel;
+use super::foreground::Foreground;
+use super::foreground::Target;
 use super::messages::Message;
 use super::messages::Messages;
 use super::messages::DEPTH_LIMIT;
@@ -28,10 +34,15 @@ pub(crate) enum End {
     Quit,
 }
 
+/// How many messages are read ahead of the one that is executed.
+const AHEAD: usize = 16;
+
 /// Serves one client. What is left of an output that the client does not take is left to its thread.
+/// Input has a thread too, so that what a command waits for can be cancelled; it ends with the
+/// input.
 pub(crate) fn serve(
     monitor: &SharedMonitor,
-    input: impl BufRead,
+    input: impl BufRead + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> End {
     let outbox = Arc::new(Outbox::new());
@@ -43,12 +54,52 @@ pub(crate) fn serve(
     if spawned.is_err() {
         return End::HungUp;
     }
+    let (sender, requests) = mpsc::sync_channel(AHEAD);
+    let foreground = Arc::clone(monitor.foreground());
+    let spawned = thread::Builder::new()
+        .name("qmp-reader".into())
+        .spawn(move || read(input, &sender, &foreground));
     let mut session = Session {
         monitor,
         outbox,
         negotiated: false,
     };
-    session.run(input).unwrap_or(End::HungUp)
+    match spawned {
+        Ok(_) => session.run(requests).unwrap_or(End::HungUp),
+        Err(_) => End::HungUp,
+    }
+}
+
+/// A message, and what it cancels from when it is read until it is answered.
+type Received = (Message, Option<Cancel>);
+
+/// Reads messages until the input ends or nobody takes them any more.
+fn read(input: impl BufRead, sender: &SyncSender<Received>, foreground: &Arc<Foreground>) {
+    let mut messages = Messages::new(input);
+    while let Ok(Some(message)) = messages.next() {
+        let cancel = target_of(&message).map(|target| foreground.cancel(target));
+        if sender.send((message, cancel)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whose preallocation a message cancels while another command waits for it.
+fn target_of(message: &Message) -> Option<Target> {
+    /// Neither command has long arguments.
+    const LONGEST: usize = 4096;
+    let Message::Whole(bytes) = message else {
+        return None;
+    };
+    if bytes.len() > LONGEST {
+        return None;
+    }
+    let Call { command, arguments } = Request::parse(bytes).call.ok()?;
+    match (&*command, &arguments["id"]) {
+        ("quit", _) => Some(Target::All),
+        ("x-prealloc-cancel", Json::String(id)) => Some(Target::Object(id.clone())),
+        _ => None,
+    }
 }
 
 /// The answer to a message that is not looked at any further.
@@ -65,12 +116,11 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn run(&mut self, input: impl BufRead) -> Result<End, Closed> {
+    fn run(&mut self, requests: Receiver<Received>) -> Result<End, Closed> {
         self.outbox.answer(json!({
             "QMP": { "version": commands::version(), "capabilities": [] }
         }))?;
-        let mut messages = Messages::new(input);
-        while let Ok(Some(message)) = messages.next() {
+        for (message, _cancel) in requests {
             let (mut answer, id, then) = match message {
                 Message::Whole(bytes) => self.execute(&bytes),
                 Message::TooLong => refuse("a message has at most 1 MiB".into()),
