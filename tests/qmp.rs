@@ -9,12 +9,17 @@ use std::fs;
 use std::io::Read;
 use std::io::Write;
 use std::mem;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ChildStdin;
+use std::process::Command;
+use std::process::Stdio;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
@@ -28,6 +33,7 @@ use common::qmp::result;
 use common::qmp::Client;
 use common::qmp::Server;
 use common::qmp::PATIENCE;
+use common::Refusal;
 use hostmem::properties;
 use hostmem::THREAD_CONTEXT;
 use serde_json::json;
@@ -1107,6 +1113,197 @@ fn what_a_killed_server_left_is_replaced() {
     Client::connect(&path).negotiate().must("quit", json!({}));
     assert_eq!(server.end(), (0, String::new()));
     assert!(!path.exists());
+}
+
+/// `hostmem qmp` on a socket, after preparing the process.
+fn prepared(path: &Path, arguments: &[&str], prepare: impl Fn() + Send + Sync + 'static) -> Server {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hostmem"));
+    command.args(["qmp", "--socket"]).arg(path).args(arguments);
+    let prepare = move || {
+        prepare();
+        Ok(())
+    };
+    // SAFETY: umask(2) and seccomp(2) are called there, and malloc(), which glibc allows after fork.
+    unsafe { command.pre_exec(prepare) };
+    Server::spawn(command.stdin(Stdio::null())).unwrap()
+}
+
+#[test]
+fn the_socket_has_its_mode_whatever_the_umask() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for (umask, arguments, mode) in [
+        (0o000, &[][..], 0o600),
+        (0o022, &[], 0o600),
+        (0o777, &[], 0o600),
+        (0o077, &["--socket-mode", "660"], 0o660),
+        (0o000, &["--socket-mode=0666"], 0o666),
+        (0o022, &["--socket-mode=0"], 0o000),
+    ] {
+        let mut server = prepared(&path, arguments, move || {
+            // SAFETY: takes a number.
+            unsafe { libc::umask(umask) };
+        });
+        wait_until("it is there", || path.exists());
+        // That it is not changed by name is the next test's.
+        wait_until("it has its mode", || mode_of(&path) == mode);
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.end(), (0, String::new()));
+    }
+    for mode in ["", "8", "1777", "-1", "rw", "0o600"] {
+        let argument = format!("--socket-mode={mode}");
+        let mut server = prepared(&path, &[&argument], || {});
+        assert_eq!(server.end().0, 2, "{mode}");
+    }
+    let mut server = Server::hostmem(&["--socket-mode=600"]);
+    assert_eq!(server.end().0, 2);
+}
+
+/// There is no moment at which others could connect: no mode is taken away later.
+#[test]
+fn the_socket_is_never_open_to_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let _server = prepared(&path, &[], || {
+        // SAFETY: takes a number.
+        unsafe { libc::umask(0) };
+        for call in [
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_chmod,
+            libc::SYS_fchmodat,
+            libc::SYS_fchmodat2,
+        ] {
+            Refusal::new(call, libc::EPERM).install();
+        }
+    });
+    Client::connect(&path);
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn of_servers_that_start_together_one_listens() {
+    const SERVERS: usize = 6;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    for round in 0..20 {
+        // What a killed server leaves.
+        drop(UnixListener::bind(&path).unwrap());
+        let mut servers: Vec<_> = (0..SERVERS).map(|_| Server::on_socket(&path)).collect();
+        let mut winner = Client::connect(&path).negotiate();
+        let ended = |server: &mut Server| server.process.try_wait().unwrap().is_some();
+        let start = Instant::now();
+        while servers
+            .iter_mut()
+            .filter_map(|server| ended(server).then_some(()))
+            .count()
+            < SERVERS - 1
+        {
+            assert!(start.elapsed() < PATIENCE, "round {round}: several listen");
+            thread::sleep(Duration::from_millis(2));
+        }
+        let (mut lost, mut won): (Vec<_>, Vec<_>) = servers
+            .into_iter()
+            .map(|mut server| (ended(&mut server), server))
+            .partition(|(ended, _)| *ended);
+        let won = &mut won[0].1;
+        let who = format!("process {} (hostmem) listens there", won.process.id());
+        for (_, server) in &mut lost {
+            let (code, said) = server.end();
+            assert_eq!(code, 1, "{said}");
+            assert!(said.contains(&who), "{said}");
+        }
+        winner.must("quit", json!({}));
+        assert_eq!(won.end(), (0, String::new()));
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_locked_directory_is_waited_for_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let lock = fs::File::open(directory.path()).unwrap();
+    // SAFETY: an open descriptor.
+    assert_eq!(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) }, 0);
+    let mut server = Server::on_socket(&path);
+    let (code, said) = server.end();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("cannot be locked"), "{said}");
+    assert!(said.contains(directory.path().to_str().unwrap()), "{said}");
+
+    let mut server = Server::on_socket(&path);
+    thread::sleep(Duration::from_millis(200));
+    assert!(!path.exists());
+    drop(lock);
+    Client::connect(&path).negotiate().must("quit", json!({}));
+    assert_eq!(server.end(), (0, String::new()));
+}
+
+#[test]
+fn a_shortage_of_descriptors_ends_no_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let mut server = Server::on_socket(&path);
+    let mut client = Client::connect(&path).negotiate();
+    client.must("object-add", ram("a", 65536));
+    let limit = |soft: u64| {
+        let limit = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: 1024,
+        };
+        let pid = server.process.id() as i32;
+        // SAFETY: a child of ours; the limit outlives the call.
+        let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
+    };
+    limit(3);
+    client.hang_up();
+    let waiting = connect(&path);
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    assert!((&waiting).read(&mut [0]).is_err());
+    limit(1024);
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut greeting = [0; 7];
+    (&waiting).read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"{\"QMP\":");
+    drop(waiting);
+    let mut client = Client::connect(&path).negotiate();
+    assert_eq!(client.must("query-memdev", json!({}))[0]["id"], "a");
+    client.must("quit", json!({}));
+    let (code, said) = server.end();
+    assert_eq!(code, 0, "{said}");
+    // Once, however long it takes.
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("Too many open files"), "{said}");
+}
+
+#[test]
+fn no_failure_to_accept_ends_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    for errno in [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EPROTO,
+        libc::EPERM,
+    ] {
+        let mut server = prepared(&path, &[], move || {
+            Refusal::new(libc::SYS_accept4, errno).install();
+        });
+        drop(connect(&path));
+        thread::sleep(Duration::from_millis(50));
+        assert!(server.process.try_wait().unwrap().is_none(), "{errno}");
+        server.signal(libc::SIGTERM);
+        let (code, said) = server.end();
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 #[test]

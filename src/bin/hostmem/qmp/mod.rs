@@ -35,9 +35,25 @@ pub(crate) struct Arguments {
     /// Listen on a unix socket instead of standard input and output; one client at a time
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Who may connect: the mode of the socket's file, in octal, whatever the umask is
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "600",
+        requires = "socket",
+        value_parser = parse_mode
+    )]
+    socket_mode: u32,
+}
+
+fn parse_mode(text: &str) -> std::result::Result<u32, &'static str> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("expected an octal number up to 777, such as 660"),
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
-    server::run(arguments.socket.as_deref())?;
+    server::run(arguments.socket.as_deref(), arguments.socket_mode)?;
     Ok(String::new())
 }

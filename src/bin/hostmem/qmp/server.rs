@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use super::monitor::SharedMonitor;
 use super::session;
@@ -22,45 +23,63 @@ use crate::Result;
 
 /// Serves clients until one quits, a signal comes, or standard input ends. A preallocation that runs
 /// then is cancelled, and everything that was made is deleted.
-pub(crate) fn run(socket: Option<&Path>) -> Result<()> {
+pub(crate) fn run(socket: Option<&Path>, mode: u32) -> Result<()> {
     let monitor = Arc::new(SharedMonitor::new()?);
     let (sender, receiver) = mpsc::channel();
     let of_signals = sender.clone();
     signals::on_first(move |_| {
-        let _ = of_signals.send(Ok(()));
+        let _ = of_signals.send(());
     })?;
-    let (listener, _file) = socket.map(socket::listen).transpose()?.unzip();
+    let listen = |path| socket::listen(path, mode);
+    let (listener, _file) = socket.map(listen).transpose()?.unzip();
     let shared = Arc::clone(&monitor);
     thread::Builder::new().name("qmp".into()).spawn(move || {
-        // Where nobody receives any more, the program is ending already.
-        let _ = sender.send(match listener {
+        match listener {
             Some(listener) => serve_all(&shared, &listener),
             None => serve_standard_streams(&shared),
-        });
+        }
+        // Where nobody receives any more, the program is ending already.
+        let _ = sender.send(());
     })?;
-    let end = receiver.recv()?;
+    receiver.recv()?;
     monitor.close();
-    Ok(end?)
-}
-
-fn serve_standard_streams(monitor: &SharedMonitor) -> io::Result<()> {
-    session::serve(monitor, BufReader::new(io::stdin()), io::stdout());
     Ok(())
 }
 
+fn serve_standard_streams(monitor: &SharedMonitor) {
+    session::serve(monitor, BufReader::new(io::stdin()), io::stdout());
+}
+
 /// Serves one client after another until one quits.
-fn serve_all(monitor: &SharedMonitor, listener: &UnixListener) -> io::Result<()> {
+fn serve_all(monitor: &SharedMonitor, listener: &UnixListener) {
     loop {
-        let client = match listener.accept() {
-            Ok((stream, _)) => Client(Arc::new(stream)),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(error) => return Err(error),
-        };
+        let client = Client(Arc::new(accept(listener)));
         let end = session::serve(monitor, BufReader::new(client.clone()), client.clone());
         // What is still being written then fails. That it is gone already is no matter.
         let _ = client.0.shutdown(Shutdown::Both);
         if end == End::Quit {
-            return Ok(());
+            return;
+        }
+    }
+}
+
+/// Waits for a client as long as it takes. A failure, such as a shortage of descriptors, may pass;
+/// ending would delete all memory.
+fn accept(listener: &UnixListener) -> UnixStream {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut said = false;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return stream,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if !said {
+                    eprintln!("hostmem: cannot accept a client, trying again: {error}");
+                }
+                said = true;
+                thread::sleep(PAUSE);
+            }
         }
     }
 }

@@ -2,15 +2,40 @@
 //! The socket's file: made where nothing is in the way, removed at the end.
 
 use std::fs;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
+use nix::fcntl::OFlag;
+use nix::sys::socket;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::AddressFamily;
+use nix::sys::socket::Backlog;
+use nix::sys::socket::SockFlag;
+use nix::sys::socket::SockType;
+use nix::sys::socket::UnixAddr;
+use nix::sys::stat;
+use nix::sys::stat::Mode;
 
 use crate::Result;
+
+/// How long another program may hold the directory.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A socket's name in the file system. Dropping it removes the file, if it is still this socket's.
 pub(crate) struct SocketFile {
@@ -19,24 +44,62 @@ pub(crate) struct SocketFile {
     identity: (u64, u64),
 }
 
-/// Listens on a path. What a server of the same user has left there when it was killed is
-/// replaced; anything else that is there is left alone.
-pub(crate) fn listen(path: &Path) -> Result<(UnixListener, SocketFile)> {
+/// Listens on a path, of which the file gets the mode whatever the umask is. What a server of the
+/// same user has left there when it was killed is replaced; anything else that is there is left
+/// alone. Of several servers that start on one path one listens, and the others fail.
+pub(crate) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let listener = match UnixListener::bind(path) {
+    SocketAddr::from_pathname(path).map_err(failed)?;
+    // Until it listens, others cannot tell the socket from one that was left behind.
+    let _lock = lock_directory_of(path).map_err(failed)?;
+    match bind(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             check_left_over(path)?;
             fs::remove_file(path).map_err(failed)?;
-            UnixListener::bind(path)
+            Ok(bind(path, mode).map_err(failed)?)
         }
-        bound => bound,
+        bound => Ok(bound.map_err(failed)?),
     }
-    .map_err(failed)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: identity(path).map_err(failed)?,
+}
+
+/// The directory is locked, since a lock file of its own would be left behind by who is killed.
+fn lock_directory_of(path: &Path) -> io::Result<Flock<File>> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
     };
-    Ok((listener, file))
+    let start = Instant::now();
+    let mut file = File::open(directory)?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((same, Errno::EWOULDBLOCK | Errno::EINTR)) if start.elapsed() < PATIENCE => {
+                file = same;
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err((_, errno)) => {
+                let directory = directory.display();
+                let message = format!("the directory {directory} cannot be locked: {errno}");
+                return Err(io::Error::other(message));
+            }
+        }
+    }
+}
+
+fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    let socket = socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // The file gets the socket's mode without what the umask takes away, and so is at no moment
+    // open to more users than it shall be. The umask itself is the whole process's.
+    stat::fchmod(&socket, Mode::from_bits_truncate(mode))?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let file = SocketFile::new(path, mode)?;
+    socket::listen(&socket, Backlog::MAXCONN)?;
+    Ok((UnixListener::from(socket), file))
 }
 
 fn check_left_over(path: &Path) -> Result<()> {
@@ -52,19 +115,56 @@ fn check_left_over(path: &Path) -> Result<()> {
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Ok(_) => Err(format!("{path_text}: another program listens there; name another").into()),
+        Ok(stream) => {
+            let name = name_peer(&stream);
+            Err(format!("{path_text}: {name} listens there; name another").into())
+        }
         Err(error) => Err(format!("{path_text}: {error}").into()),
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+fn name_peer(stream: &UnixStream) -> String {
+    let pid = socket::getsockopt(stream, PeerCredentials).map_or(0, |peer| peer.pid());
+    // 0 where it is in another pid namespace.
+    if pid == 0 {
+        return "another program".into();
+    }
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim_end()),
+        Err(_) => format!("process {pid}"),
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+impl SocketFile {
+    /// Gives the file of a socket what the umask took away from its mode.
+    fn new(path: &Path, mode: u32) -> io::Result<Self> {
+        let mut options = File::options();
+        options.read(true);
+        options.custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits());
+        let file = options.open(path)?;
+        let metadata = file.metadata()?;
+        let made = Self {
+            path: path.to_owned(),
+            identity: identity(&metadata),
+        };
+        if metadata.permissions().mode() & 0o777 != mode {
+            // By the descriptor, since something else may have the name by now.
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(made)
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+        // A server that starts now may be about to take the path.
+        let _lock = lock_directory_of(&self.path);
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
             // Nobody is left to be told.
             let _ = fs::remove_file(&self.path);
         }
