@@ -87,11 +87,17 @@ fn a_thread_context_is_no_memory() {
     assert_eq!(objects.len(), 1, "{report}");
     assert_eq!(objects[0]["resident"], json!(4 << 20));
 
-    let late = [
-        "memory-backend-ram,id=ram0,size=4M,prealloc-context=tc0",
+    // In any order, and in either form.
+    let backend = "memory-backend-ram,id=ram0,size=4M,prealloc=on,prealloc-context=tc0";
+    for context in [
         "thread-context,id=tc0",
-    ];
-    let output = alloc(&late).output().unwrap();
+        r#"{"qom-type": "thread-context", "id": "tc0"}"#,
+        "{'id': 'tc0', 'qom-type': 'thread-context'}",
+    ] {
+        let report = crate::report(&[backend, context]);
+        assert_eq!(report["objects"][0]["resident"], json!(4 << 20));
+    }
+    let output = alloc(&[backend, "thread-context,id=tc1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("make it first"), "{message}");

@@ -22,6 +22,7 @@ use hostmem::properties;
 use hostmem::Property;
 use hostmem::PropertyType;
 use hostmem::Settable;
+use hostmem::THREAD_CONTEXT;
 use serde_json::json;
 use serde_json::Value as Json;
 
@@ -265,6 +266,95 @@ fn an_object_may_be_json() {
     });
     let report = json_of(&["alloc", "--json", &object.to_string()]);
     assert_eq!(report["objects"][0]["host-nodes"], json!([node]));
+}
+
+/// As QEMU's users write it.
+#[test]
+fn json_may_have_single_quotes() {
+    for (text, id) in [
+        (
+            "{'qom-type':'memory-backend-ram','id':'ram0','size':1048576}",
+            "ram0",
+        ),
+        (
+            " {'qom-type': \"memory-backend-ram\", \"id\": 'ram0', 'size': 1048576}",
+            "ram0",
+        ),
+    ] {
+        let report = json_of(&["alloc", "--json", text]);
+        assert_eq!(report["objects"][0]["id"], id);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("it's \"new\"");
+    let quoted = path.to_str().unwrap().replace('\'', "\\'");
+    succeeds(&[
+        "alloc",
+        &format!(
+            "{{'qom-type':'memory-backend-file','id':'a','size':65536,'mem-path':'{quoted}'}}"
+        ),
+    ]);
+    assert!(path.exists());
+    for text in [
+        "{'qom-type':'memory-backend-ram','id':'ram0','size':1048576",
+        "{'qom-type':'memory-backend-ram','id':'ram0,'size':1048576}",
+        "{'qom-type':'memory-backend-ram','id':'ram0\",'size':1048576}",
+    ] {
+        let message = fails(&["alloc", text]);
+        assert!(message.contains("JSON"), "{message}");
+    }
+}
+
+#[test]
+fn help_among_objects_lists_kinds_and_properties() {
+    let kinds = objects().kinds();
+    for arguments in [
+        &["alloc", "help"][..],
+        &["alloc", "?"],
+        &["alloc", "help", "memory-backend-ram,id=ram0,size=0"],
+        &["props", "help"],
+    ] {
+        let text = succeeds(arguments);
+        for name in kinds.iter().map(|kind| &*kind.name).chain([THREAD_CONTEXT]) {
+            assert!(
+                text.lines().any(|line| line == name),
+                "{arguments:?}: {text}"
+            );
+        }
+        for kind in &kinds {
+            assert!(text.contains(&kind.description), "{text}");
+        }
+    }
+    let names: Vec<_> = json_of(&["props", "help", "--json"])["kinds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|kind| kind["name"].as_str().unwrap().to_owned())
+        .collect();
+    let mut expected: Vec<_> = kinds.iter().map(|kind| kind.name.clone()).collect();
+    expected.push(THREAD_CONTEXT.into());
+    assert_eq!(names, expected);
+
+    for kind in ["memory-backend-file", THREAD_CONTEXT] {
+        let properties = succeeds(&["props", kind]);
+        for object in [
+            format!("{kind},help"),
+            format!("{kind},?"),
+            format!("{kind},id=a,size=nonsense,help"),
+            format!("qom-type={kind},help"),
+            format!("help,qom-type={kind}"),
+        ] {
+            assert_eq!(succeeds(&["alloc", &object]), properties, "{object}");
+            assert_eq!(succeeds(&["props", &object]), properties, "{object}");
+        }
+    }
+    assert!(fails(&["alloc", "no-such,help"]).contains("memory-backend-ram"));
+    // A value is no question.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a,help");
+    let path_text = path.to_str().unwrap().replace(',', ",,");
+    let file = format!("memory-backend-file,id=help,size=64K,mem-path={path_text}");
+    succeeds(&["alloc", &file]);
+    assert!(path.exists());
 }
 
 #[test]

@@ -1033,6 +1033,15 @@ fn a_client_that_does_not_read_is_not_served_on() {
     client.must("object-del", id("a"));
 }
 
+#[test]
+fn single_quotes_are_for_the_command_line() {
+    let (_server, mut client) = start();
+    client.send("{'execute': 'query-version'}\n");
+    let error = result(client.answer()).unwrap_err();
+    let message = error["desc"].as_str().unwrap();
+    assert!(message.contains("double quotes"), "{message}");
+}
+
 // ---- The socket ----
 
 #[test]

@@ -17,11 +17,14 @@ use hostmem::Objects;
 use hostmem::PreallocMode;
 use hostmem::ThreadContext;
 use hostmem::Value;
+use hostmem::THREAD_CONTEXT;
 use serde_json::json;
 
 use crate::bars;
 use crate::object;
+use crate::object::Help;
 use crate::progress::Bars;
+use crate::props;
 use crate::report::Report;
 use crate::signals::FirstSignal;
 use crate::Result;
@@ -37,10 +40,10 @@ use crate::Result;
   Two at once, with one pool of threads that fills both; a script reads the report:
     hostmem alloc --json memory-backend-ram,id=ram0,size=8G,host-nodes=0,policy=bind,prealloc=on \\
                          memory-backend-ram,id=ram1,size=8G,host-nodes=1,policy=bind,prealloc=on
-  Filled by threads that run on CPUs 0 to 3 only; the thread-context comes first:
+  Filled by threads that run on CPUs 0 to 3 only:
     hostmem alloc thread-context,id=tc0,cpu-affinity=0-3 \\
                   memory-backend-ram,id=ram0,size=4G,prealloc=on,prealloc-context=tc0
-  As JSON, as QEMU's object-add takes it:
+  As JSON, as QEMU takes it, also with single quotes:
     hostmem alloc '{\"qom-type\": \"memory-backend-ram\", \"id\": \"ram0\", \"size\": 1048576}'
   Kept until Ctrl-C, to see what it does to the host:
     hostmem alloc --hold memory-backend-ram,id=ram0,size=4G,prealloc=on
@@ -51,7 +54,8 @@ Until the report is printed SIGINT, SIGTERM and SIGHUP stop it within a few mill
 failure or a signal everything is undone: new files are removed, files that were empty are empty
 again. After SIGKILL that is left to you.")]
 pub(crate) struct Arguments {
-    /// What to make: KIND,id=ID,PROPERTY=VALUE,... or the same as a JSON object
+    /// What to make, in any order: KIND,id=ID,PROPERTY=VALUE,... or the same as a JSON object;
+    /// help lists the kinds, KIND,help the properties of one
     #[arg(required = true)]
     object: Vec<OsString>,
     /// Print one JSON object
@@ -72,6 +76,10 @@ pub(crate) struct Arguments {
 const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
+    let asks = |text: &OsString| Help::asked_by(text);
+    if let Some(help) = arguments.object.iter().find_map(asks) {
+        return props::help(&help);
+    }
     let signal = FirstSignal::watch()?;
     // With the signal's name, whose doing it then is.
     let explain = |error: Box<dyn Error>| match signal.get() {
@@ -172,7 +180,10 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
     let mut builders = Vec::new();
     let mut fills = false;
     let mut contexts = Vec::new();
-    for text in &arguments.object {
+    // First those that others link to.
+    let is_context = |text: &&OsString| object::kind_of(text).as_deref() == Some(THREAD_CONTEXT);
+    let (first, then): (Vec<_>, Vec<_>) = arguments.object.iter().partition(is_context);
+    for text in first.into_iter().chain(then) {
         match object::parse(&objects, text)? {
             ObjectBuilder::Backend(mut builder) => {
                 if arguments.background {

@@ -15,18 +15,102 @@ use serde_json::Value as Json;
 use crate::json;
 use crate::Result;
 
+/// What an option string asks to be shown, instead of an object.
+pub(crate) enum Help {
+    Kinds,
+    PropertiesOf(String),
+}
+
+impl Help {
+    /// `help`, or `KIND,help`, wherever it stands; `?` means the same, as in QEMU.
+    pub(crate) fn asked_by(text: &OsStr) -> Option<Self> {
+        let text = text.to_str().filter(|text| !is_json(text))?;
+        let is_help = |part: &str| matches!(part, "help" | "?");
+        parts(text).into_iter().find(|part| is_help(part))?;
+        Some(match kind_of(OsStr::new(text)) {
+            Some(kind) if !is_help(&kind) => Self::PropertiesOf(kind),
+            _ => Self::Kinds,
+        })
+    }
+}
+
+/// The kind that a text names, as far as it can be read.
+pub(crate) fn kind_of(text: &OsStr) -> Option<String> {
+    let text = text.to_string_lossy();
+    if is_json(&text) {
+        let object = json::parse(with_double_quotes(&text).as_bytes()).ok()?;
+        return object.get("qom-type")?.as_str().map(str::to_owned);
+    }
+    let parts = parts(&text);
+    let named = parts.iter().find_map(|part| part.strip_prefix("qom-type="));
+    let first = parts.first().filter(|part| !part.contains('='));
+    named.or(first.copied()).map(str::to_owned)
+}
+
+fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+/// The parts of an option string. Two commas are one of a value.
+fn parts(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while let Some(comma) = text[at..].find(',').map(|found| at + found) {
+        at = comma + 1;
+        if text[at..].starts_with(',') {
+            at += 1;
+        } else {
+            parts.push(&text[start..comma]);
+            start = at;
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
 /// Begins the object that `text` describes.
 pub(crate) fn parse(objects: &Objects, text: &OsStr) -> Result<ObjectBuilder> {
     match text.to_str() {
-        Some(text) if text.trim_start().starts_with('{') => from_json(objects, text),
+        Some(text) if is_json(text) => from_json(objects, text),
         _ => Ok(objects.parse_object(text)?),
     }
 }
 
 fn from_json(objects: &Objects, text: &str) -> Result<ObjectBuilder> {
-    let json = json::parse(text.as_bytes()).map_err(|error| format!("JSON object: {error}"))?;
-    let object = json.as_object().ok_or("JSON object: this is none")?;
+    let json = json::parse(with_double_quotes(text).as_bytes())
+        .map_err(|error| format!("JSON object: {error}"))?;
+    let object = json.as_object().ok_or("JSON object: not an object")?;
     from_members(objects, object)
+}
+
+/// JSON whose strings may be in single quotes, as QEMU takes it on its command line, with all of
+/// them in double quotes.
+fn with_double_quotes(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut quote = None;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, quote) {
+            ('\\', Some(_)) => match characters.next() {
+                Some('\'') => result.push('\''),
+                escaped => {
+                    result.push('\\');
+                    result.extend(escaped);
+                }
+            },
+            ('"' | '\'', None) => {
+                quote = Some(character);
+                result.push('"');
+            }
+            (_, Some(open)) if character == open => {
+                quote = None;
+                result.push('"');
+            }
+            ('"', Some(_)) => result.push_str("\\\""),
+            _ => result.push(character),
+        }
+    }
+    result
 }
 
 /// Begins the object that the members of a JSON object describe.
@@ -88,4 +172,41 @@ fn list(json: &Json) -> Option<Value> {
 
 fn text(json: &Json) -> Option<Value> {
     json.as_str().map(Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_in_single_quotes_are_json() {
+        for (text, expected) in [
+            ("{'a': 'b'}", r#"{"a": "b"}"#),
+            (r#"{"a": "b"}"#, r#"{"a": "b"}"#),
+            (r#"{"it's": 1}"#, r#"{"it's": 1}"#),
+            (r#"{'"': '\"'}"#, r#"{"\"": "\""}"#),
+            (r"{'it\'s': 1}", r#"{"it's": 1}"#),
+            (r#"{"it\'s": "\\"}"#, r#"{"it's": "\\"}"#),
+            (r"{'\u0041\n': 1}", r#"{"\u0041\n": 1}"#),
+            ("{'a", "{\"a"),
+            ("{'a\\", "{\"a\\"),
+        ] {
+            assert_eq!(with_double_quotes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_comma_of_a_value_ends_no_part() {
+        for (text, expected) in [
+            ("", &[""][..]),
+            ("a", &["a"]),
+            ("a,b=c", &["a", "b=c"]),
+            ("a,,b,c", &["a,,b", "c"]),
+            ("a,,,b", &["a,,", "b"]),
+            ("a,", &["a", ""]),
+            ("a,,", &["a,,"]),
+        ] {
+            assert_eq!(parts(text), expected, "{text}");
+        }
+    }
 }

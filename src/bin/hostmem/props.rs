@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `hostmem props`: the property table.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 
 use hostmem::properties;
@@ -14,12 +15,13 @@ use hostmem::Settable;
 use hostmem::THREAD_CONTEXT;
 use serde_json::json;
 
+use crate::object::Help;
 use crate::Result;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  hostmem props memory-backend-ram")]
 pub(crate) struct Arguments {
-    /// Only what this kind has, e.g. memory-backend-ram
+    /// Only properties of this kind, e.g. memory-backend-ram; help lists the kinds
     kind: Option<String>,
     /// Print one JSON object
     #[arg(long)]
@@ -27,13 +29,17 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
-    let kinds = Objects::new(&Host::probe()?, &Defaults::qemu())?.kinds();
-    if let Some(name) = &arguments.kind {
-        check_kind(&kinds, name)?;
-    }
-    let rows: Vec<_> = properties()
-        .filter(|property| has_kind(property, arguments.kind.as_deref()))
-        .collect();
+    let kinds = kinds()?;
+    let kind = match arguments.kind.as_deref() {
+        Some(text) => match Help::asked_by(OsStr::new(text)) {
+            Some(Help::Kinds) if arguments.json => return Ok(kinds_to_json(&kinds)),
+            Some(Help::Kinds) => return Ok(kinds_to_text(&kinds)),
+            Some(Help::PropertiesOf(kind)) => Some(kind),
+            None => Some(text.to_owned()),
+        },
+        None => None,
+    };
+    let rows = rows(&kinds, kind.as_deref())?;
     Ok(if arguments.json {
         to_json(&rows)
     } else {
@@ -41,12 +47,57 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     })
 }
 
+/// What an option string with `help` shows.
+pub(crate) fn help(asked: &Help) -> Result<String> {
+    let kinds = kinds()?;
+    Ok(match asked {
+        Help::Kinds => kinds_to_text(&kinds),
+        Help::PropertiesOf(kind) => to_text(&rows(&kinds, Some(kind))?),
+    })
+}
+
+fn kinds() -> Result<Vec<KindInfo>> {
+    Ok(Objects::new(&Host::probe()?, &Defaults::qemu())?.kinds())
+}
+
+fn rows(kinds: &[KindInfo], kind: Option<&str>) -> Result<Vec<Property>> {
+    if let Some(name) = kind {
+        check_kind(kinds, name)?;
+    }
+    let rows = properties().filter(|property| has_kind(property, kind));
+    Ok(rows.collect())
+}
+
+/// Names and descriptions.
+fn described(kinds: &[KindInfo]) -> impl Iterator<Item = (&str, &str)> {
+    let kinds = kinds.iter();
+    let kinds = kinds.map(|kind| (kind.name.as_str(), kind.description.as_str()));
+    kinds.chain([(
+        THREAD_CONTEXT,
+        "CPUs for the threads that preallocate backends.",
+    )])
+}
+
+fn kinds_to_text(kinds: &[KindInfo]) -> String {
+    let mut text = String::new();
+    for (name, description) in described(kinds) {
+        let _ = writeln!(text, "{name}\n    {description}");
+    }
+    text
+}
+
+fn kinds_to_json(kinds: &[KindInfo]) -> String {
+    let kinds: Vec<_> = described(kinds)
+        .map(|(name, description)| json!({ "name": name, "description": description }))
+        .collect();
+    format!("{:#}\n", json!({ "kinds": kinds }))
+}
+
 fn check_kind(kinds: &[KindInfo], name: &str) -> Result<()> {
-    if name == THREAD_CONTEXT || kinds.iter().any(|kind| kind.name == name) {
+    if described(kinds).any(|(kind, _)| kind == name) {
         return Ok(());
     }
-    let names = kinds.iter().map(|kind| kind.name.as_str());
-    let names: Vec<_> = names.chain([THREAD_CONTEXT]).collect();
+    let names: Vec<_> = described(kinds).map(|(name, _)| name).collect();
     Err(format!("kind '{name}' does not exist; kinds: {}", names.join(", ")).into())
 }
 

@@ -40,7 +40,13 @@ fn members(message: &[u8]) -> Result<Map<String, Json>, QmpError> {
         Ok(_) => Err(QmpError::generic(
             "a request is an object, such as {\"execute\": \"query-version\"}",
         )),
-        Err(error) => Err(QmpError::generic(format!("JSON: {error}"))),
+        Err(error) => {
+            let hint = match message.contains(&b'\'') {
+                true => "; strings are in double quotes",
+                false => "",
+            };
+            Err(QmpError::generic(format!("JSON: {error}{hint}")))
+        }
     }
 }
 
