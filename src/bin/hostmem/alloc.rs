@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `hostmem alloc`: make backends, say where their memory is.
+//! `hostmem alloc`: creates backends and reports their placement.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -50,9 +50,8 @@ use crate::Result;
 
 `hostmem props` lists the properties.
 Exit code: 0; 1 with one message when something failed; 2 for wrong usage.
-Until the report is printed SIGINT, SIGTERM and SIGHUP stop it within a few milliseconds. After a
-failure or a signal everything is undone: new files are removed, files that were empty are empty
-again. After SIGKILL that is left to you.")]
+SIGINT, SIGTERM and SIGHUP before the report cancel it. After a failure or such a signal everything
+is undone: new files are removed, files that were empty are empty again. After SIGKILL files stay.")]
 pub(crate) struct Arguments {
     /// What to make, in any order: KIND,id=ID,PROPERTY=VALUE,... or the same as a JSON object;
     /// help lists the kinds, KIND,help the properties of one
@@ -81,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
         return props::help(&help);
     }
     let signal = FirstSignal::watch()?;
-    // With the signal's name, whose doing it then is.
+    // A failure after a signal is its cancel.
     let explain = |error: Box<dyn Error>| match signal.get() {
         Some(signal) => format!("{}: {error}", signal.name()).into(),
         None => error,
@@ -156,7 +155,7 @@ fn wait_and_report(
     crate::print(&text)
 }
 
-/// Leaves nothing behind, whatever came after making them.
+/// Undoes backends that are complete.
 fn undo(backends: Vec<Backend>) {
     for backend in backends {
         let undone = backend.undo();
@@ -180,7 +179,7 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
     let mut builders = Vec::new();
     let mut fills = false;
     let mut contexts = Vec::new();
-    // First those that others link to.
+    // A link needs a thread-context that exists.
     let is_context = |text: &&OsString| object::kind_of(text).as_deref() == Some(THREAD_CONTEXT);
     let (first, then): (Vec<_>, Vec<_>) = arguments.object.iter().partition(is_context);
     for text in first.into_iter().chain(then) {

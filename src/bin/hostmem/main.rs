@@ -22,16 +22,16 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::Subcommand;
 
-/// Try host memory backends: what they can be set to, and whether this host can make them.
+/// Try host memory backends: list their properties, create them on this host, see the placement.
 #[derive(Parser)]
 #[command(
     version,
     arg_required_else_help = true,
     after_help = "Examples:
   hostmem probe                            what this host offers
-  hostmem props memory-backend-file        what can be said of such a backend
+  hostmem props memory-backend-file        the properties of this kind
   hostmem alloc memory-backend-ram,id=ram0,size=1G,host-nodes=0,policy=bind,prealloc=on
-  hostmem qmp --socket /run/hostmem.sock   the same, on request of other programs
+  hostmem qmp --socket /run/hostmem.sock   the same for other programs, over QMP
 
 `hostmem help alloc` has more of them."
 )]
@@ -42,13 +42,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say what this host offers: nodes, huge pages, kernel features, limits
+    /// Report what this host offers: nodes, huge pages, kernel features, limits
     Probe(probe::Arguments),
     /// List the properties of a kind, or of all
     Props(props::Arguments),
-    /// Make backends and say where their memory is
+    /// Create backends and report their placement
     Alloc(alloc::Arguments),
-    /// Make backends on request: speak QMP, as QEMU does
+    /// Create backends on request: speak QMP, as QEMU does
     Qmp(qmp::Arguments),
     /// Print completions for a shell
     Completions(generate::CompletionsArguments),
@@ -56,7 +56,7 @@ enum Command {
     Man(generate::ManArguments),
 }
 
-/// What ends the program with one message and exit code 1.
+/// An error ends the program with one message and exit code 1.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -80,14 +80,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is quoted in a message neither breaks its line nor steers a terminal.
+/// Replaces control characters, which would break the line or change the terminal.
 fn one_line(message: &str) -> String {
     message.replace(char::is_control, "?")
 }
 
-/// Nobody reads standard output any more.
+/// The reader of standard output has closed it.
 #[derive(Debug, thiserror::Error)]
-#[error("standard output: nobody reads it")]
+#[error("standard output is closed")]
 struct ReaderGone;
 
 /// Prints an answer.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a request is answered with, whether it fails or not.
+//! Answers and errors.
 
 use std::error::Error;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Events: from whoever has something to tell to the client that is there, if one is.
+//! Sends events to the connected client.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::outbox::Outbox;
 
-/// Where events go. It outlives clients; without one an event is for nobody.
+/// The connected client. Without one an event is dropped.
 #[derive(Default)]
 pub(crate) struct Events(Mutex<Option<Arc<Outbox>>>);
 

@@ -25,7 +25,7 @@ pub(crate) struct Foreground {
 #[derive(Default)]
 struct State {
     running: Option<(String, Interrupter)>,
-    /// What cancels now.
+    /// The cancels that hold.
     cancels: Vec<Target>,
     /// The object whose preallocation was cancelled last.
     cancelled: Option<String>,
@@ -84,8 +84,8 @@ impl Foreground {
         Ok(filled)
     }
 
-    /// Cancels what runs, waits for its end, which is within a chunk, and keeps others from
-    /// beginning until the answer is dropped.
+    /// Cancels the running preallocation and waits for its end, within a chunk. Others fail until
+    /// the result is dropped.
     pub(crate) fn cancel(self: &Arc<Self>, target: Target) -> Cancel {
         let mut state = self.lock();
         state.cancels.push(target.clone());
@@ -114,7 +114,7 @@ impl Foreground {
     }
 }
 
-/// Keeps preallocations from beginning until it is dropped.
+/// Makes preallocations fail until it is dropped.
 #[must_use]
 pub(crate) struct Cancel {
     foreground: Arc<Foreground>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Commands on memory: who has it, where it is, ranges of it.
+//! Commands on memory: claim, placement, discard and populate.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Cutting a stream into messages: where one begins and ends, whatever is in it.
+//! Splits a stream into messages.
 //!
 //! A message may be spread over lines, and a line may hold several. What ends one is that its
 //! brackets are closed, so that one with a mistake inside gets one answer and the next is found.

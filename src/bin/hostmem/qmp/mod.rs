@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `hostmem qmp`: backends made, looked at and deleted by requests in QEMU's machine protocol.
+//! `hostmem qmp`: creates, queries and deletes backends by requests in QEMU's machine protocol.
 
 mod answer;
 mod arguments;
@@ -29,8 +29,11 @@ use crate::Result;
   echo '{\"execute\": \"qmp_capabilities\"} {\"execute\": \"query-commands\"}' | hostmem qmp
 
 Clients of QEMU's monitor work here too, for instance qmp-shell of the Python package qemu.qmp.
-Commands are those of QEMU for objects, and our own, which begin with x-.
-The memory lives until object-del, quit, a signal, or the end of standard input.")]
+Commands are those of QEMU for objects, and hostmem's own, which begin with x-.
+Memory is freed by object-del, quit, SIGINT, SIGTERM or SIGHUP; without --socket also at the end of
+standard input. quit and signals cancel a preallocation that runs. A backend that is not complete by
+then is undone: a new file is removed. After SIGKILL files stay; the socket is replaced by the next
+server.")]
 pub(crate) struct Arguments {
     /// Listen on a unix socket instead of standard input and output; one client at a time
     #[arg(long, value_name = "PATH")]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What commands work on: the objects, which outlive clients.
+//! The objects that commands work on. They persist across connections.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,12 +41,12 @@ pub(crate) struct Memory {
     /// Given up before the backend is deleted.
     pub(crate) claim: Option<Claim>,
     pub(crate) backend: Backend,
-    /// It was to be filled in the background as it was made, and no client has cancelled that.
+    /// object-add began a background preallocation, and no client has cancelled it.
     pub(crate) fills_since_made: bool,
 }
 
 impl Memory {
-    /// Memory that never was there as asked is undone, as if completing had failed.
+    /// Undoes memory whose background preallocation did not succeed, as if completing had failed.
     fn delete(self) -> hostmem::Result<()> {
         let filled = self.backend.wait_prealloc(Some(Duration::ZERO));
         if self.fills_since_made && self.claim.is_none() && filled != Ok(true) {
@@ -159,7 +159,7 @@ impl SharedMonitor {
         }
     }
 
-    /// Cancels what a running command waits for, waits for its end and deletes everything.
+    /// Cancels the preallocation of a running command, waits for the command and deletes all objects.
     pub(crate) fn close(&self) {
         let _cancel = self.foreground.cancel(Target::All);
         let objects = self.lock().take().map(|monitor| monitor.objects);
@@ -168,7 +168,7 @@ impl SharedMonitor {
             .into_values()
             .partition(|object| matches!(object, Object::Memory(_)));
         for object in memory.into_iter().chain(contexts) {
-            // There is nobody left to be answered.
+            // A failure cannot be reported any more.
             let _ = object.delete();
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Making objects, deleting them, listing those that are memory.
+//! Creates, deletes and lists objects.
 
 use std::collections::btree_map::Entry;
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is on its way to one client: answers and events, in order, without anybody who sends an
-//! event waiting for the client to read.
+//! The queue of answers and events to one client. Sending an event never waits for the client.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Preallocations: the event that tells how far one is, asking, and cancelling.
+//! Preallocation: the progress event, status and cancel.
 
 use std::sync::Arc;
 use std::time::Duration;

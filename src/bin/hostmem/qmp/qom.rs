@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The tree of objects: paths, types and properties, in the words of QEMU's object model.
+//! Commands on the object tree: paths, types and properties of QEMU's object model.
 
 use hostmem::properties;
 use hostmem::KindInfo;

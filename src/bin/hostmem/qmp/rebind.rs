@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Changing where memory comes from while it is used: policy, host nodes and home node in one step.
+//! Changes policy, host nodes and home node of a ready backend in one step.
 
 use hostmem::MoveFailure;
 use hostmem::Rebind;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where clients come from, and when the program ends.
+//! Accepts clients, and ends the program.
 
 use std::io;
 use std::io::BufReader;
@@ -21,8 +21,8 @@ use super::socket;
 use crate::signals;
 use crate::Result;
 
-/// Serves clients until one quits, a signal comes, or standard input ends. A preallocation that runs
-/// then is cancelled, and everything that was made is deleted.
+/// Serves clients until one quits, a signal comes, or standard input ends. Then cancels a running
+/// preallocation and deletes all objects.
 pub(crate) fn run(socket: Option<&Path>, mode: u32) -> Result<()> {
     let monitor = Arc::new(SharedMonitor::new()?);
     let (sender, receiver) = mpsc::channel();
@@ -38,7 +38,7 @@ pub(crate) fn run(socket: Option<&Path>, mode: u32) -> Result<()> {
             Some(listener) => serve_all(&shared, &listener),
             None => serve_standard_streams(&shared),
         }
-        // Where nobody receives any more, the program is ending already.
+        // It fails if the program is ending already.
         let _ = sender.send(());
     })?;
     receiver.recv()?;

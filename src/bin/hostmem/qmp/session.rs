@@ -37,9 +37,8 @@ pub(crate) enum End {
 /// How many messages are read ahead of the one that is executed.
 const AHEAD: usize = 16;
 
-/// Serves one client. What is left of an output that the client does not take is left to its thread.
-/// Input has a thread too, so that what a command waits for can be cancelled; it ends with the
-/// input.
+/// Serves one client. Output that the client does not read stays with the writer thread. A reader
+/// thread lets a request cancel the command that runs; it ends with the input.
 pub(crate) fn serve(
     monitor: &SharedMonitor,
     input: impl BufRead + Send + 'static,
@@ -70,10 +69,10 @@ pub(crate) fn serve(
     }
 }
 
-/// A message, and what it cancels from when it is read until it is answered.
+/// A message, and the cancel that holds from when it is read until it is answered.
 type Received = (Message, Option<Cancel>);
 
-/// Reads messages until the input ends or nobody takes them any more.
+/// Reads messages until the input or the session ends.
 fn read(input: impl BufRead, sender: &SyncSender<Received>, foreground: &Arc<Foreground>) {
     let mut messages = Messages::new(input);
     while let Ok(Some(message)) = messages.next() {
@@ -84,7 +83,7 @@ fn read(input: impl BufRead, sender: &SyncSender<Received>, foreground: &Arc<For
     }
 }
 
-/// Whose preallocation a message cancels while another command waits for it.
+/// The preallocation that a message cancels when it is read.
 fn target_of(message: &Message) -> Option<Target> {
     /// Neither command has long arguments.
     const LONGEST: usize = 4096;
@@ -102,7 +101,7 @@ fn target_of(message: &Message) -> Option<Target> {
     }
 }
 
-/// The answer to a message that is not looked at any further.
+/// The answer to a message that is not parsed.
 fn refuse(why: String) -> (Json, Option<Json>, Then) {
     let error = QmpError::generic(why).to_json();
     (json!({ "error": error }), None, Then::GoOn)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The socket's file: made where nothing is in the way, removed at the end.
+//! Creates the socket's file and removes it at the end.
 
 use std::fs;
 use std::fs::File;
@@ -44,9 +44,9 @@ pub(crate) struct SocketFile {
     identity: (u64, u64),
 }
 
-/// Listens on a path, of which the file gets the mode whatever the umask is. What a server of the
-/// same user has left there when it was killed is replaced; anything else that is there is left
-/// alone. Of several servers that start on one path one listens, and the others fail.
+/// Listens on a path. Its file gets the mode whatever the umask is. Replaces the socket of a killed
+/// server of the same user, and no other file. Of servers that start at the same time on one path
+/// one listens, the others fail.
 pub(crate) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     SocketAddr::from_pathname(path).map_err(failed)?;
@@ -62,7 +62,7 @@ pub(crate) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile
     }
 }
 
-/// The directory is locked, since a lock file of its own would be left behind by who is killed.
+/// Locks the directory: a lock file would stay when a server is killed.
 fn lock_directory_of(path: &Path) -> io::Result<Flock<File>> {
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -107,17 +107,19 @@ fn check_left_over(path: &Path) -> Result<()> {
     let path_text = path.display();
     if !found.file_type().is_socket() {
         return Err(
-            format!("{path_text}: there is something that is no socket; name another").into(),
+            format!("{path_text}: a file that is no socket has this path; use another").into(),
         );
     }
     if found.uid() != fs::metadata("/proc/self")?.uid() {
-        return Err(format!("{path_text}: there is a socket of another user; name another").into());
+        return Err(
+            format!("{path_text}: a socket of another user has this path; use another").into(),
+        );
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Ok(stream) => {
             let name = name_peer(&stream);
-            Err(format!("{path_text}: {name} listens there; name another").into())
+            Err(format!("{path_text}: {name} listens there; use another path").into())
         }
         Err(error) => Err(format!("{path_text}: {error}").into()),
     }
@@ -165,7 +167,7 @@ impl Drop for SocketFile {
         // A server that starts now may be about to take the path.
         let _lock = lock_directory_of(&self.path);
         if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
-            // Nobody is left to be told.
+            // A failure cannot be reported any more.
             let _ = fs::remove_file(&self.path);
         }
     }
