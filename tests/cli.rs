@@ -370,7 +370,7 @@ fn wrong_input_is_one_message() {
         (ram("prealloc=off"), &["ram0", "size"]),
         (ram("size=1"), &["ram0", "size", "page"]),
         (ram("size=1M,no-such=1"), &["ram0", "no-such", "prealloc"]),
-        (ram("size=1M,share"), &["share=VALUE"]),
+        (ram("size=1M,policy"), &["policy=VALUE"]),
         (ram("size=1M,size=1M"), &["ram0", "size"]),
         (ram("size=1M,policy=bind"), &["ram0", "policy"]),
         (ram("size=1M,host-nodes=3-1"), &["ram0", "host-nodes"]),

@@ -22,7 +22,6 @@ use common::touch;
 use common::touch::without_populate;
 use common::Refusal;
 use hostmem::Backend;
-use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::Methods;
 use hostmem::Objects;
@@ -39,7 +38,7 @@ fn narrowed(methods: Methods) -> Host {
 }
 
 fn complete(host: &Host, options: &str) -> Result<Backend, hostmem::Error> {
-    let objects = Objects::new(host, &Defaults::qemu()).unwrap();
+    let objects = Objects::new(host, &common::defaults()).unwrap();
     Ok(objects.parse(options)?.complete()?)
 }
 
@@ -180,7 +179,7 @@ fn a_child_that_was_forked_meanwhile_holds_nothing_up() {
     let test = "a_child_that_was_forked_meanwhile_holds_nothing_up";
     in_child(test, || {
         static CHILD: AtomicI32 = AtomicI32::new(0);
-        let objects = Objects::new(&Host::probe().unwrap(), &Defaults::qemu()).unwrap();
+        let objects = Objects::new(&Host::probe().unwrap(), &common::defaults()).unwrap();
         let options = format!("memory-backend-memfd,id=m0,thp=never,prealloc=on,size={SIZE}");
         let builder = objects.parse(options).unwrap().on_progress(|_, _| {
             // SAFETY: the child only waits, and ends with its parent.
@@ -271,7 +270,7 @@ fn touching_waits_for_pages_that_the_program_supplies() {
 
 #[test]
 fn touching_fills_several_at_once() {
-    let set = Objects::new(&without_populate(), &Defaults::qemu()).unwrap();
+    let set = Objects::new(&without_populate(), &common::defaults()).unwrap();
     let parse = |i: usize, rest: &str| {
         let options = format!("memory-backend-{rest},id=m{i},size={SIZE},prealloc=on");
         set.parse(options).unwrap()

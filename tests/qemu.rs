@@ -152,8 +152,8 @@ ram,memfd,shm "readonly": false
 ram,memfd,shm "rom": "auto"
 ram,memfd,shm "discard-data": false
 ram,memfd,shm "pmem": false
-ram,file,shm "hugetlb": false
-ram,file,shm "hugetlbsize": 2097152
+file,shm "hugetlb": false
+file,shm "hugetlbsize": 2097152
 ram,file,shm "seal": true
 # looser: an addition of hostmem's
 all "thp": "never"

@@ -360,7 +360,8 @@ const OUR_TYPES: [(&str, &str); 1] = [(
 )];
 
 /// Properties of memory that only hostmem has.
-const OUR_PROPERTIES: [(&str, &str); 5] = [
+const OUR_PROPERTIES: [(&str, &str); 6] = [
+    ("guard", "QEMU has guard pages always"),
     ("home-node", "the kernel has it"),
     ("lock", "QEMU locks all of its memory or none"),
     (
@@ -617,11 +618,19 @@ fn types_and_properties_are_the_same() {
         let properties = |client: &mut _| entries(client, "qom-list-properties", &of_type, "type");
         let (theirs, ours) = (properties(&mut theirs), properties(&mut ours));
         compared += theirs.len();
-        let only_ours: &[_] = match &**name {
-            "thread-context" => &[],
-            _ => &OUR_PROPERTIES,
+        let of_kind: &[_] = match &**name {
+            "memory-backend-file" => &[("hugetlbfs", "QEMU takes any path")],
+            "memory-backend-ram" => &[
+                ("hugetlb", "QEMU has it for memfds alone"),
+                ("hugetlbsize", "likewise"),
+            ],
+            _ => &[],
         };
-        differ_by(name, &theirs, &ours, &[], only_ours);
+        let only_ours = match &**name {
+            "thread-context" => Vec::new(),
+            _ => [&OUR_PROPERTIES, of_kind].concat(),
+        };
+        differ_by(name, &theirs, &ours, &[], &only_ours);
     }
     println!("{compared} properties of {} types", their_types.len());
 }

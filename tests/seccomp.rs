@@ -21,7 +21,6 @@ use common::seccomp::TOUCH;
 use common::skip;
 use common::touch::without_populate;
 use hostmem::Backend;
-use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::Methods;
 use hostmem::Objects;
@@ -43,7 +42,7 @@ fn may(lines: &[&str], methods: Methods, body: impl FnOnce(&Objects) + Send) {
 }
 
 fn may_on(host: &Host, lines: &[&str], body: impl FnOnce(&Objects) + Send) {
-    let objects = Objects::new(host, &Defaults::qemu()).unwrap();
+    let objects = Objects::new(host, &common::defaults()).unwrap();
     // What a killed process was at.
     eprintln!("{lines:?} {host:?}");
     thread::scope(|scope| {

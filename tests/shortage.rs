@@ -27,7 +27,6 @@ use common::skip;
 use common::Belongings;
 use common::Refusal;
 use hostmem::Backend;
-use hostmem::Defaults;
 use hostmem::Error;
 use hostmem::ErrorKind;
 use hostmem::Host;
@@ -71,7 +70,7 @@ impl Sets {
         let refusals =
             [22, 23].map(|advice| Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, advice));
         let old = refusing(&refusals, || Host::probe().unwrap());
-        let set = |host| Objects::new(host, &Defaults::qemu()).unwrap();
+        let set = |host| Objects::new(host, &common::defaults()).unwrap();
         Self {
             asked: set(&Host::probe().unwrap()),
             touched: set(&old),

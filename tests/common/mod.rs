@@ -34,11 +34,16 @@ pub fn page_size() -> u64 {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }
 
-/// A set of objects as the command has it: QEMU's defaults, and descriptors by their number.
-pub fn objects() -> Objects {
+/// What the command has: QEMU's defaults, and descriptors by their number.
+pub fn defaults() -> Defaults {
     let mut defaults = Defaults::qemu();
     defaults.fd_by_number = true;
-    Objects::new(&Host::probe().unwrap(), &defaults).unwrap()
+    defaults
+}
+
+/// A set of objects as the command has it.
+pub fn objects() -> Objects {
+    Objects::new(&Host::probe().unwrap(), &defaults()).unwrap()
 }
 
 /// A backend of memory-backend-ram that is being configured, from the rest of an option string.

@@ -20,7 +20,6 @@ use std::thread;
 use std::time::Duration;
 
 use hostmem::Backend;
-use hostmem::Defaults;
 use hostmem::ErrorKind;
 use hostmem::Host;
 use hostmem::Objects;
@@ -42,7 +41,7 @@ pub fn without_populate() -> Host {
 
 fn complete(host: &Host, options: &str) -> Backend {
     let options = format!("memory-backend-{options},id=m0,size={SIZE}");
-    let objects = Objects::new(host, &Defaults::qemu()).unwrap();
+    let objects = Objects::new(host, &super::defaults()).unwrap();
     let builder = objects.parse(&options).unwrap();
     builder
         .complete()

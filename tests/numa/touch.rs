@@ -7,7 +7,6 @@ use std::fs::File;
 use std::path::Path;
 use std::thread;
 
-use hostmem::Defaults;
 use hostmem::ErrorKind;
 use hostmem::Host;
 use hostmem::Objects;
@@ -58,7 +57,7 @@ fn full_file_systems() {
     let fails = |directory: &Path| {
         let path = directory.join("m0");
         File::create(&path).unwrap().set_len(64 << 20).unwrap();
-        let objects = Objects::new(&host(), &Defaults::qemu()).unwrap();
+        let objects = Objects::new(&host(), &common::defaults()).unwrap();
         let options = "memory-backend-file,id=m0,share=on,size=64M,prealloc=on,mem-path=";
         let builder = objects.parse(format!("{options}{}", path.display()));
         access::assert_refused(builder.unwrap(), ErrorKind::NoMemory, &["prealloc"]);
@@ -78,7 +77,7 @@ fn full_file_systems() {
 fn under_the_filter() {
     let host = host();
     let confined = thread::spawn(move || {
-        let objects = Objects::new(&host, &Defaults::qemu()).unwrap();
+        let objects = Objects::new(&host, &common::defaults()).unwrap();
         seccomp::confine(&[PREALLOC, TOUCH, MEMFD, "file"]);
         for what in [
             "ram,thp=never",
