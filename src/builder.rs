@@ -217,14 +217,30 @@ impl Builder {
         self.with("pmem", on)
     }
 
-    /// Whether the memory uses huge pages from the host's pool. For `memory-backend-memfd`.
+    /// Whether the memory uses huge pages from the host's pool. For `memory-backend-memfd`
+    /// and `-ram`.
     #[must_use]
     pub fn hugetlb(self, on: bool) -> Self {
         self.with("hugetlb", on)
     }
 
+    /// Whether [`mem_path`](Builder::mem_path) has to be on a hugetlbfs; completing fails where it
+    /// is not. Off by default. For `memory-backend-file`.
+    #[must_use]
+    pub fn hugetlbfs(self, on: bool) -> Self {
+        self.with("hugetlbfs", on)
+    }
+
+    /// Whether an inaccessible page is kept on each side of the memory. On by default; off saves two
+    /// of the mappings that a process may have (`vm.max_map_count`).
+    #[must_use]
+    pub fn guard(self, on: bool) -> Self {
+        self.with("guard", on)
+    }
+
     /// The size of the huge pages in bytes, one that the host supports; 0: the host's default. Only
-    /// with [`hugetlb`](Builder::hugetlb). The property `hugetlbsize`. For `memory-backend-memfd`.
+    /// with [`hugetlb`](Builder::hugetlb). The property `hugetlbsize`. For `memory-backend-memfd`
+    /// and `-ram`.
     #[must_use]
     pub fn hugetlb_size(self, bytes: u64) -> Self {
         self.with("hugetlbsize", bytes)
@@ -488,13 +504,15 @@ mod tests {
             .readonly(true)
             .rom(Rom::Off)
             .discard_data(true)
-            .pmem(true);
+            .pmem(true)
+            .hugetlbfs(true)
+            .guard(false);
         let memfd = of("memory-backend-memfd")
             .hugetlb(true)
             .hugetlb_size(2 << 20)
             .seal(false);
         let fd = of("memory-backend-fd").offset(4096).readonly(true);
-        let values: [(&Builder, &str, Value); 12] = [
+        let values: [(&Builder, &str, Value); 14] = [
             (&file, "mem-path", Path::new("/no/such").into()),
             (&file, "offset", 8192u64.into()),
             (&file, "align", (1u64 << 30).into()),
@@ -502,6 +520,8 @@ mod tests {
             (&file, "rom", Rom::Off.into()),
             (&file, "discard-data", true.into()),
             (&file, "pmem", true.into()),
+            (&file, "hugetlbfs", true.into()),
+            (&file, "guard", false.into()),
             (&memfd, "hugetlb", true.into()),
             (&memfd, "hugetlbsize", (2u64 << 20).into()),
             (&memfd, "seal", false.into()),

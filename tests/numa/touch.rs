@@ -12,6 +12,7 @@ use hostmem::Host;
 use hostmem::Objects;
 
 use super::common::access;
+use super::common::defaults;
 use super::common::host;
 use super::common::kernel;
 use super::common::seccomp;
@@ -57,7 +58,7 @@ fn full_file_systems() {
     let fails = |directory: &Path| {
         let path = directory.join("m0");
         File::create(&path).unwrap().set_len(64 << 20).unwrap();
-        let objects = Objects::new(&host(), &common::defaults()).unwrap();
+        let objects = Objects::new(&host(), &defaults()).unwrap();
         let options = "memory-backend-file,id=m0,share=on,size=64M,prealloc=on,mem-path=";
         let builder = objects.parse(format!("{options}{}", path.display()));
         access::assert_refused(builder.unwrap(), ErrorKind::NoMemory, &["prealloc"]);
@@ -77,7 +78,7 @@ fn full_file_systems() {
 fn under_the_filter() {
     let host = host();
     let confined = thread::spawn(move || {
-        let objects = Objects::new(&host, &common::defaults()).unwrap();
+        let objects = Objects::new(&host, &defaults()).unwrap();
         seccomp::confine(&[PREALLOC, TOUCH, MEMFD, "file"]);
         for what in [
             "ram,thp=never",
