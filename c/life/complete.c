@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The steps that turn configurations into memory, in the order that makes them right, and the one
- * place that undoes them. Each step is in a file of its own below: check.c, backing.c, mapping.c,
- * advise.c, policy.c, prealloc.c.
+ * The steps that turn configurations into memory, in the order that makes them right. Each step is
+ * in a file of its own below: check.c, backing.c, mapping.c, advise.c, policy.c, prealloc.c.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,11 +18,6 @@ struct completion {
 };
 
 /* ---- The steps ---- */
-
-bool hm_complete_is_background(const struct hm_values *values)
-{
-	return values->prealloc && values->prealloc_mode == HM_PREALLOC_BACKGROUND;
-}
 
 /*
  * Page by page as they come, so that a limit is met before anything is filled, and memory stays
@@ -93,8 +87,7 @@ static int fill_all(struct completion *completions, size_t len, struct hostmem_e
 		const struct hm_values *values = &completions[i].values;
 		struct hostmem_backend *backend = completions[i].backend;
 
-		if (!values->prealloc || hm_complete_is_background(values) ||
-		    !backend->mapping.size)
+		if (!values->prealloc || hm_running_is_background(values) || !backend->mapping.size)
 			continue;
 		requests[wanted++] = (struct hm_prealloc_request){
 			.backend = backend,
@@ -109,21 +102,6 @@ static int fill_all(struct completion *completions, size_t len, struct hostmem_e
 		report_what_stays(requests, wanted, err);
 	free(requests);
 	return result;
-}
-
-void hm_complete_undo(struct hostmem_backend *backend, bool failed, struct hostmem_error *err)
-{
-	/* A forked child does not have the memory: something else may be there by now. */
-	if (hm_backend_is_forked(backend)) {
-		backend->mapping = (struct hm_mapping){ 0 };
-	} else {
-		if (!failed)
-			hm_backing_discard_data(backend);
-		hm_map_destroy(&backend->mapping);
-	}
-	hm_backing_undo(backend, failed, err);
-	atomic_store(&backend->bytes_done, 0);
-	atomic_store(&backend->bytes_total, 0);
 }
 
 /* ---- The states ---- */
@@ -158,7 +136,7 @@ static void make_ready(const struct completion *completion)
 
 	backend->result = completion->result;
 	/* It reads on when the memory is there. */
-	if (hm_complete_is_background(values)) {
+	if (hm_running_is_background(values)) {
 		backend->running = HM_RUNNING_BACKGROUND;
 		backend->values.prealloc = false;
 	}
@@ -193,7 +171,7 @@ static void undo_all(struct completion *completions, size_t len, struct hostmem_
 		struct completion *completion = &completions[i];
 
 		hm_running_stop(completion->backend);
-		hm_complete_undo(completion->backend, true, err);
+		hm_delete_memory(completion->backend, true, err);
 		end_completing(completion, true);
 	}
 }
@@ -207,7 +185,7 @@ static int build_all(struct completion *completions, size_t len, struct hostmem_
 	if (fill_all(completions, len, err))
 		return -1;
 	for (size_t i = 0; i < len; i++) {
-		if (hm_complete_is_background(&completions[i].values) &&
+		if (hm_running_is_background(&completions[i].values) &&
 		    hm_background_start(completions[i].backend, err))
 			return -1;
 	}

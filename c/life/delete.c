@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The end of a backend: whether it may be deleted, deleting it, undoing what completing made,
- * freeing the object.
+ * The end of a backend: whether it may be deleted, deleting it, undoing what completing made, also
+ * when that failed, freeing the object.
  */
+#include "kind.h"
 #include "life.h"
 
 /* Called with the lock held. */
@@ -44,6 +45,21 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 	return result;
 }
 
+void hm_delete_memory(struct hostmem_backend *backend, bool failed, struct hostmem_error *err)
+{
+	/* A forked child does not have the memory: something else may be there by now. */
+	if (hm_backend_is_forked(backend)) {
+		backend->mapping = (struct hm_mapping){ 0 };
+	} else {
+		if (!failed)
+			hm_backing_discard_data(backend);
+		hm_map_destroy(&backend->mapping);
+	}
+	hm_backing_undo(backend, failed, err);
+	atomic_store(&backend->bytes_done, 0);
+	atomic_store(&backend->bytes_total, 0);
+}
+
 /* undo: what completing made goes too. */
 static void take_down(struct hostmem_backend *backend, bool undo)
 {
@@ -54,7 +70,7 @@ static void take_down(struct hostmem_backend *backend, bool undo)
 	hm_running_stop(backend);
 	if (!forked)
 		pthread_mutex_lock(&backend->change);
-	hm_complete_undo(backend, undo, NULL);
+	hm_delete_memory(backend, undo, NULL);
 	hm_objects_remove(backend->objects, &backend->entry);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	if (!forked)
@@ -113,7 +129,6 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	before = backend->state;
 	backend->state = HOSTMEM_STATE_DELETED;
 	pthread_mutex_unlock(&backend->lock);
-	hm_inhibit_clear(backend);
 	if (before != HOSTMEM_STATE_DELETED)
 		take_down(backend, false);
 	objects = backend->objects;

@@ -9,6 +9,8 @@
 
 /* ---- running.c ---- */
 
+/* Whether filling the memory is left to the background. */
+bool hm_running_is_background(const struct hm_values *values);
 /*
  * Begins a preallocation of ready memory in the foreground: from here on deleting, rebinding and
  * another one are BUSY. BUSY while one runs or in a callback of one, STATE without memory.
@@ -27,25 +29,18 @@ void hm_running_clear(struct hostmem_backend *backend);
 /* Cancels what runs, waits for its end and forgets it. Never on the thread that fills. */
 void hm_running_stop(struct hostmem_backend *backend);
 
-/* ---- ranges.c ---- */
-
-/* Frees the list of inhibitors, when no other thread uses the backend any more. */
-void hm_inhibit_clear(struct hostmem_backend *backend);
-
 /* ---- background.c ---- */
 
 /* Starts the thread that fills the memory once the backend is ready. */
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err);
 
-/* ---- complete.c ---- */
+/* ---- delete.c ---- */
 
-/* Whether filling the memory is left to the background. */
-bool hm_complete_is_background(const struct hm_values *values);
 /*
- * Takes back what completing made, of a half built backend too. failed: completing failed, so what
- * it made on file systems goes too, and what has to stay is appended to err.
+ * Unmaps the memory and closes its backing, of a half built backend too. failed: completing failed,
+ * so what it made on file systems goes too, and what has to stay is appended to err.
  */
-void hm_complete_undo(struct hostmem_backend *backend, bool failed, struct hostmem_error *err);
+void hm_delete_memory(struct hostmem_backend *backend, bool failed, struct hostmem_error *err);
 
 /* ---- live.c ---- */
 

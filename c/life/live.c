@@ -95,8 +95,8 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 			       backend->id);
 	if (!backend->mapping.size)
 		return 0;
-	return hm_complete_is_background(new) ? populate_in_background(backend, new, err)
-					      : populate_waiting(backend, new, err);
+	return hm_running_is_background(new) ? populate_in_background(backend, new, err)
+					     : populate_waiting(backend, new, err);
 }
 
 int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,

@@ -111,16 +111,6 @@ int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *n
 	return 0;
 }
 
-void hm_inhibit_clear(struct hostmem_backend *backend)
-{
-	while (backend->inhibitors) {
-		struct hm_inhibitor *first = backend->inhibitors;
-
-		backend->inhibitors = first->next;
-		free(first);
-	}
-}
-
 /* ---- Discarding and populating ---- */
 
 static int check_range(const struct hostmem_backend *backend, const char *what,

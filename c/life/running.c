@@ -10,6 +10,11 @@
 
 /* ---- Beginning and ending ---- */
 
+bool hm_running_is_background(const struct hm_values *values)
+{
+	return values->prealloc && values->prealloc_mode == HM_PREALLOC_BACKGROUND;
+}
+
 bool hm_running_is_filler(const struct hostmem_backend *backend)
 {
 	return backend->has_filler && pthread_equal(backend->filler, pthread_self()) &&

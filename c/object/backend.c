@@ -64,8 +64,19 @@ static void free_warnings(struct hostmem_backend *backend)
 	}
 }
 
+static void free_inhibitors(struct hostmem_backend *backend)
+{
+	while (backend->inhibitors) {
+		struct hm_inhibitor *first = backend->inhibitors;
+
+		backend->inhibitors = first->next;
+		free(first);
+	}
+}
+
 void hm_backend_destroy(struct hostmem_backend *backend)
 {
+	free_inhibitors(backend);
 	if (backend->values.fd != HM_FD_NONE)
 		hm_os_close((int)backend->values.fd);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
