@@ -214,6 +214,20 @@ fn alloc_reports_each_object_in_order() {
 }
 
 #[test]
+fn alloc_warns_of_short_forms() {
+    let object = "memory-backend-ram,id=ram0,size=64K,share,nodump";
+    let report = json_of(&["alloc", "--json", object]);
+    let warnings = report["objects"][0]["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 2, "{report}");
+    let text = succeeds(&["alloc", object]);
+    for (warning, instead) in warnings.iter().zip(["write share=on", "write dump=off"]) {
+        let warning = warning.as_str().unwrap();
+        assert!(warning.ends_with(instead), "{report}");
+        assert!(text.contains(warning), "{text}");
+    }
+}
+
+#[test]
 fn alloc_warns_of_merge_without_effect() {
     let without_effect = "memory-backend-ram,id=ram0,size=64K,share=on,merge=on";
     let report = json_of(&["alloc", "--json", without_effect]);

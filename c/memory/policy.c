@@ -59,22 +59,29 @@ static int check_nodes(const struct hostmem_backend *backend, const char *proper
 	struct hm_topology topology;
 	const struct {
 		const struct hm_set *nodes;
-		const char *otherwise;
+		const char *one, *several;
 	} needs[] = {
-		{ &topology.online, "is not a node of this host" },
-		{ &topology.memory, "has no memory" },
-		{ &topology.allowed, "is outside this process's cpuset (cpuset.mems)" },
+		{ &topology.online, "is not a node of this host", "are not nodes of this host" },
+		{ &topology.memory, "has no memory", "have no memory" },
+		{ &topology.allowed, "is outside this process's cpuset (cpuset.mems)",
+		  "are outside this process's cpuset (cpuset.mems)" },
 	};
 	char bad[128], have[128];
 
 	hm_topology_read(&topology);
 	for (size_t i = 0; i < HM_ARRAY_LEN(needs); i++) {
-		if (!hm_set_format_missing(nodes, needs[i].nodes, bad, sizeof(bad)))
+		struct hm_set missing = *nodes;
+		bool one;
+
+		hm_set_subtract(&missing, needs[i].nodes);
+		if (hm_set_is_empty(&missing))
 			continue;
+		one = hm_set_count(&missing) == 1;
+		hm_set_format(&missing, bad, sizeof(bad));
 		hm_set_format(&topology.allowed, have, sizeof(have));
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s: node %s %s; usable nodes: %s",
-			       backend->id, property, bad, needs[i].otherwise,
-			       *have ? have : "none");
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s: %s %s %s; usable nodes: %s",
+			       backend->id, property, one ? "node" : "nodes", bad,
+			       one ? needs[i].one : needs[i].several, *have ? have : "none");
 	}
 	return 0;
 }

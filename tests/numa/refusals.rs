@@ -48,11 +48,11 @@ fn policies() -> impl Iterator<Item = &'static str> {
 fn nodes_that_do_not_exist() {
     for policy in policies() {
         for (nodes, bad) in [
-            ("host-nodes=5", "node 5 "),
-            ("host-nodes=0,host-nodes=7", "node 7 "),
-            ("host-nodes=4-9", "node 5-9 "),
+            ("host-nodes=5", "node 5 is not a node"),
+            ("host-nodes=0,host-nodes=7", "node 7 is not a node"),
+            ("host-nodes=4-9", "nodes 5-9 are not nodes"),
         ] {
-            let why = "is not a node of this host; usable nodes: 0-1,3-4";
+            let why = " of this host; usable nodes: 0-1,3-4";
             let options = format!("policy={policy},{nodes}");
             assert_refused(&options, &["host-nodes: ", bad, why]);
         }
