@@ -409,8 +409,21 @@ fn a_path_that_is_no_file_is_refused_at_once() {
     for (path, kind, words) in [
         (path("fifo"), ErrorKind::Value, "a FIFO"),
         (path("socket"), ErrorKind::Value, "a socket"),
-        ("/dev/null".into(), ErrorKind::Value, "a character device"),
-        ("/dev/zero".into(), ErrorKind::Value, "a character device"),
+        (
+            "/dev/null".into(),
+            ErrorKind::Value,
+            "/dev/null is a character device",
+        ),
+        (
+            "/dev/zero".into(),
+            ErrorKind::Value,
+            "/dev/zero is a character device",
+        ),
+        (
+            "/dev/urandom".into(),
+            ErrorKind::Value,
+            "/dev/urandom is a character device",
+        ),
         (
             path("dangling"),
             ErrorKind::Io,
@@ -444,6 +457,27 @@ fn a_path_that_is_no_file_is_refused_at_once() {
         }
     }
     assert_eq!(entries(directory.path()).len(), 5, "nothing was made");
+}
+
+/// Whether a driver hands memory out is only seen when it is mapped.
+#[test]
+fn a_device_that_cannot_be_mapped_is_refused() {
+    let devices = ["/dev/fuse", "/dev/net/tun", "/dev/vsock"];
+    let can_be_opened = |path: &&str| {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).open(path).is_ok()
+    };
+    let Some(path) = devices.into_iter().find(can_be_opened) else {
+        return skip("no character device of a driver without memory can be opened");
+    };
+    in_child("a_device_that_cannot_be_mapped_is_refused", || {
+        let before = Belongings::now();
+        for rest in ["", ",share=on", ",share=on,prealloc=on"] {
+            let builder = backend(Path::new(path), &format!("size=64K{rest}"));
+            assert_refused(builder, ErrorKind::Value, &["cannot map", "cannot be mapped"]);
+        }
+        assert_eq!(Belongings::now(), before);
+    });
 }
 
 #[test]

@@ -161,7 +161,7 @@ int hm_os_stat(int fd, struct hm_file *file)
 		.allocated = (uint64_t)status.st_blocks * 512,
 		.page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
 								   : hm_os_page_size(),
-		.shmem = file_system.f_type == TMPFS_MAGIC,
+		.shmem = S_ISREG(status.st_mode) && file_system.f_type == TMPFS_MAGIC,
 	};
 	return 0;
 }

@@ -103,8 +103,8 @@ void hm_huge_pools_list_sizes(char *text, size_t size);
 
 /* Whether shared memory of a file system is made huge where that is advised. */
 bool hm_mounts_is_shmem_huge(dev_t device);
-/* Whether a character device is direct access memory. */
-bool hm_mounts_is_dax(dev_t device);
+/* Whether a character device is of a class of /sys/class; false where /sys cannot be read. */
+bool hm_mounts_is_of_class(dev_t device, const char *class);
 
 /* ---- cgroup.c: what control groups leave of memory and of huge pages ---- */
 

@@ -103,13 +103,14 @@ bool hm_mounts_is_shmem_huge(dev_t device)
 	return strstr(options.text, "huge=") && !strstr(options.text, "huge=never");
 }
 
-bool hm_mounts_is_dax(dev_t device)
+bool hm_mounts_is_of_class(dev_t device, const char *class)
 {
-	static const char name[] = "/dax";
 	char path[64], target[256];
-	int length;
+	const char *name;
 
 	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/subsystem", major(device), minor(device));
-	length = hm_os_read_link(path, target, sizeof(target));
-	return length >= (int)strlen(name) && !strcmp(target + length - strlen(name), name);
+	if (hm_os_read_link(path, target, sizeof(target)) < 0)
+		return false;
+	name = strrchr(target, '/');
+	return !strcmp(name ? name + 1 : target, class);
 }

@@ -58,7 +58,8 @@ static int check(void *data, const struct hostmem_backend *backend, struct hostm
 	if (result)
 		return hm_fail(err, HOSTMEM_ERROR_IO, -result, "%s: cannot look at fd: %s",
 			       backend->id, strerror(-result));
-	if (hm_check_file_type(backend, "fd", &file, err) || check_access(backend, &values, err))
+	if (hm_check_file_type(backend, "fd", "", &file, err) ||
+	    check_access(backend, &values, err))
 		return -1;
 	return check_seals(backend, &values, err);
 }

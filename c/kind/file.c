@@ -112,7 +112,7 @@ static int check_path(const struct hostmem_backend *backend, const struct hm_val
 		return -1;
 	if (missing || S_ISDIR(file.mode))
 		return check_new(backend, values, &file, err);
-	if (hm_check_file_type(backend, "mem-path", &file, err))
+	if (hm_check_file_type(backend, "mem-path", values->mem_path, &file, err))
 		return -1;
 	return !file.size && !values->readonly ? check_new(backend, values, &file, err) : 0;
 }
@@ -179,7 +179,7 @@ static int open_found(const struct hostmem_backend *backend, const struct hm_val
 		return fail(backend, values, "look at it", result, err);
 	if (S_ISDIR(file.mode))
 		return make_nameless(backend, values, backing, err);
-	if (hm_check_file_type(backend, "mem-path", &file, err))
+	if (hm_check_file_type(backend, "mem-path", values->mem_path, &file, err))
 		return -1;
 	opened = reopen(values, &file);
 	if ((opened == -EACCES || opened == -EROFS) && !values->share && !values->readonly)

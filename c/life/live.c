@@ -137,7 +137,7 @@ int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 	case HM_PROPERTY_MERGE:
 		return hm_advise_merge(backend, new->merge, true, err);
 	case HM_PROPERTY_DUMP:
-		return hm_advise_dump(backend, new->dump, err);
+		return hm_advise_dump(backend, new->dump, true, err);
 	case HM_PROPERTY_THP:
 		return hm_advise_thp(backend, (enum hm_thp) new->thp, err);
 	case HM_PROPERTY_LOCK:

@@ -38,12 +38,20 @@ int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool aske
 	return fail(backend, "merge", merge ? "MADV_MERGEABLE" : "MADV_UNMERGEABLE", result, err);
 }
 
-int hm_advise_dump(const struct hostmem_backend *backend, bool dump, struct hostmem_error *err)
+/* Memory of a device that the kernel does not manage is in no dump: EINVAL. */
+int hm_advise_dump(const struct hostmem_backend *backend, bool dump, bool asked,
+		   struct hostmem_error *err)
 {
 	int result = advise(backend, dump ? MADV_DODUMP : MADV_DONTDUMP);
 
-	return result ? fail(backend, "dump", dump ? "MADV_DODUMP" : "MADV_DONTDUMP", result, err)
-		      : 0;
+	if (!result || (result == -EINVAL && dump && !asked))
+		return 0;
+	if (result == -EINVAL && dump)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, EINVAL,
+			       "%s: dump=on: the kernel does not dump memory of this device; use "
+			       "dump=off",
+			       backend->id);
+	return fail(backend, "dump", dump ? "MADV_DODUMP" : "MADV_DONTDUMP", result, err);
 }
 
 static int advise_never_huge(const struct hostmem_backend *backend, struct hostmem_error *err)
@@ -88,13 +96,15 @@ static int keep_out_of_children(const struct hostmem_backend *backend, struct ho
 int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		  struct hostmem_error *err)
 {
-	bool asked = backend->origins[HM_PROPERTY_MERGE] != HOSTMEM_ORIGIN_DEFAULT;
+	const uint8_t *origins = backend->origins;
+	bool asked_merge = origins[HM_PROPERTY_MERGE] != HOSTMEM_ORIGIN_DEFAULT;
+	bool asked_dump = origins[HM_PROPERTY_DUMP] != HOSTMEM_ORIGIN_DEFAULT;
 
 	if (hm_advise_thp(backend, (enum hm_thp)values->thp, err) ||
 	    keep_out_of_children(backend, err) ||
-	    hm_advise_merge(backend, values->merge, asked, err))
+	    hm_advise_merge(backend, values->merge, asked_merge, err))
 		return -1;
-	return hm_advise_dump(backend, values->dump, err);
+	return hm_advise_dump(backend, values->dump, asked_dump, err);
 }
 
 static int fail_lock(const struct hostmem_backend *backend, int result, struct hostmem_error *err)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "memory.h"
 
@@ -95,21 +96,56 @@ static const char *type_name(mode_t mode)
 	case S_IFSOCK:
 		return "a socket";
 	case S_IFCHR:
-		return "a character device that is no DAX device";
+		return "a character device that has no memory of its own";
 	default:
 		return "of a type without contents";
 	}
 }
 
-int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
-		       const struct hm_file *file, struct hostmem_error *err)
+/*
+ * Whether a character device is one of the kernel's that are no driver's memory, or that opening
+ * disturbs, as a watchdog. By number, since /sys may be hidden (devices.txt of the kernel), and by
+ * class, since others have no fixed number.
+ */
+static bool is_without_memory(dev_t device)
 {
+	static const struct {
+		unsigned int first, last;
+		/* -1: all. */
+		int minor;
+	} numbers[] = {
+		{ 1, 1, -1 },     /* mem, null, zero, random */
+		{ 2, 5, -1 },     /* terminals */
+		{ 7, 7, -1 },     /* screens of virtual consoles */
+		{ 10, 10, 130 },  /* watchdog */
+		{ 10, 10, 183 },  /* hwrng */
+		{ 128, 143, -1 }, /* pseudo terminals */
+	};
+	static const char *const classes[] = { "mem", "tty", "vc", "watchdog" };
+
+	for (size_t i = 0; i < HM_ARRAY_LEN(numbers); i++) {
+		if (major(device) >= numbers[i].first && major(device) <= numbers[i].last &&
+		    (numbers[i].minor < 0 || minor(device) == (unsigned int)numbers[i].minor))
+			return true;
+	}
+	for (size_t i = 0; i < HM_ARRAY_LEN(classes); i++) {
+		if (hm_mounts_is_of_class(device, classes[i]))
+			return true;
+	}
+	return false;
+}
+
+int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
+		       const char *path, const struct hm_file *file, struct hostmem_error *err)
+{
+	/* Whether a device has memory that can be mapped is only known when it is mapped. */
 	if (S_ISREG(file->mode) || S_ISBLK(file->mode) ||
-	    (S_ISCHR(file->mode) && hm_mounts_is_dax(file->special)))
+	    (S_ISCHR(file->mode) && !is_without_memory(file->special)))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-		       "%s: %s is %s; expected a regular file, a block device or a DAX device",
-		       backend->id, property, type_name(file->mode));
+		       "%s: %s%s%.512s is %s; use a regular file, a block device, a DAX device or "
+		       "another character device whose driver provides memory",
+		       backend->id, property, *path ? "=" : "", path, type_name(file->mode));
 }
 
 /* Growing a file past the limit does not fail: it kills the process (SIGXFSZ, setrlimit(2)). */

@@ -15,7 +15,8 @@ int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values 
 /* asked: whether the user asked for it, so that a kernel that cannot is an error. */
 int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool asked,
 		    struct hostmem_error *err);
-int hm_advise_dump(const struct hostmem_backend *backend, bool dump, struct hostmem_error *err);
+int hm_advise_dump(const struct hostmem_backend *backend, bool dump, bool asked,
+		   struct hostmem_error *err);
 int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp,
 		  struct hostmem_error *err);
 /* populated: whether the pages are there, so that they are locked now and not on first use. */
@@ -169,9 +170,9 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 /* Whether the whole configuration is possible here; touches nothing. */
 int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		 struct hostmem_error *err);
-/* Whether a file of this type can be mapped. property: what named it. */
+/* Whether a file of this type can be mapped. property: what named it; path: "" for a descriptor. */
 int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
-		       const struct hm_file *file, struct hostmem_error *err);
+		       const char *path, const struct hm_file *file, struct hostmem_error *err);
 /* Whether reserve=off has an effect on memory with this page size. */
 int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
 		     uint64_t page_size, struct hostmem_error *err);

@@ -48,6 +48,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(super::rebind::tests());
     tests.extend(super::shortage::tests());
     tests.extend(super::touch::tests());
+    tests.extend(super::devices::tests());
     tests
 }
 
