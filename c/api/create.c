@@ -68,7 +68,7 @@ static int check_id(const char *id, struct hostmem_error *err)
 		       id, HOSTMEM_ID_MAX);
 }
 
-/* Whether a compat value is about a backend's kind: 1 or 0; -1 when it is about none there is. */
+/* Whether a compat value applies to the backend's kind: 1 or 0; -1 if its kind does not exist. */
 static int is_about(const struct hm_compat *compat, const struct hostmem_backend *backend,
 		    struct hostmem_error *err)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * What a backend is at this moment: its state, its values, its memory, how far it is filled and who
- * is told so. Who moves it from one state to the next is life.c's.
+ * The record of a backend: state, values, memory, warnings, progress and callbacks, with the
+ * getters of each. Does not change the state: that is the folder life.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,7 +82,7 @@ void hm_backend_destroy(struct hostmem_backend *backend)
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	hm_gaps_destroy(&backend->gaps);
 	free_warnings(backend);
-	/* In a forked child those who waited do not exist, for whom destroying it would wait. */
+	/* Destroying it waits for its waiters, which do not exist in a forked child. */
 	if (!hm_backend_is_forked(backend))
 		pthread_cond_destroy(&backend->filled);
 	pthread_mutex_destroy(&backend->lock);
@@ -296,7 +296,7 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
 	uint64_t all = atomic_load(&backend->bytes_total),
 		 so_far = atomic_load(&backend->bytes_done);
 
-	/* A longer one may have begun in between. */
+	/* A larger preallocation may have begun between the two reads. */
 	*done = so_far < all ? so_far : all;
 	*total = all;
 }

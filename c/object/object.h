@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The folder object: the property table and its values, the record of a backend and of a
- * thread-context, and the set of objects that they belong to.
+ * The folder object: the property table, values, the records of backends and thread-contexts, and
+ * the set of objects that they belong to. Calls go one way: backend.c, thread_context.c, objects.c,
+ * value.c, table.c.
  */
 #ifndef HOSTMEM_OBJECT_H
 #define HOSTMEM_OBJECT_H
@@ -133,16 +134,16 @@ struct hm_warning {
 	char text[256];
 };
 
-/* One who has pinned memory, so that it is not discarded. */
+/* A device that has pinned the memory; as long as there is one, discard is refused. */
 struct hm_inhibitor {
 	struct hm_inhibitor *next;
 	char name[HOSTMEM_ID_MAX + 1];
 };
 
-/* The preallocation of ready memory that runs. */
+/* Whether a preallocation of ready memory runs, and where. */
 enum hm_running {
 	HM_RUNNING_NONE,
-	/* Whoever asked for it waits. */
+	/* The caller waits for it. */
 	HM_RUNNING_FOREGROUND,
 	HM_RUNNING_BACKGROUND,
 };
@@ -162,21 +163,21 @@ struct hostmem_backend {
 	pthread_mutex_t lock;
 	enum hostmem_state state;
 	enum hm_running running;
-	/* Why the one in the background failed, kind 0 if it did not, and who waits for its end. */
+	/* The error of the background preallocation, kind 0 for none; signalled at its end. */
 	struct hostmem_error fill_error;
 	pthread_cond_t filled;
-	/* The last owner went away on the thread that fills: that frees. */
+	/* Freed in a callback of the filling thread, which frees the record when it ends. */
 	bool orphaned;
 	char owner[HOSTMEM_ID_MAX + 1];
-	/* Who has pinned the memory. */
+	/* The devices that have pinned the memory. */
 	struct hm_inhibitor *inhibitors;
 	struct hm_values values;
 	uint8_t origins[HM_PROPERTY_COUNT];
-	/* In the order in which they arose. */
+	/* Oldest first. */
 	struct hm_warning *warnings;
 	hostmem_progress_callback progress;
 	void *progress_data;
-	/* Told the end of what runs in the background. */
+	/* The completion callback of background preallocations. */
 	hostmem_prealloc_callback done;
 	void *done_data;
 	struct hostmem_prealloc_result result;
@@ -185,25 +186,25 @@ struct hostmem_backend {
 	struct hm_mapping mapping;
 	struct hostmem_backing backing;
 	uint64_t page_size;
-	/* The kind has made the backing, which undo may have to know. */
+	/* The kind has made the backing, so undo has to be called. */
 	bool allocated;
 	bool shared, readonly;
 
-	/* The process that completes it, which has its memory and threads; 0: none does. */
+	/* The process that completed it and has its memory and threads; 0: none yet. */
 	_Atomic pid_t process;
 
-	/* Where the callbacks of the preallocation that runs are called. */
+	/* The thread that calls the callbacks of the running preallocation. */
 	pthread_t reporter;
 	bool has_reporter;
 
-	/* Of the background: its thread, and what says to event loops that it ended (-1: none). */
+	/* The background thread, and the eventfd that is signalled at its end (-1: none). */
 	pthread_t filler;
 	bool has_filler, filler_ended;
 	/* Completing failed, so that thread is to end without having filled anything. */
 	bool filler_dropped;
 	int fill_event;
 
-	/* What was discarded while a preallocation runs. */
+	/* Ranges discarded during a preallocation, which it leaves out. */
 	struct hm_gaps gaps;
 
 	/* Stops the running preallocation within one chunk. */
@@ -216,7 +217,7 @@ struct hostmem_thread_context {
 	char id[HOSTMEM_ID_MAX + 1];
 	struct hm_entry entry;
 	struct hostmem_objects *objects;
-	/* Guarded by the set's lock: how many link to it, and whether it was freed. */
+	/* Guarded by the set's lock: references by links, and the one by its user. */
 	size_t links;
 	bool has_handle;
 
@@ -225,14 +226,14 @@ struct hostmem_thread_context {
 	enum hostmem_state state;
 	struct hm_context_values values;
 
-	/* Its thread, HM_THREAD_NONE for none, and the process that has it; 0: none has. */
+	/* Its thread, HM_THREAD_NONE for none, and the process of that thread; 0: none. */
 	pthread_t thread;
 	uint64_t thread_id;
 	_Atomic pid_t process;
 
-	/* Held by whoever asks for threads, until they are there. */
+	/* Held by a caller that wants threads created, until they are. */
 	pthread_mutex_t turn;
-	/* Guards what is asked. */
+	/* Guards the request to the thread. */
 	pthread_mutex_t lock;
 	pthread_cond_t asked, served;
 	struct hm_creation *creation;
@@ -297,29 +298,29 @@ void hm_value_store(const struct hm_row *row, const struct hm_value *value, void
 void hm_value_store_initial(const struct hm_row *row, void *record);
 /* The value in a record, whose text is borrowed. */
 void hm_value_load(const struct hm_row *row, const void *record, struct hm_value *value);
-/* As text, with snprintf's contract. */
+/* Formats the value as text; returns the length as snprintf does. */
 int hm_value_format(const struct hm_row *row, const struct hm_value *value, char *buffer,
 		    size_t size);
 
 /* ---- backend.c: the record of a backend ---- */
 
-/* Fills in a record of zeros: configuring, with the defaults of its set and kind. */
+/* Initialises a zeroed record: configuring, with the defaults of its set and kind. */
 void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *objects,
 		     const struct hostmem_kind *kind, const char *id);
-/* Frees a record that has no memory, and closes what its values own. */
+/* Frees a record without memory, and closes the descriptor that it owns. */
 void hm_backend_destroy(struct hostmem_backend *backend);
 /*
- * Whether this process is a forked child of the one that completed the backend. The child has what
- * objects know, but neither the memory (MADV_DONTFORK) nor the threads; and a lock that another
- * thread held at the fork is never unlocked there, so this is checked before any lock is taken.
+ * Whether this process is a forked child of the one that completed the backend. The child has the
+ * record, but neither the memory (MADV_DONTFORK) nor the threads. A lock that another thread held
+ * at the fork is never unlocked in the child, so check this before any lock is taken.
  */
 bool hm_backend_is_forked(const struct hostmem_backend *backend);
-/* STATE in a forked child, where something else may be at the backend's addresses by now. */
+/* STATE in a forked child, where the backend's addresses may be used by another mapping. */
 int hm_backend_check_process(const struct hostmem_backend *backend, const char *what,
 			     struct hostmem_error *err);
 /* Whether a backend in this state has its memory: ready or mapped. */
 bool hm_backend_has_memory(enum hostmem_state state);
-/* Whether the memory is made of pages from a hugetlb pool. */
+/* Whether the memory consists of hugetlb pages. */
 bool hm_backend_is_hugetlb(const struct hostmem_backend *backend);
 /* A copy of all values at this moment. */
 void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
@@ -332,18 +333,18 @@ int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostme
 void hm_backend_warn(struct hostmem_backend *backend, enum hm_property property,
 		     enum hm_warning_cause cause, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
-/* Whether the last owner went away on the thread that fills, in its callback. */
+/* Whether it was freed in a callback of the filling thread. */
 bool hm_backend_is_orphaned(const struct hostmem_backend *backend);
 /* Whether a preallocation of its ready memory runs. */
 bool hm_backend_is_running(const struct hostmem_backend *backend);
-/* The lock is no part of a backend's value: reading takes it too. */
+/* The lock of a const backend: it is taken for reading too. */
 pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend);
 
 /* ---- thread_context.c ---- */
 
 void hm_thread_context_init(struct hostmem_thread_context *context, struct hostmem_objects *objects,
 			    const char *id);
-/* Of one that is in no set. */
+/* Frees a context that is in no set. */
 void hm_thread_context_destroy(struct hostmem_thread_context *context);
 int hm_thread_context_check_settable(const struct hostmem_thread_context *context,
 				     const struct hm_row *row, struct hostmem_error *err);
@@ -359,16 +360,16 @@ size_t hm_thread_context_count_cpus(const struct hostmem_thread_context *context
 int hm_thread_context_check_ready(const struct hostmem_thread_context *context, const char *user,
 				  struct hostmem_error *err);
 struct hm_creation;
-/* Creates threads that run where its own does. */
+/* Has its thread create threads, which inherit its affinity. */
 void hm_thread_context_create(struct hostmem_thread_context *context, struct hm_creation *creation);
-/* Gives up a link that one of hm_objects_*link() gave. NULL is allowed. */
+/* Drops a link that hm_objects_link() or hm_objects_get_link() returned; NULL is allowed. */
 void hm_thread_context_unlink(struct hostmem_thread_context *context);
 
 /* ---- objects.c: ids, kinds, defaults, links ---- */
 
 struct hostmem_objects {
 	pthread_mutex_t lock;
-	/* The embedder's hold on the set and one for each backend. */
+	/* One of the embedder and one of each object. */
 	size_t references;
 	struct hostmem_host host;
 	struct hostmem_defaults defaults;
@@ -399,23 +400,23 @@ const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects,
 /* Takes the object's id in the set, and a reference to the set. */
 int hm_objects_add(struct hostmem_objects *objects, struct hm_entry *entry,
 		   struct hostmem_error *err);
-/* Gives the id back. */
+/* Removes the object; its id is free again. */
 void hm_objects_remove(struct hostmem_objects *objects, const struct hm_entry *entry);
-/* Links to the thread-context of that id; NULL when there is none. */
+/* A new link to the thread-context of that id; NULL if there is none. */
 struct hostmem_thread_context *hm_objects_link(struct hostmem_objects *objects, const char *id);
-/* Links to what the backend links to; NULL when that is nothing. */
+/* A new link to the context of a backend; NULL if it has none. */
 struct hostmem_thread_context *hm_objects_get_link(const struct hostmem_backend *backend);
-/* Makes a link, NULL for none, the backend's, which gives up the one it had. */
+/* Gives the backend a link, NULL for none, and returns the one that it had. */
 struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *backend,
 						    struct hostmem_thread_context *context);
-/* Each says whether nobody is left who knows it; its id is free again then. */
+/* Each drops a reference and returns whether it was the last; then the id is free again. */
 bool hm_objects_unlink(struct hostmem_thread_context *context);
 bool hm_objects_drop_handle(struct hostmem_thread_context *context);
-/* Whether it is linked to, and by which backend. */
+/* Whether a backend links to it; its id is written to *user. */
 bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size);
-/* Gives its id back, and says that it did, unless it is linked to; by whom is in *user then. */
+/* Removes it unless a backend links to it, whose id is written to *user. Returns whether it did. */
 bool hm_objects_remove_unlinked(struct hostmem_thread_context *context, char *user, size_t size);
-/* Gives a reference up; the last one frees the set. */
+/* Drops a reference; the last one frees the set. */
 void hm_objects_unref(struct hostmem_objects *objects);
 
 #endif

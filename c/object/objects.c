@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * A set of objects: its ids, its kinds, its defaults, and how long it lives. Does not know what a
- * backend does.
+ * A set of objects: ids, kinds, defaults, links to thread-contexts, and the reference counts of the
+ * set and of contexts. Does not know what a backend does.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -133,7 +133,7 @@ const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects,
 const struct hostmem_kind *hostmem_objects_get_kind(const struct hostmem_objects *objects,
 						    size_t index)
 {
-	/* The lock is no part of the set's value. */
+	/* The lock is taken for reading too. */
 	pthread_mutex_t *lock = &((struct hostmem_objects *)(uintptr_t)objects)->lock;
 	const struct hostmem_kind *kind;
 
@@ -281,7 +281,8 @@ struct hostmem_thread_context *hm_objects_swap_link(struct hostmem_backend *back
 	return before;
 }
 
-/* Out of the set at once, so that nobody links to it any more. Called with the set's lock held. */
+/* Removes it in the same critical section, so that no new link is made. With the set's lock held.
+ */
 static bool remove_if_unknown(struct hostmem_thread_context *context)
 {
 	if (context->links || context->has_handle)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Thread-contexts: a thread that creates others, so that they run where it does, whoever moved it
- * there. Owns its thread, its life, and how long those that link to it keep it.
+ * Thread-contexts: a thread that creates other threads, which inherit its CPU affinity, however
+ * that was set. Owns that thread, the affinity, and the life of the context.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 #include "object.h"
 
-/* ---- Whose it is ---- */
+/* ---- Forked children, and the lock ---- */
 
 static bool is_forked(const struct hostmem_thread_context *context)
 {
@@ -27,13 +27,13 @@ static int check_process(const struct hostmem_thread_context *context, const cha
 				  : 0;
 }
 
-/* The lock is no part of its value: reading takes it too. */
+/* The lock is taken for reading too. */
 static pthread_mutex_t *change_of(const struct hostmem_thread_context *context)
 {
 	return &((struct hostmem_thread_context *)(uintptr_t)context)->change;
 }
 
-/* In a forked child nobody lets go of what another thread held, and only deleting changes it. */
+/* Not in a forked child, where a lock that another thread held at the fork is never unlocked. */
 static void begin_change(const struct hostmem_thread_context *context)
 {
 	if (!is_forked(context))
@@ -82,7 +82,7 @@ void hm_thread_context_create(struct hostmem_thread_context *context, struct hm_
 {
 	if (!has_thread(context))
 		return;
-	/* One after the other: the next may ask when this one is served. */
+	/* One request at a time. */
 	pthread_mutex_lock(&context->turn);
 	pthread_mutex_lock(&context->lock);
 	context->creation = creation;
@@ -124,7 +124,7 @@ static void end_thread(struct hostmem_thread_context *context)
 	context->thread_id = HM_THREAD_NONE;
 }
 
-/* ---- Where it runs ---- */
+/* ---- CPU affinity ---- */
 
 static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
 			      const struct hm_set *nodes, struct hm_set *cpus,
@@ -169,7 +169,7 @@ static int check_online(const struct hostmem_thread_context *context, const stru
 		       context->id, bad, have);
 }
 
-/* Moves its thread, which goes where it was when the kernel gives it less than asked for. */
+/* Moves its thread, and back where the cpuset allows only a part of the CPUs. */
 static int pin(struct hostmem_thread_context *context, const struct hm_set *cpus,
 	       struct hostmem_error *err)
 {
@@ -179,8 +179,8 @@ static int pin(struct hostmem_thread_context *context, const struct hm_set *cpus
 	int result;
 
 	if (!has_thread(context))
-		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: cpu-affinity: it is deleted",
-			       context->id);
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+			       "%s: cpu-affinity: the thread-context is deleted", context->id);
 	if (check_online(context, cpus, err))
 		return -1;
 	result = hm_os_get_affinity(thread, &before);
@@ -392,7 +392,7 @@ static int delete_locked(struct hostmem_thread_context *context, struct hostmem_
 
 	if (context->state == HOSTMEM_STATE_DELETED)
 		return fail_deleted(context, err);
-	/* Out of the set nobody finds it any more to link to it. */
+	/* Removed first, so that no new link is made. */
 	if (!hm_objects_remove_unlinked(context, user, sizeof(user)))
 		return fail_linked(context, user, err);
 	context->state = HOSTMEM_STATE_DELETED;
@@ -430,7 +430,7 @@ void hm_thread_context_init(struct hostmem_thread_context *context, struct hostm
 void hm_thread_context_destroy(struct hostmem_thread_context *context)
 {
 	end_thread(context);
-	/* In a forked child its thread does not exist, for whom destroying these would wait. */
+	/* Destroying them waits for the thread, which does not exist in a forked child. */
 	if (!is_forked(context)) {
 		pthread_cond_destroy(&context->served);
 		pthread_cond_destroy(&context->asked);
