@@ -15,10 +15,13 @@ const FOLDERS: &[(&str, &str)] = &[
     ("object", "backend objects table thread_context value"),
     (
         "memory",
-        "advise check huge_pages mapping placement policy policy_status populate rebind",
+        "advise check huge_pages mapping placement policy policy_status populate rebind room",
     ),
     ("kind", "backing fd file kinds memfd ram shm"),
-    ("fill", "failure fill pools prealloc pressure workers"),
+    (
+        "fill",
+        "failure file_room fill pools prealloc pressure workers",
+    ),
     (
         "life",
         "background claim complete delete live ranges running",

@@ -312,6 +312,50 @@ fn a_pool_of_huge_pages() {
     });
 }
 
+/// Less than the pool has, and named instead of it.
+#[test]
+fn a_limit_of_a_mount() {
+    in_child("a_limit_of_a_mount", || {
+        let directory = tempfile::tempdir().unwrap();
+        let Some(_pool) = HugePages::have(6) else {
+            return;
+        };
+        let options = format!("pagesize=2M,size={}", 2 * HUGE);
+        if !host::mount("hugetlbfs", directory.path(), &options) {
+            return;
+        }
+        let sets = Sets::new();
+        let path = directory.path().display();
+        for share in ["on", "off"] {
+            let what = format!("memory-backend-file,share={share},mem-path={path}");
+            assert_fits(&sets, &what, 2, HUGE, &WAYS);
+            for way in WAYS {
+                let (errno, words) = match way {
+                    Way::Live | Way::TouchLive => (
+                        libc::EFAULT,
+                        vec!["the mount of its file has room for 2 huge pages (size=), none free"],
+                    ),
+                    _ => (
+                        libc::ENOSPC,
+                        vec![
+                            "size: 4 huge pages of 2048 KiB are wanted; the mount that ",
+                            " is on has room for 2 (size=), 2 of them free",
+                        ],
+                    ),
+                };
+                let case = Case {
+                    what: what.clone(),
+                    size: 4 * HUGE,
+                    way,
+                    errno,
+                    words: words.into_iter().map(str::to_owned).collect(),
+                };
+                case.is_refused(&sets);
+            }
+        }
+    });
+}
+
 /// Over its limit a group gets SIGBUS, or nothing reserved, however much the pool has.
 #[test]
 fn a_limit_of_huge_pages() {
@@ -379,27 +423,43 @@ fn a_file_system_that_is_full() {
             page,
         );
         let mut cases = Vec::new();
+        let size = FREE + page;
         for rest in ["", ",thp=never"] {
             let temporary = format!("memory-backend-file,share=on,mem-path={path}{rest}");
             let new = format!("memory-backend-file,share=on,mem-path={path}/new{rest}");
             assert_fits(&sets, &temporary, FREE / page, page, &WAYS);
             let ways = WAYS.map(|way| (&temporary, way));
             // A new file stays where completing succeeds and only filling it does not.
-            for (what, way) in ways
+            let ways = ways
                 .into_iter()
-                .chain([(&new, Way::Wait), (&new, Way::Touch)])
-            {
-                let size = FREE + page;
-                cases.push(Case {
-                    what: what.clone(),
-                    size,
-                    way,
-                    errno: libc::EFAULT,
-                    words: vec![
-                        format!("failed after {FREE} of {size} bytes, at offset {FREE}"),
-                        "no memory left".to_owned(),
+                .chain([(&new, Way::Wait), (&new, Way::Touch)]);
+            for (what, way) in ways {
+                let mut add = |what: String, words: Vec<String>| {
+                    cases.push(Case {
+                        what,
+                        size,
+                        way,
+                        errno: libc::ENOSPC,
+                        words,
+                    });
+                };
+                add(
+                    what.clone(),
+                    vec![
+                        format!("stopped before the file system of {path}/"),
+                        format!("is full, after 0 of {size} bytes, at offset 0: "),
+                        format!("{FREE} of its {size} bytes are free and {size} are needed"),
                     ],
-                });
+                );
+                add(
+                    format!("{what},prealloc-watch=off"),
+                    vec![
+                        format!("failed after {FREE} of {size} bytes, at offset {FREE}"),
+                        "No space left on device".to_owned(),
+                        format!("the file system of {path}/"),
+                        format!("0 of {size} bytes are free"),
+                    ],
+                );
             }
         }
         repeat(&sets, &cases, 250, || {
@@ -409,15 +469,60 @@ fn a_file_system_that_is_full() {
 
         // What was filled in a file of the user's cannot be told from what was there.
         let file = File::create(directory.path().join("old")).unwrap();
-        file.set_len(FREE + page).unwrap();
+        file.set_len(size).unwrap();
         let case = Case {
-            what: format!("memory-backend-file,share=on,mem-path={path}/old"),
-            size: FREE + page,
+            what: format!("memory-backend-file,share=on,mem-path={path}/old,prealloc-watch=off"),
+            size,
             way: Way::Wait,
-            errno: libc::EFAULT,
+            errno: libc::ENOSPC,
             words: vec!["what was filled in the file stays filled".to_owned()],
         };
         case.is_refused(&sets);
+    });
+}
+
+/// Others who map sparse files on the file system would die of SIGBUS if it were filled.
+#[test]
+fn room_on_a_file_system_is_foreseen() {
+    in_child("room_on_a_file_system_is_foreseen", || {
+        const FREE: u64 = 8 * MIB;
+        let directory = tempfile::tempdir().unwrap();
+        if !host::mount("tmpfs", directory.path(), &format!("size={FREE}")) {
+            return;
+        }
+        let path = directory.path().display();
+        let set = common::objects();
+        let begin = |name: &str, options: &str| {
+            let file = format!("memory-backend-file,id={name},share=on,mem-path={path}/{name}");
+            set.parse(format!("{file},{options}")).unwrap()
+        };
+        let no_room = |error: Error, free: u64, needed: u64| {
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+            let figures = format!("{free} of its {FREE} bytes are free and {needed} are needed");
+            assert!(error.to_string().contains(&figures), "{error}");
+        };
+        // Sparse, as a bystander may have it.
+        let sparse = begin("sparse", "size=4M").complete().unwrap();
+        let claim = sparse.claim("bystander").unwrap();
+        let error = begin("large", "size=16M,prealloc=on").complete();
+        no_room(error.unwrap_err().error, FREE, 2 * FREE);
+        access::fill(&claim, 0, 4 * MIB, 0x5a);
+
+        // Each fits, both do not.
+        let pair = ["a", "b"].map(|name| begin(name, "size=3M,prealloc=on"));
+        let error = hostmem::Builder::complete_all(pair.into()).unwrap_err();
+        no_room(error.error, 4 * MIB, 6 * MIB);
+        assert!(!directory.path().join("b").exists());
+
+        // What a file has already needs no room, in whichever part.
+        let half = begin("half", "size=4M").complete().unwrap();
+        for _ in 0..2 {
+            half.populate(2 * MIB, 2 * MIB).unwrap();
+        }
+        let rest = begin("rest", "size=2M,prealloc=on").complete().unwrap();
+        half.populate(2 * MIB, 2 * MIB).unwrap();
+        no_room(half.populate(MIB, 2 * MIB).unwrap_err(), 0, MIB);
+        drop((rest, claim));
     });
 }
 

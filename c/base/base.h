@@ -144,6 +144,13 @@ int hm_os_get_access(int fd);
 /* The seals of a memfd; -EINVAL where a file cannot have any. */
 int hm_os_get_seals(int fd);
 int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length);
+/*
+ * Bytes of the file system of a descriptor, and how many of them can still be allocated. -ENODATA
+ * where it has no limit of its own.
+ */
+int hm_os_get_room(int fd, uint64_t *total, uint64_t *room);
+/* lseek(2), which moves the offset for everybody who has the descriptor from a common source. */
+int hm_os_seek(int fd, uint64_t offset, int whence, uint64_t *found);
 /* Gives a file blocks, without changing its size. */
 int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
 int hm_os_add_seals(int fd, unsigned int seals);

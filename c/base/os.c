@@ -284,6 +284,34 @@ int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length)
 	return result;
 }
 
+int hm_os_get_room(int fd, uint64_t *total, uint64_t *room)
+{
+	struct statfs file_system;
+	uint64_t block, left;
+
+	if (fstatfs(fd, &file_system))
+		return -errno;
+	/* What has no limit says 0 blocks, or -1. */
+	if (!file_system.f_blocks || file_system.f_blocks > UINT64_MAX >> 12)
+		return -ENODATA;
+	/* Some blocks are kept for root. */
+	left = geteuid() ? file_system.f_bavail : file_system.f_bfree;
+	block = (uint64_t)(file_system.f_frsize ? file_system.f_frsize : file_system.f_bsize);
+	*total = file_system.f_blocks * block;
+	*room = left * block;
+	return 0;
+}
+
+int hm_os_seek(int fd, uint64_t offset, int whence, uint64_t *found)
+{
+	off_t result = lseek(fd, (off_t)offset, whence);
+
+	if (result < 0)
+		return -errno;
+	*found = (uint64_t)result;
+	return 0;
+}
+
 int hm_os_allocate(int fd, uint64_t offset, uint64_t length)
 {
 	int result;

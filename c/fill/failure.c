@@ -57,19 +57,57 @@ static int report_shortage(const struct hm_failure *failure, struct hostmem_erro
 		       (uintmax_t)shortage->available, limit, (uintmax_t)shortage->needed);
 }
 
+static int report_room(const struct hm_failure *failure, struct hostmem_error *err)
+{
+	const struct hm_fill *fill = failure->fill;
+	const struct hm_shortage *shortage = &failure->shortage;
+	char path[512];
+
+	hm_room_format_path(fill->backend, path, sizeof(path));
+	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOSPC,
+		       "%s: prealloc: stopped before the file system of %s is full, after %ju of "
+		       "%ju bytes, at offset %ju: %ju of its %ju bytes are free and %ju are "
+		       "needed; use a smaller size, or make room there",
+		       fill->backend->id, path, (uintmax_t)atomic_load(&fill->backend->bytes_done),
+		       (uintmax_t)fill->range.length,
+		       (uintmax_t)(fill->range.offset + failure->offset),
+		       (uintmax_t)shortage->available, (uintmax_t)shortage->total_room,
+		       (uintmax_t)shortage->needed);
+}
+
+/* EFAULT is what the kernel answers where touching the page would be SIGBUS. */
+static int report_fault(const struct hm_failure *failure, struct hostmem_error *err)
+{
+	const struct hm_fill *fill = failure->fill;
+	uintmax_t done = atomic_load(&fill->backend->bytes_done), size = fill->range.length;
+	uintmax_t offset = fill->range.offset + failure->offset;
+	struct hm_room room;
+	char path[512];
+
+	if (hm_backend_is_hugetlb(fill->backend) || !hm_room_read(fill->backend, &room) ||
+	    (failure->error == EFAULT && room.left >= fill->chunk))
+		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, failure->error,
+			       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s; "
+			       "the backing has no memory left for it, touching it would be SIGBUS",
+			       fill->backend->id, done, size, offset, strerror(failure->error));
+	hm_room_format_path(fill->backend, path, sizeof(path));
+	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY,
+		       failure->error == EFAULT ? ENOSPC : failure->error,
+		       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s: no room is "
+		       "left on the file system of %s, or in its quota: %ju of %ju bytes are free",
+		       fill->backend->id, done, size, offset,
+		       strerror(failure->error == EFAULT ? ENOSPC : failure->error), path,
+		       (uintmax_t)room.left, (uintmax_t)room.total);
+}
+
 static int report_error(const struct hm_failure *failure, struct hostmem_error *err)
 {
 	const struct hm_fill *fill = failure->fill;
-	enum hostmem_error_kind kind = hm_error_kind_of(failure->error);
-	const char *why = "";
+	const char *why = failure->error == EHWPOISON ? "; a page there is broken hardware" : "";
 
-	if (failure->error == EFAULT) {
-		kind = HOSTMEM_ERROR_NO_MEMORY;
-		why = "; the backing has no memory left for it, touching it would be SIGBUS";
-	} else if (failure->error == EHWPOISON) {
-		why = "; a page there is broken hardware";
-	}
-	return hm_fail(err, kind, failure->error,
+	if (failure->error == EFAULT || failure->error == ENOSPC || failure->error == EDQUOT)
+		return report_fault(failure, err);
+	return hm_fail(err, hm_error_kind_of(failure->error), failure->error,
 		       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s%s",
 		       fill->backend->id, (uintmax_t)atomic_load(&fill->backend->bytes_done),
 		       (uintmax_t)fill->range.length,
@@ -87,6 +125,8 @@ int hm_failure_report(const struct hm_failure *failure, const struct hm_values *
 			"%s: prealloc: cancelled after %ju of %ju bytes", fill->backend->id,
 			(uintmax_t)atomic_load(&fill->backend->bytes_done),
 			(uintmax_t)fill->range.length);
+	else if (failure->shortage.total_room)
+		report_room(failure, err);
 	else if (failure->shortage.needed)
 		report_shortage(failure, err);
 	else

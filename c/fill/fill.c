@@ -66,6 +66,19 @@ static bool takes_memory(const struct hostmem_backend *backend)
 	return file.shmem || !(S_ISREG(file.mode) || S_ISBLK(file.mode) || S_ISCHR(file.mode));
 }
 
+/* Pages of hugetlbfs are reserved when they are mapped. */
+static void find_room(struct hm_fill *fill)
+{
+	struct hm_room room;
+
+	fill->takes_room =
+		!hm_backend_is_hugetlb(fill->backend) && hm_room_read(fill->backend, &room);
+	if (fill->takes_room) {
+		fill->device = room.device;
+		fill->inode = room.inode;
+	}
+}
+
 void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 		  const struct hm_values *values, const struct hm_range *range)
 {
@@ -79,6 +92,8 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 	};
 	fill->fresh = is_fresh(backend);
 	fill->takes_memory = values->prealloc_watch && takes_memory(backend);
+	if (values->prealloc_watch)
+		find_room(fill);
 	fill->locked = values->lock || hm_os_is_locked(fill->address, range->length);
 	atomic_store(&fill->absent, (int64_t)range->length);
 	pthread_mutex_lock(&backend->lock);

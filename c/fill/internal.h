@@ -31,6 +31,13 @@ struct hm_fill {
 	bool takes_memory;
 	/* They cannot go to swap. */
 	bool locked;
+	/* Blocks of a file system that has a limit, and prealloc-watch is on. */
+	bool takes_room;
+	dev_t device;
+	ino_t inode;
+	/* Of file_room.c: the next fill on the device; of the first one, that of the next device.
+	 */
+	struct hm_fill *next_on_device, *next_device;
 	/* A reference to prealloc-context; NULL: none. */
 	struct hostmem_thread_context *context;
 	hostmem_progress_callback callback;
@@ -153,11 +160,15 @@ struct hm_pressure {
 	_Atomic uint64_t next;
 	/* Held for reading while a chunk is populated. */
 	struct hm_rwlock populating;
+	/* The first fill on each file system. */
+	struct hm_fill *on_files;
 };
 
-/* More memory is needed than is available, in bytes. */
+/* More is needed than is available, in bytes. */
 struct hm_shortage {
 	uint64_t available, needed;
+	/* Of room on a file system of this size; 0: of memory. */
+	uint64_t total_room;
 	/* Of locked memory, for which swap does not count. */
 	bool locked;
 	/* On these nodes; else on the whole host. */
@@ -179,6 +190,14 @@ void hm_pressure_end_chunk(struct hm_pressure *pressure);
  * gets true.
  */
 bool hm_pressure_find_shortage(struct hm_pressure *pressure, struct hm_shortage *shortage);
+
+/* ---- file_room.c: room on a file system that runs out ---- */
+
+/* Links the fills on each file system, and returns the first on the first one. */
+struct hm_fill *hm_file_room_group(struct hm_fill *fills, size_t fills_len);
+/* Lowers *spare to what is left beyond the need. */
+bool hm_file_room_is_short(const struct hm_fill *heads, struct hm_shortage *shortage,
+			   uint64_t *spare);
 
 /* ---- failure.c: the first failure ---- */
 

@@ -31,8 +31,8 @@ struct run {
 
 /* ---- Workers ---- */
 
-/* Fails the run when memory runs out. */
-static bool check_memory(struct run *run)
+/* Fails the run when memory, or room on a file system, runs out. */
+static bool check_shortage(struct run *run)
 {
 	const struct hm_fill *fill;
 	struct hm_shortage shortage;
@@ -40,7 +40,7 @@ static bool check_memory(struct run *run)
 	if (!hm_pressure_find_shortage(&run->pressure, &shortage))
 		return true;
 	fill = shortage.fill;
-	hm_failure_set(&run->failure, fill, ENOMEM,
+	hm_failure_set(&run->failure, fill, shortage.total_room ? ENOSPC : ENOMEM,
 		       hm_fill_is_all_taken(fill) ? fill->range.length : atomic_load(&fill->next),
 		       &shortage);
 	return false;
@@ -69,7 +69,7 @@ static bool work(void *data)
 	struct hm_fill *fill;
 	int result = 0;
 
-	if (atomic_load(&run->failure.happened) || !check_memory(run) || !check_cancel(run))
+	if (atomic_load(&run->failure.happened) || !check_shortage(run) || !check_cancel(run))
 		return false;
 	hm_pressure_begin_chunk(&run->pressure);
 	fill = hm_pools_take(job->pool, &chunk);
@@ -228,7 +228,7 @@ int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 	if (begin_run(&run, requests, len))
 		return hm_fail_alloc(err);
 	result = check_contexts(&run, err);
-	if (!result && check_memory(&run)) {
+	if (!result && check_shortage(&run)) {
 		do
 			fill_all(&run);
 		while (!run.failure.fill && begin_again(&run));

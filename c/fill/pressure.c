@@ -63,6 +63,7 @@ void hm_pressure_init(struct hm_pressure *pressure, struct hm_fill *fills, size_
 		hm_cgroup_find(&pressure->cgroup);
 	}
 	hm_rwlock_init(&pressure->populating);
+	pressure->on_files = hm_file_room_group(fills, fills_len);
 }
 
 void hm_pressure_destroy(struct hm_pressure *pressure)
@@ -280,8 +281,9 @@ static bool confirm_shortage(struct hm_pressure *pressure, struct hm_shortage *s
 	bool is_short;
 
 	hm_rwlock_write(&pressure->populating);
-	is_short = is_short_now(pressure, shortage, spare) && count_absent(pressure) &&
-		   is_short_now(pressure, shortage, spare);
+	is_short = hm_file_room_is_short(pressure->on_files, shortage, spare) ||
+		   (is_short_now(pressure, shortage, spare) && count_absent(pressure) &&
+		    is_short_now(pressure, shortage, spare));
 	hm_rwlock_unlock(&pressure->populating);
 	return is_short;
 }
@@ -293,7 +295,8 @@ bool hm_pressure_find_shortage(struct hm_pressure *pressure, struct hm_shortage 
 	if (hm_os_nanoseconds() < due ||
 	    !atomic_compare_exchange_strong(&pressure->next, &due, UINT64_MAX))
 		return false;
-	if (is_short_now(pressure, shortage, &spare)) {
+	if (hm_file_room_is_short(pressure->on_files, shortage, &spare) ||
+	    is_short_now(pressure, shortage, &spare)) {
 		spare = 0;
 		if (confirm_shortage(pressure, shortage, &spare))
 			return true;

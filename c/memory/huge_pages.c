@@ -38,6 +38,30 @@ static int check_huge_limit(const struct hostmem_backend *backend, uint64_t page
 		       (uintmax_t)limit.available);
 }
 
+/* The limit of a mount of hugetlbfs (size=), from which the kernel reserves as well. */
+static int check_mount(const struct hostmem_backend *backend, uint64_t page_size,
+		       const struct hm_values *values, struct hostmem_error *err)
+{
+	struct hm_room room;
+	uint64_t wanted;
+	char path[512];
+
+	if (!hm_room_read(backend, &room))
+		return 0;
+	/* What is written to a private mapping needs pages of its own. */
+	wanted = values->share && room.absent < values->size ? room.absent : values->size;
+	if (wanted <= room.left)
+		return 0;
+	hm_room_format_path(backend, path, sizeof(path));
+	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOSPC,
+		       "%s: size: %ju huge pages of %ju KiB are wanted; the mount that %s is on "
+		       "has room for %ju (size=), %ju of them free; mount it with a larger size, "
+		       "or use a smaller size",
+		       backend->id, (uintmax_t)(wanted / page_size), (uintmax_t)(page_size / 1024),
+		       path, (uintmax_t)(room.total / page_size),
+		       (uintmax_t)(room.left / page_size));
+}
+
 /* The kernel reserves from the whole pool, so a shortage of the bound nodes would show too late. */
 static int check_node_pools(const struct hostmem_backend *backend, uint64_t page_size,
 			    uint64_t wanted, const struct hm_values *values, uint64_t overcommit,
@@ -74,7 +98,11 @@ int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_siz
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset=%ju is not a multiple of the huge page size, %ju bytes",
 			       backend->id, (uintmax_t)values->offset, (uintmax_t)page_size);
-	if (!values->reserve || hm_huge_pools_get(page_size, &pool))
+	if (!values->reserve)
+		return 0;
+	if (check_mount(backend, page_size, values, err))
+		return -1;
+	if (hm_huge_pools_get(page_size, &pool))
 		return 0;
 	if (pool.reserved > pool.free)
 		pool.reserved = pool.free;
@@ -121,10 +149,17 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 {
 	struct hm_huge_pool pool;
 	struct hm_cgroup_limit limit;
+	struct hm_room room;
 	char text[640];
 
 	if (!hm_backend_is_hugetlb(backend))
 		return;
+	if (hm_room_read(backend, &room) && room.left < backend->page_size) {
+		snprintf(text, sizeof(text),
+			 "; the mount of its file has room for %ju huge pages (size=), none free",
+			 (uintmax_t)(room.total / backend->page_size));
+		hm_error_append(err, text);
+	}
 	if (hm_cgroup_find_huge_limit(backend->page_size, &limit) &&
 	    limit.available < backend->page_size) {
 		snprintf(text, sizeof(text),

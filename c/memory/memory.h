@@ -148,6 +148,25 @@ void hm_mapping_name(const struct hostmem_backend *backend);
 int hm_mapping_open(const struct hostmem_backend *backend, const struct hm_values *values,
 		    struct hostmem_error *err);
 
+/* ---- room.c ---- */
+
+/* Room on a file system, in bytes. */
+struct hm_room {
+	dev_t device;
+	ino_t inode;
+	uint64_t total, left;
+	/* Of the file's size, what has no blocks yet. */
+	uint64_t absent;
+};
+
+/* False for memory that takes no room of a file system, or where that has no limit. */
+bool hm_room_read(const struct hostmem_backend *backend, struct hm_room *room);
+/* Bytes that populating a range of the memory still takes; 0 where they cannot be counted. */
+uint64_t hm_room_count_needed(const struct hostmem_backend *backend, const struct hm_range *range,
+			      const struct hm_room *room);
+/* The path of the backing's file, for messages. */
+void hm_room_format_path(const struct hostmem_backend *backend, char *path, size_t size);
+
 /* ---- huge_pages.c ---- */
 
 /* Bytes of the huge pages that hugetlb and hugetlbsize ask for; 0: none. */

@@ -208,6 +208,8 @@ static bool fill_with_zero(const struct hm_populate *plan, uint8_t *address, uin
 
 int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size)
 {
+	int allocated = 0, result;
+
 	switch (plan->way) {
 	case HM_POPULATE_PLAIN:
 		break;
@@ -221,8 +223,11 @@ int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t
 		collapse(plan, address, size);
 		break;
 	case HM_POPULATE_FALLOCATE:
-		hm_os_allocate(plan->fd, offset_in_file(plan, address), size);
+		allocated = hm_os_allocate(plan->fd, offset_in_file(plan, address), size);
 		break;
 	}
-	return populate(plan, address, size);
+	result = populate(plan, address, size);
+	/* Says why, where populating only says that the page cannot be touched. */
+	return result == -EFAULT && (allocated == -ENOSPC || allocated == -EDQUOT) ? allocated
+										   : result;
 }
