@@ -504,6 +504,16 @@ fn room_on_a_file_system_is_foreseen() {
         // Sparse, as a bystander may have it.
         let sparse = begin("sparse", "size=4M").complete().unwrap();
         let claim = sparse.claim("bystander").unwrap();
+        assert_eq!(sparse.warnings(), [""; 0]);
+        let large = begin("large", "size=16M").complete().unwrap();
+        let warned = large.warnings().concat();
+        let words = format!(
+            "needs {} bytes and the file system of {path}/large",
+            2 * FREE
+        );
+        assert!(warned.contains(&words), "{warned}");
+        drop(large);
+        fs::remove_file(directory.path().join("large")).unwrap();
         let error = begin("large", "size=16M,prealloc=on").complete();
         no_room(error.unwrap_err().error, FREE, 2 * FREE);
         access::fill(&claim, 0, 4 * MIB, 0x5a);
@@ -668,6 +678,62 @@ fn the_watch_is_switched_off() {
     });
 }
 
+/// What mlockall() locks is populated as it becomes accessible, but not past the group's limit.
+#[test]
+fn locking_everything_to_come_populates_only_what_fits() {
+    let name = "locking_everything_to_come_populates_only_what_fits";
+    in_limited_group(name, 200 * MIB, |_| {
+        // SAFETY: takes flags.
+        if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
+            return skip("this process may not lock its memory");
+        }
+        let set = common::objects();
+        for (size, resident) in [(400, 0), (100, 100 * MIB)] {
+            let backend = set.parse(format!("memory-backend-ram,id=m0,size={size}M"));
+            let backend = backend.unwrap().complete().unwrap();
+            assert_eq!(backend.placement().unwrap().resident, resident);
+            let warned = backend.warnings().concat();
+            assert_eq!(warned.contains("mlockall(2) would populate"), resident == 0);
+            let claim = backend.claim("vm0").unwrap();
+            access::fill(&claim, 0, MIB, 0x5a);
+            // The lock stays, for what is touched later.
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let locked = figure(&status[status.find("VmLck:").unwrap()..], " kB");
+            assert!(locked >= size << 10, "{locked}");
+        }
+    });
+}
+
+#[test]
+fn the_limit_of_locked_memory_is_named() {
+    in_child("the_limit_of_locked_memory_is_named", || {
+        if !host::is_root() {
+            return skip("not root");
+        }
+        let set = common::objects();
+        let builder = set.parse("memory-backend-ram,id=m0,size=64M").unwrap();
+        let limit = libc::rlimit {
+            rlim_cur: 4 * MIB,
+            rlim_max: 4 * MIB,
+        };
+        // SAFETY: reads the struct; takes flags.
+        unsafe {
+            assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit), 0);
+            host::become_nobody();
+            assert_eq!(
+                libc::mlockall(libc::MCL_FUTURE),
+                0,
+                "{}",
+                std::io::Error::last_os_error()
+            );
+        }
+        let error = builder.complete().unwrap_err().error;
+        assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "{error}");
+        let words = format!("RLIMIT_MEMLOCK is {} bytes", 4 * MIB);
+        assert!(error.to_string().contains(&words), "{error}");
+    });
+}
+
 /// As much as can be had in a group, less a little.
 fn nearly_all(sets: &Sets, what: &str) -> u64 {
     let refused = sets.fill(what, 8 << 30, Way::Wait).map(|_| ());
@@ -790,7 +856,7 @@ fn bind(from: &Path, to: &Path) {
             std::ptr::null(),
         )
     };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    assert_eq!(result, 0);
 }
 
 /// Mount points have escapes in /proc/self/mountinfo, and some mounts show other groups only.

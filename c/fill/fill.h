@@ -18,5 +18,7 @@ struct hm_prealloc_request {
 /* Populates all ranges together. Returns 0 with all results, or -1 with the first failure. */
 int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		    struct hostmem_error *err);
+/* Whether the watch would let the range be populated now. Populates nothing. */
+bool hm_prealloc_fits(const struct hm_prealloc_request *request);
 
 #endif

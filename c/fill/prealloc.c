@@ -244,3 +244,20 @@ int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 	end_run(&run);
 	return result;
 }
+
+bool hm_prealloc_fits(const struct hm_prealloc_request *request)
+{
+	struct hostmem_backend *backend = request->backend;
+	struct hm_pressure pressure;
+	struct hm_shortage shortage;
+	struct hm_fill fill;
+	bool fits;
+
+	hm_fill_init(&fill, backend, request->values, &request->range);
+	hm_pressure_init(&pressure, &fill, 1);
+	fits = !hm_pressure_find_shortage(&pressure, &shortage);
+	hm_pressure_destroy(&pressure);
+	hm_fill_destroy(&fill);
+	atomic_store(&backend->bytes_total, 0);
+	return fits;
+}

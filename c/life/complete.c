@@ -22,17 +22,31 @@ struct completion {
 /*
  * Page by page as they come, so that a limit is met before anything is filled, and memory stays
  * locked however its fill ends. Where mlockall(2) has locked all that is mapped, becoming
- * accessible would populate what prealloc is there for, on one thread.
+ * accessible would populate it: on one thread what prealloc is there for, and past the limit of a
+ * control group what does not fit.
  */
-static int lock_memory(const struct hostmem_backend *backend, const struct hm_values *values,
+static int lock_memory(struct hostmem_backend *backend, const struct hm_values *values,
 		       struct hostmem_error *err)
 {
 	const struct hm_mapping *mapping = &backend->mapping;
+	const struct hm_prealloc_request all = {
+		.backend = backend,
+		.values = values,
+		.range.length = mapping->size,
+	};
 
 	if (values->lock)
 		return hm_advise_lock(backend, true, false, err);
-	if (values->prealloc && hm_os_is_locked(mapping->address, mapping->size))
+	if (!hm_os_is_locked(mapping->address, mapping->size))
+		return 0;
+	if (values->prealloc) {
 		hm_os_lock(mapping->address, mapping->size, MLOCK_ONFAULT);
+	} else if (!hm_prealloc_fits(&all)) {
+		hm_os_lock(mapping->address, mapping->size, MLOCK_ONFAULT);
+		hm_backend_warn(backend, HM_PROPERTY_PREALLOC, HM_WARNING_EFFECT,
+				"mlockall(2) would populate the memory, which does not fit; each "
+				"page is locked when it is first used");
+	}
 	return 0;
 }
 
@@ -53,7 +67,11 @@ static int build(struct hostmem_backend *backend, const struct hm_values *values
 	 */
 	if (hm_policy_bind(backend, values, err) || lock_memory(backend, values, err))
 		return -1;
-	return hm_mapping_open(backend, values, err);
+	if (hm_mapping_open(backend, values, err))
+		return -1;
+	if (!values->prealloc)
+		hm_room_warn(backend);
+	return 0;
 }
 
 /* Which blocks of a user's file were filled by us and which before is not known. */

@@ -82,6 +82,21 @@ static void append_rom_hint(const struct hostmem_backend *backend, const struct 
 				"; with share=on, reading the file takes no pages of the pool");
 }
 
+/* EAGAIN is how the kernel answers where mlockall(2) locks all that is mapped (mmap(2)). */
+static void append_lock_limit(struct hostmem_error *err)
+{
+	uint64_t limit;
+	char text[160];
+
+	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit))
+		return;
+	snprintf(text, sizeof(text),
+		 "; this process locks all that it maps (mlockall), and RLIMIT_MEMLOCK is %ju "
+		 "bytes: raise it (ulimit -l)",
+		 (uintmax_t)limit);
+	hm_error_append(err, text);
+}
+
 static int fail_map(const struct hostmem_backend *backend, const struct hm_values *values,
 		    int result, struct hostmem_error *err)
 {
@@ -92,6 +107,8 @@ static int fail_map(const struct hostmem_backend *backend, const struct hm_value
 	hm_fail(err, is_value ? HOSTMEM_ERROR_VALUE : hm_error_kind_of(-result), -result,
 		"%s: cannot map %ju bytes: %s%s", backend->id, (uintmax_t)values->size,
 		strerror(-result), map_hint(backend, values, result));
+	if (result == -EAGAIN)
+		append_lock_limit(err);
 	if (result == -ENOMEM) {
 		hm_huge_pages_append(backend, values, err);
 		append_limits(values, err);

@@ -164,6 +164,8 @@ bool hm_room_read(const struct hostmem_backend *backend, struct hm_room *room);
 /* Bytes that populating a range of the memory still takes; 0 where they cannot be counted. */
 uint64_t hm_room_count_needed(const struct hostmem_backend *backend, const struct hm_range *range,
 			      const struct hm_room *room);
+/* Adds a warning where not all of the memory can be populated. */
+void hm_room_warn(struct hostmem_backend *backend);
 /* The path of the backing's file, for messages. */
 void hm_room_format_path(const struct hostmem_backend *backend, char *path, size_t size);
 

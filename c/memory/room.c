@@ -82,3 +82,22 @@ void hm_room_format_path(const struct hostmem_backend *backend, char *path, size
 	if (length < 0)
 		hm_text_copy("its file", path, size);
 }
+
+void hm_room_warn(struct hostmem_backend *backend)
+{
+	const struct hm_range all = { .length = backend->mapping.size };
+	struct hm_room room;
+	uint64_t needed;
+	char path[96];
+
+	if (hm_backend_is_hugetlb(backend) || !hm_room_read(backend, &room))
+		return;
+	needed = hm_room_count_needed(backend, &all, &room);
+	if (needed <= room.left)
+		return;
+	hm_room_format_path(backend, path, sizeof(path));
+	hm_backend_warn(backend, HM_PROPERTY_SIZE, HM_WARNING_EFFECT,
+			"the memory still needs %ju bytes and the file system of %s has %ju free; "
+			"using more than that is SIGBUS",
+			(uintmax_t)needed, path, (uintmax_t)room.left);
+}
