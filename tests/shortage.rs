@@ -312,6 +312,42 @@ fn a_pool_of_huge_pages() {
     });
 }
 
+/// Pages that are in the pool only as long as they are in use.
+#[test]
+fn surplus_pages_are_told() {
+    in_child("surplus_pages_are_told", || {
+        let Some(pool) = HugePages::have(2) else {
+            return;
+        };
+        pool.allow_surplus(2);
+        let sets = Sets::new();
+        let neighbour = Neighbour::start(HUGE_MEMFD, 3 * HUGE);
+        let surplus = ", 1 of them surplus";
+        for (way, errno, words) in [
+            (
+                Way::Wait,
+                libc::ENOMEM,
+                [surplus, "promised to others, 1 more may be added; raise"],
+            ),
+            (
+                Way::Live,
+                libc::EFAULT,
+                ["huge pages of 2048 KiB: 0 of ", " surplus"],
+            ),
+        ] {
+            let case = Case {
+                what: HUGE_MEMFD.to_owned(),
+                size: 4 * HUGE,
+                way,
+                errno,
+                words: words.map(str::to_owned).to_vec(),
+            };
+            case.is_refused(&sets);
+        }
+        neighbour.assert_well();
+    });
+}
+
 /// Less than the pool has, and named instead of it.
 #[test]
 fn a_limit_of_a_mount() {

@@ -84,6 +84,8 @@ uint64_t hm_meminfo_get_free_swap(void);
 /* A pool of huge pages, in pages. */
 struct hm_huge_pool {
 	uint64_t total, free;
+	/* Of the total, added by overcommit; they go when they are free. */
+	uint64_t surplus;
 	/* Of the free ones, promised to memory that has not touched them. */
 	uint64_t reserved;
 	/* Pages that the kernel may still add when the pool is short. */

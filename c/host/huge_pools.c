@@ -24,7 +24,6 @@ static bool read_number(const char *directory, const char *name, uint64_t *numbe
 
 int hm_huge_pools_get(uint64_t page_size, struct hm_huge_pool *pool)
 {
-	uint64_t surplus = 0;
 	char directory[96];
 
 	*pool = (struct hm_huge_pool){ 0 };
@@ -35,8 +34,8 @@ int hm_huge_pools_get(uint64_t page_size, struct hm_huge_pool *pool)
 	read_number(directory, "free_hugepages", &pool->free);
 	read_number(directory, "resv_hugepages", &pool->reserved);
 	read_number(directory, "nr_overcommit_hugepages", &pool->overcommit);
-	read_number(directory, "surplus_hugepages", &surplus);
-	pool->overcommit -= surplus < pool->overcommit ? surplus : pool->overcommit;
+	read_number(directory, "surplus_hugepages", &pool->surplus);
+	pool->overcommit -= pool->surplus < pool->overcommit ? pool->surplus : pool->overcommit;
 	return 0;
 }
 
@@ -49,6 +48,7 @@ void hm_huge_pools_get_node(uint64_t node, uint64_t page_size, struct hm_huge_po
 		 (uintmax_t)node, (uintmax_t)(page_size / 1024));
 	read_number(directory, "nr_hugepages", &pool->total);
 	read_number(directory, "free_hugepages", &pool->free);
+	read_number(directory, "surplus_hugepages", &pool->surplus);
 }
 
 uint64_t hm_huge_pools_get_default_size(void)

@@ -9,16 +9,31 @@
 
 #include "memory.h"
 
+/* ", 1 of them surplus": pages that overcommit added to the pool, which leave it when freed. */
+static const char *format_surplus(const struct hm_huge_pool *pool, char *text, size_t size)
+{
+	*text = '\0';
+	if (pool->surplus)
+		snprintf(text, size, ", %ju of them surplus", (uintmax_t)pool->surplus);
+	return text;
+}
+
 static int fail_pool(const struct hostmem_backend *backend, uint64_t page_size, uint64_t wanted,
 		     const char *where, const struct hm_huge_pool *pool, struct hostmem_error *err)
 {
+	char surplus[48], more[64] = "";
+
+	if (pool->overcommit)
+		snprintf(more, sizeof(more), ", %ju more may be added",
+			 (uintmax_t)pool->overcommit);
 	return hm_fail(
 		err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
-		"%s: size: %ju huge pages of %ju KiB are wanted; %s has %ju, %ju of them free, "
-		"of which %ju are promised to others; raise "
+		"%s: size: %ju huge pages of %ju KiB are wanted; %s has %ju%s, %ju of them free, "
+		"of which %ju are promised to others%s; raise "
 		"/sys/kernel/mm/hugepages/hugepages-%jukB/nr_hugepages, or use a smaller size",
 		backend->id, (uintmax_t)wanted, (uintmax_t)(page_size / 1024), where,
-		(uintmax_t)pool->total, (uintmax_t)pool->free, (uintmax_t)pool->reserved,
+		(uintmax_t)pool->total, format_surplus(pool, surplus, sizeof(surplus)),
+		(uintmax_t)pool->free, (uintmax_t)pool->reserved, more,
 		(uintmax_t)(page_size / 1024));
 }
 
@@ -67,7 +82,7 @@ static int check_node_pools(const struct hostmem_backend *backend, uint64_t page
 			    uint64_t wanted, const struct hm_values *values, uint64_t overcommit,
 			    struct hostmem_error *err)
 {
-	struct hm_huge_pool sum = { 0 }, pool;
+	struct hm_huge_pool sum = { .overcommit = overcommit }, pool;
 	char nodes[128], where[160];
 
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
@@ -76,6 +91,7 @@ static int check_node_pools(const struct hostmem_backend *backend, uint64_t page
 		hm_huge_pools_get_node(node, page_size, &pool);
 		sum.total += pool.total;
 		sum.free += pool.free;
+		sum.surplus += pool.surplus;
 	}
 	if (wanted <= sum.free + overcommit)
 		return 0;
@@ -150,7 +166,7 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 	struct hm_huge_pool pool;
 	struct hm_cgroup_limit limit;
 	struct hm_room room;
-	char text[640];
+	char text[640], surplus[48];
 
 	if (!hm_backend_is_hugetlb(backend))
 		return;
@@ -168,17 +184,18 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 		hm_error_append(err, text);
 	}
 	if (!hm_huge_pools_get(backend->page_size, &pool)) {
-		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free",
+		snprintf(text, sizeof(text), "; huge pages of %ju KiB: %ju of %ju free%s",
 			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
-			 (uintmax_t)pool.total);
+			 (uintmax_t)pool.total, format_surplus(&pool, surplus, sizeof(surplus)));
 		hm_error_append(err, text);
 	}
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
 		if (!hm_set_has(&values->host_nodes, node))
 			continue;
 		hm_huge_pools_get_node(node, backend->page_size, &pool);
-		snprintf(text, sizeof(text), ", on node %ju %ju of %ju", (uintmax_t)node,
-			 (uintmax_t)pool.free, (uintmax_t)pool.total);
+		snprintf(text, sizeof(text), ", on node %ju %ju of %ju%s", (uintmax_t)node,
+			 (uintmax_t)pool.free, (uintmax_t)pool.total,
+			 format_surplus(&pool, surplus, sizeof(surplus)));
 		hm_error_append(err, text);
 	}
 }

@@ -85,6 +85,11 @@ impl HugePages {
         Self::free() - Self::number("resv_hugepages")
     }
 
+    /// Lets the kernel add pages when the pool is short.
+    pub fn allow_surplus(&self, pages: u64) {
+        fs::write(format!("{POOL}/nr_overcommit_hugepages"), pages.to_string()).unwrap();
+    }
+
     /// None, with the reason told, where this host cannot.
     pub fn have(pages: u64) -> Option<Self> {
         let lock = HostLock::take();
