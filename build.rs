@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Compiles the C, links libnuma (feature `numa`) and makes the bindings (feature `bindgen`).
+//! Compiles the C, links libnuma (feature `libnuma`) and makes the bindings (feature `bindgen`).
 
 /// The folders of the C sources with their files. A folder sees its own header and those of the
 /// folders before it, and none of those behind it.
@@ -32,13 +32,24 @@ const FOLDERS: &[(&str, &str)] = &[
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=c");
+    refuse_32_bits();
     compile();
     // After the C, so that the linker meets libnuma behind what needs it.
-    #[cfg(feature = "numa")]
+    #[cfg(feature = "libnuma")]
     link_libnuma();
     #[cfg(feature = "bindgen")]
     generate_bindings();
     println!("cargo:include={}/c", env!("CARGO_MANIFEST_DIR"));
+}
+
+/// Guest memory, and offsets in it, are numbers of 64 bits everywhere.
+fn refuse_32_bits() {
+    let target = std::env::var("TARGET").expect("cargo sets TARGET");
+    let width = std::env::var("CARGO_CFG_TARGET_POINTER_WIDTH").expect("cargo sets it");
+    if width != "64" {
+        eprintln!("hostmem needs a target of 64 bits: {target} has an address space of {width}");
+        std::process::exit(1);
+    }
 }
 
 fn compile() {
@@ -58,11 +69,12 @@ fn compile() {
 }
 
 fn settings() -> cc::Build {
-    let numa = if cfg!(feature = "numa") { "1" } else { "0" };
+    let flag = |on| if on { "1" } else { "0" };
     let mut build = cc::Build::new();
     build
         .define("_GNU_SOURCE", None)
-        .define("HOSTMEM_NUMA", numa)
+        .define("HOSTMEM_NUMA", flag(cfg!(feature = "numa")))
+        .define("HOSTMEM_LIBNUMA", flag(cfg!(feature = "libnuma")))
         .flag("-std=gnu11")
         .flag("-fvisibility=hidden")
         .flag("-pthread")
@@ -72,13 +84,13 @@ fn settings() -> cc::Build {
     build
 }
 
-#[cfg(feature = "numa")]
+#[cfg(feature = "libnuma")]
 fn link_libnuma() {
     if let Err(error) = pkg_config::Config::new().probe("numa") {
         panic!(
             "libnuma was not found: install libnuma-dev (Debian, Ubuntu) or numactl-devel \
-             (Fedora), or build without the feature `numa` \
-             (--no-default-features --features bindgen)\n{error}"
+             (Fedora), or build without the feature `libnuma` \
+             (--no-default-features --features bindgen,numa), which loses nothing\n{error}"
         );
     }
 }

@@ -127,7 +127,8 @@ void hostmem_host_free(struct hostmem_host *host);
 struct hostmem_host_info {
 	/* Bytes of a base page. */
 	uint64_t page_size;
-	/* Bytes of a transparent huge page, 0 where the kernel has none. */
+	/* Bytes of a transparent huge page, 0 where the kernel has none. Without /sys it is found by
+	 * asking the kernel whether it takes the advice. */
 	uint64_t thp_size;
 	/* How much this process may lock (RLIMIT_MEMLOCK) and how large it may make a file
 	 * (RLIMIT_FSIZE); bytes, UINT64_MAX for no limit. */
@@ -135,13 +136,18 @@ struct hostmem_host_info {
 	uint64_t file_limit;
 	/* /proc/sys/vm/overcommit_memory: 0 to 2; -1 where it cannot be read. */
 	int32_t overcommit;
-	/* Whether hostmem is built with libnuma. */
+	/* Whether hostmem is built with NUMA policies, and whether it reaches them through libnuma;
+	 * else by system calls of its own. */
 	bool numa;
+	bool libnuma;
+	/* Whether this process gets no transparent huge pages, not even where it advises them
+	 * (PR_SET_THP_DISABLE, prctl(2)). */
+	bool thp_disabled;
 	/* The kernel's release, e.g. "6.1.0-50-amd64". */
 	char kernel[65];
 	/* In force in /sys/kernel/mm/transparent_hugepage: `enabled` (always, madvise, never) and
 	 * `shmem_enabled` (that of memfds: always, within_size, advise, never, deny, force); ""
-	 * where the kernel has none. */
+	 * where the kernel has none or they cannot be read. */
 	char thp[16];
 	char thp_shmem[16];
 	/* Page merging (KSM): "on" while it runs, "off", "" where the kernel has none. */

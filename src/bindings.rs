@@ -99,6 +99,8 @@ pub struct hostmem_host_info {
     pub file_limit: u64,
     pub overcommit: i32,
     pub numa: bool,
+    pub libnuma: bool,
+    pub thp_disabled: bool,
     pub kernel: [::core::ffi::c_char; 65usize],
     pub thp: [::core::ffi::c_char; 16usize],
     pub thp_shmem: [::core::ffi::c_char; 16usize],
@@ -120,14 +122,18 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_host_info, overcommit) - 32usize];
     ["Offset of field: hostmem_host_info::numa"]
         [::core::mem::offset_of!(hostmem_host_info, numa) - 36usize];
+    ["Offset of field: hostmem_host_info::libnuma"]
+        [::core::mem::offset_of!(hostmem_host_info, libnuma) - 37usize];
+    ["Offset of field: hostmem_host_info::thp_disabled"]
+        [::core::mem::offset_of!(hostmem_host_info, thp_disabled) - 38usize];
     ["Offset of field: hostmem_host_info::kernel"]
-        [::core::mem::offset_of!(hostmem_host_info, kernel) - 37usize];
+        [::core::mem::offset_of!(hostmem_host_info, kernel) - 39usize];
     ["Offset of field: hostmem_host_info::thp"]
-        [::core::mem::offset_of!(hostmem_host_info, thp) - 102usize];
+        [::core::mem::offset_of!(hostmem_host_info, thp) - 104usize];
     ["Offset of field: hostmem_host_info::thp_shmem"]
-        [::core::mem::offset_of!(hostmem_host_info, thp_shmem) - 118usize];
+        [::core::mem::offset_of!(hostmem_host_info, thp_shmem) - 120usize];
     ["Offset of field: hostmem_host_info::merging"]
-        [::core::mem::offset_of!(hostmem_host_info, merging) - 134usize];
+        [::core::mem::offset_of!(hostmem_host_info, merging) - 136usize];
 };
 impl Default for hostmem_host_info {
     fn default() -> Self {

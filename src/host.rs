@@ -79,7 +79,7 @@ pub struct HostInfo {
     /// Size of a transparent huge page in bytes; `None` if the kernel has none.
     pub thp_size: Option<u64>,
     /// Their use for anonymous memory: `always`, `madvise` or `never`; empty if the kernel has
-    /// none.
+    /// none or it cannot be read.
     pub thp: String,
     /// Their use for memfds: `always`, `within_size`, `advise`, `never`, `deny` or `force`; empty
     /// if the kernel has none.
@@ -92,8 +92,13 @@ pub struct HostInfo {
     pub memlock_limit: Option<u64>,
     /// Limit of the size of files (`RLIMIT_FSIZE`) in bytes; `None`: no limit.
     pub file_limit: Option<u64>,
-    /// Whether hostmem is built with libnuma.
+    /// Whether this process gets no transparent huge pages, not even where it advises them
+    /// (`PR_SET_THP_DISABLE`).
+    pub thp_disabled: bool,
+    /// Whether hostmem is built with NUMA policies (feature `numa`).
     pub numa: bool,
+    /// Whether it reaches them through libnuma (feature `libnuma`), or by system calls of its own.
+    pub libnuma: bool,
 }
 
 impl HostInfo {
@@ -109,7 +114,9 @@ impl HostInfo {
             overcommit: raw.overcommit.try_into().ok(),
             memlock_limit: limit(raw.memlock_limit),
             file_limit: limit(raw.file_limit),
+            thp_disabled: raw.thp_disabled,
             numa: raw.numa,
+            libnuma: raw.libnuma,
         }
     }
 }

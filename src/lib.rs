@@ -49,7 +49,9 @@
 //!
 //! * `bindgen` (default): generate the bindings at build time, which needs libclang; else a
 //!   checked-in copy is used.
-//! * `numa` (default): link libnuma; without it any policy but `default` is an error.
+//! * `numa` (default): NUMA policies; without it any policy but `default` is an error.
+//! * `libnuma` (default): make their system calls through libnuma, which is linked; without it they
+//!   are made directly, as in static builds.
 //! * `vm-memory-018`, `vm-memory-017`: pieces of memory as regions of the crate `vm-memory`, in
 //!   that version (0.17 is 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
 //! * `kvm`: pieces of memory in KVM memory slots: `kvm`.

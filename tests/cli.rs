@@ -646,6 +646,7 @@ fn probe_says_what_the_host_offers() {
         "features",
         "huge-pages",
         "kernel",
+        "libnuma",
         "limits",
         "merging",
         "nodes",

@@ -318,11 +318,7 @@ fn the_default_policy_is_everywhere() {
     let host = probe_refusing(&all.map(|call| Refusal::new(call, libc::EPERM)));
     for feature in host.features() {
         let built = cfg!(feature = "numa");
-        let words = if built {
-            "forbidden"
-        } else {
-            "built with libnuma"
-        };
+        let words = if built { "forbidden" } else { "feature `numa`" };
         let needs_it = feature.name == "home-node" || feature.name.starts_with("policy=");
         if needs_it && feature.name != "policy=default" {
             assert!(feature.reason.contains(words), "{feature:?}");
@@ -356,6 +352,7 @@ fn the_info_is_what_the_kernel_says() {
         let merging = read("/sys/kernel/mm/ksm/run");
         assert_eq!(info.merging == "on", merging == "1", "{merging}");
         assert_eq!(info.numa, cfg!(feature = "numa"));
+        assert_eq!(info.libnuma, cfg!(feature = "libnuma"));
         for resource in [libc::RLIMIT_MEMLOCK, libc::RLIMIT_FSIZE] {
             if !has_no_hard_limit(resource) {
                 skip("the limit cannot be raised again");

@@ -32,7 +32,7 @@ fn the_default_policy_makes_no_system_call() {
 
 #[cfg(not(feature = "numa"))]
 #[test]
-fn without_libnuma_nodes_and_policies_are_unsupported() {
+fn without_numa_nodes_and_policies_are_unsupported() {
     for (options, property) in [
         ("policy=bind,host-nodes=0", "policy"),
         ("policy=bind", "policy"),
@@ -50,7 +50,7 @@ fn without_libnuma_nodes_and_policies_are_unsupported() {
 }
 
 #[cfg(feature = "numa")]
-mod with_libnuma {
+mod with_numa {
     use super::*;
     use std::collections::BTreeSet;
     use std::fs;
@@ -430,7 +430,7 @@ mod with_libnuma {
     /// Pages that only root may move.
     #[test]
     fn moving_what_others_use_is_for_the_privileged() {
-        const TEST: &str = "with_libnuma::moving_what_others_use_is_for_the_privileged";
+        const TEST: &str = "with_numa::moving_what_others_use_is_for_the_privileged";
         let Some(node) = usable_node() else {
             return common::skip("this kernel has no NUMA");
         };
@@ -498,7 +498,7 @@ mod with_libnuma {
     /// The kernel ignores the policy of such a mapping, but not that of who fills it.
     #[test]
     fn workers_have_the_policy_of_shared_files_on_disk() {
-        const TEST: &str = "with_libnuma::workers_have_the_policy_of_shared_files_on_disk";
+        const TEST: &str = "with_numa::workers_have_the_policy_of_shared_files_on_disk";
         let Some(node) = usable_node() else {
             return common::skip("this kernel has no NUMA");
         };
@@ -606,9 +606,10 @@ mod with_libnuma {
     }
 
     /// libnuma looks around when it is loaded; what it did not see then is nothing to us.
+    #[cfg(feature = "libnuma")]
     #[test]
     fn how_libnuma_fared_when_it_was_loaded_does_not_matter() {
-        const TEST: &str = "with_libnuma::how_libnuma_fared_when_it_was_loaded_does_not_matter";
+        const TEST: &str = "with_numa::how_libnuma_fared_when_it_was_loaded_does_not_matter";
         let Some(node) = usable_node() else {
             return common::skip("this kernel has no NUMA");
         };

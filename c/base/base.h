@@ -161,9 +161,13 @@ int hm_os_get_limit(int resource, uint64_t *limit);
 int hm_os_get_affinity(pid_t thread, struct hm_set *cpus);
 /* A file's text, cut to size - 1 bytes and ended by NUL; returns its length. */
 int hm_os_read_file(const char *path, char *buffer, size_t size);
+/* The first line of a file; of a choice, the word in brackets. "" where it cannot be read. */
+void hm_os_read_setting(const char *path, char *setting, size_t size);
 /* Calls `read` for each line of a file, newline included, until it returns false. */
 int hm_os_read_lines(const char *path, bool (*read)(char *line, void *data), void *data);
 int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus);
+/* Whether this process gets no transparent huge pages, not even where it advises them. */
+bool hm_os_is_thp_disabled(void);
 /* The CPU and the id of the calling thread. */
 int hm_os_cpu(void);
 pid_t hm_os_thread(void);
@@ -226,11 +230,15 @@ extern const char *const hm_numa_policy_names[];
 extern const char *const hm_numa_policy_since[];
 
 bool hm_numa_is_built(void);
+/* Whether the calls go through libnuma; else they are made by syscall(2). */
+bool hm_numa_is_through_libnuma(void);
 /* nodes may be NULL. */
 int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_set *nodes,
 		 unsigned int flags);
 /* Of the calling thread, which has to be one of ours. */
 int hm_numa_set_thread(enum hm_policy policy, const struct hm_set *nodes);
+/* The nodes that the cpuset lets this process use. */
+int hm_numa_get_allowed(struct hm_set *nodes);
 /* The nodes that the calling thread is bound to; -ENOENT when its policy is another one. */
 int hm_numa_get_bound(struct hm_set *nodes);
 

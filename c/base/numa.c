@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * The only file that knows libnuma. Of it only mbind(), set_mempolicy() and get_mempolicy() are
- * used, bare system calls: the rest parses sysfs in a load-time constructor, prints, or exits. Owns
- * the policies: their names, the kernels that have them and the kernel's numbers for them.
+ * used, bare system calls, which this file makes itself where it is built without: the rest of
+ * libnuma parses sysfs in a load-time constructor, prints, or exits. Owns the policies: their
+ * names, the kernels that have them and the kernel's numbers for them.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "base.h"
 
@@ -26,9 +28,30 @@ const char *const hm_numa_policy_since[HM_POLICY_COUNT] = {
 
 #if HOSTMEM_NUMA
 
+#if HOSTMEM_LIBNUMA
 #include <numaif.h>
+#endif
 
 #include "compat.h"
+
+#if !HOSTMEM_LIBNUMA
+static long mbind(void *address, unsigned long size, int mode, const unsigned long *nodes,
+		  unsigned long nodes_len, unsigned int flags)
+{
+	return syscall(SYS_mbind, address, size, mode, nodes, nodes_len, flags);
+}
+
+static long set_mempolicy(int mode, const unsigned long *nodes, unsigned long nodes_len)
+{
+	return syscall(SYS_set_mempolicy, mode, nodes, nodes_len);
+}
+
+static long get_mempolicy(int *mode, unsigned long *nodes, unsigned long nodes_len, void *address,
+			  unsigned int flags)
+{
+	return syscall(SYS_get_mempolicy, mode, nodes, nodes_len, address, flags);
+}
+#endif
 
 _Static_assert(HM_NUMA_STRICT == MPOL_MF_STRICT, "strict");
 _Static_assert(HM_NUMA_MOVE == MPOL_MF_MOVE, "move");
@@ -47,6 +70,11 @@ static const int modes[HM_POLICY_COUNT] = {
 bool hm_numa_is_built(void)
 {
 	return true;
+}
+
+bool hm_numa_is_through_libnuma(void)
+{
+	return HOSTMEM_LIBNUMA;
 }
 
 /* The kernel ignores the last bit of the count it is told, so a node n needs n + 2. */
@@ -80,6 +108,15 @@ int hm_numa_set_thread(enum hm_policy policy, const struct hm_set *nodes)
 	return set_mempolicy(modes[policy], mask_of(nodes), count_bits(nodes)) ? -errno : 0;
 }
 
+int hm_numa_get_allowed(struct hm_set *nodes)
+{
+	*nodes = (struct hm_set){ 0 };
+	return get_mempolicy(NULL, (unsigned long *)nodes->bits, HOSTMEM_NODES_MAX, NULL,
+			     MPOL_F_MEMS_ALLOWED)
+		       ? -errno
+		       : 0;
+}
+
 int hm_numa_get_bound(struct hm_set *nodes)
 {
 	/* What is beside the mode, such as MPOL_F_STATIC_NODES. */
@@ -99,6 +136,11 @@ bool hm_numa_is_built(void)
 	return false;
 }
 
+bool hm_numa_is_through_libnuma(void)
+{
+	return false;
+}
+
 int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct hm_set *nodes,
 		 unsigned int flags)
 {
@@ -109,6 +151,12 @@ int hm_numa_bind(void *address, size_t size, enum hm_policy policy, const struct
 int hm_numa_set_thread(enum hm_policy policy, const struct hm_set *nodes)
 {
 	(void)policy, (void)nodes;
+	return -ENOSYS;
+}
+
+int hm_numa_get_allowed(struct hm_set *nodes)
+{
+	*nodes = (struct hm_set){ 0 };
 	return -ENOSYS;
 }
 

@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -360,6 +361,12 @@ int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus)
 	return or_errno(sched_setaffinity(thread, sizeof(*cpus), (const cpu_set_t *)cpus));
 }
 
+/* From Linux 6.18 on the second bit says that memory with MADV_HUGEPAGE is left out. */
+bool hm_os_is_thp_disabled(void)
+{
+	return prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1;
+}
+
 int hm_os_cpu(void)
 {
 	return or_errno(sched_getcpu());
@@ -405,6 +412,18 @@ int hm_os_read_file(const char *path, char *buffer, size_t size)
 	result = read_all(fd, buffer, size);
 	close(fd);
 	return result;
+}
+
+void hm_os_read_setting(const char *path, char *setting, size_t size)
+{
+	char text[256], *begin, *bracket;
+
+	if (hm_os_read_file(path, text, sizeof(text)) <= 0)
+		text[0] = '\0';
+	bracket = strchr(text, '[');
+	begin = bracket ? bracket + 1 : text;
+	begin[strcspn(begin, "]\n")] = '\0';
+	hm_text_copy(begin, setting, size);
 }
 
 int hm_os_read_lines(const char *path, bool (*read)(char *line, void *data), void *data)

@@ -117,7 +117,7 @@ static void probe_home_node(struct hostmem_host *host, void *scratch)
 
 	/* Memory without a policy is ENOENT; a kernel that lacks the call says ENOSYS. */
 	host->home_node_error = result == -ENOSYS || result == -EPERM ? -result : 0;
-	/* It goes with policies alone, of which there are none without libnuma. */
+	/* It goes with policies alone, of which there are none without the feature `numa`. */
 	if (!hm_numa_is_built())
 		host->home_node_error = ENOSYS;
 }
@@ -151,6 +151,8 @@ static void probe_info(struct hostmem_host *host)
 	info->page_size = host->page_size = hm_os_page_size();
 	info->thp_size = host->thp_size = read_thp_size();
 	info->numa = hm_numa_is_built();
+	info->libnuma = hm_numa_is_through_libnuma();
+	info->thp_disabled = hm_os_is_thp_disabled();
 	if (hm_os_get_limit(RLIMIT_MEMLOCK, &info->memlock_limit))
 		info->memlock_limit = UINT64_MAX;
 	if (hm_os_get_limit(RLIMIT_FSIZE, &info->file_limit))
@@ -219,7 +221,7 @@ static void describe(struct hostmem_feature *feature, int os_error, bool needs_n
 {
 	feature->os_error = os_error;
 	if (needs_numa && !hm_numa_is_built() && os_error)
-		hm_text_copy("needs hostmem to be built with libnuma", feature->reason,
+		hm_text_copy("needs hostmem to be built with the feature `numa`", feature->reason,
 			     sizeof(feature->reason));
 	else
 		explain(os_error, since, feature->reason, sizeof(feature->reason));

@@ -140,8 +140,22 @@ fn write_settings(text: &mut String, info: &HostInfo) {
         ("locked memory", limit(info.memlock_limit)),
         ("size of a file", limit(info.file_limit)),
         (
-            "built with libnuma",
-            if info.numa { "yes" } else { "no" }.to_owned(),
+            "  in this process",
+            if info.thp_disabled {
+                "disabled"
+            } else {
+                "allowed"
+            }
+            .to_owned(),
+        ),
+        (
+            "NUMA policies",
+            match (info.numa, info.libnuma) {
+                (false, _) => "not built in",
+                (true, false) => "by system calls",
+                (true, true) => "through libnuma",
+            }
+            .to_owned(),
         ),
     ] {
         let _ = writeln!(text, "  {name:<24}{value}");
@@ -206,11 +220,13 @@ fn to_json(host: &Host, topology: &Topology) -> Json {
             "size": info.thp_size,
             "enabled": info.thp,
             "shmem-enabled": info.thp_shmem,
+            "disabled-in-process": info.thp_disabled,
         },
         "merging": info.merging,
         "overcommit-memory": info.overcommit,
         "limits": { "memlock": info.memlock_limit, "file-size": info.file_limit },
         "numa": info.numa,
+        "libnuma": info.libnuma,
     })
 }
 
