@@ -127,8 +127,8 @@ void hostmem_host_free(struct hostmem_host *host);
 struct hostmem_host_info {
 	/* Bytes of a base page. */
 	uint64_t page_size;
-	/* Bytes of a transparent huge page, 0 where the kernel has none. Without /sys it is found by
-	 * asking the kernel whether it takes the advice. */
+	/* Bytes of a transparent huge page, 0 where the kernel has none. Without /sys it is found
+	 * by asking the kernel whether it takes the advice. */
 	uint64_t thp_size;
 	/* How much this process may lock (RLIMIT_MEMLOCK) and how large it may make a file
 	 * (RLIMIT_FSIZE); bytes, UINT64_MAX for no limit. */

@@ -26,6 +26,11 @@
 #define MADV_COLLAPSE 25
 #endif
 
+/* mmap(2) */
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT 26
+#endif
+
 /* memfd_create(2) and its seals */
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -75,6 +80,18 @@
 #endif
 #ifndef SYS_cachestat
 #define SYS_cachestat 451
+#endif
+
+/* futex(2) */
+#ifndef FUTEX_WAKE_OP_PRIVATE
+#define FUTEX_CMP_REQUEUE_PRIVATE (4 | 128)
+#define FUTEX_WAKE_OP_PRIVATE     (5 | 128)
+#endif
+#ifndef FUTEX_OP_OR
+#define FUTEX_OP_OR 2
+#endif
+#ifndef FUTEX_OP_CMP_EQ
+#define FUTEX_OP_CMP_EQ 0
 #endif
 
 /* statfs(2), and the size of a block device */

@@ -7,13 +7,9 @@
  *      │ (trimmed) │ guard │ memory, inaccessible at first │ guard │ (trimmed) │
  */
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "base.h"
-
-#ifndef MAP_HUGE_SHIFT
-#define MAP_HUGE_SHIFT 26
-#endif
+#include "compat.h"
 
 /* Bytes of the guard on each side. */
 static size_t guard_size(const struct hm_map_request *request)

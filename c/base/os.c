@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +54,7 @@ int hm_os_advise(void *address, size_t size, int advice)
 	return or_errno(madvise(address, size, advice));
 }
 
-/* A value that a word rarely has; FUTEX_OP() takes 12 bits and extends their sign. */
+/* A value that a word rarely has; a futex operation has 12 bits for it and extends their sign. */
 #define RARE_VALUE 0x800
 
 /*
@@ -68,8 +67,9 @@ static int touch_for_writing(uint8_t *address)
 {
 	uint32_t own = 0;
 
-	return or_errno(syscall(SYS_futex, &own, FUTEX_WAKE_OP_PRIVATE, 0, 0, address,
-				FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, RARE_VALUE)));
+	return or_errno(
+		syscall(SYS_futex, &own, FUTEX_WAKE_OP_PRIVATE, 0, 0, address,
+			(unsigned int)FUTEX_OP_OR << 28 | FUTEX_OP_CMP_EQ << 24 | RARE_VALUE));
 }
 
 static int touch_for_reading(uint8_t *address)

@@ -22,7 +22,8 @@ static void choose_place(const struct hm_fill *fill, const struct hm_values *val
 
 	*place = (struct hm_place){ .context = fill->context };
 	if (!place->context && !hm_set_is_empty(nodes))
-		place->cpus_len = hm_topology_get_cpus(nodes, &place->cpus);
+		place->cpus_len =
+			hm_topology_get_cpus(nodes, &place->cpus, &fill->backend->host->seen);
 	if (values->policy != HM_POLICY_DEFAULT && hm_policy_follows_threads(backend)) {
 		place->policy = hm_policy_in_kernel(backend, values->policy);
 		place->nodes = *nodes;

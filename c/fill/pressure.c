@@ -40,7 +40,7 @@ static void find_allowed(struct hm_pressure *pressure)
 	struct hm_topology topology;
 	struct hm_set bound;
 
-	hm_topology_read(&topology);
+	hm_topology_read(&topology, &pressure->fills[0].backend->host->seen);
 	pressure->allowed = topology.memory;
 	narrow(&pressure->allowed, &topology.allowed, &topology.memory);
 	pressure->process = pressure->allowed;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * What the kernel can do, asked once, of scratch memory: the host record. Knows nothing of what
- * there is at the moment; that is topology.c.
+ * What the kernel can do, asked once, of scratch memory: the host record. What there is at the
+ * moment is read by the other files.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -28,45 +28,52 @@ static const struct row rows[HM_FEATURE_COUNT] = {
 	[HM_FEATURE_HOME_NODE] = { "home-node", "5.17" },
 };
 
-static uint64_t read_thp_size(void)
+/*
+ * Without /sys a kernel that takes the advice has transparent huge pages, of as many base pages as
+ * fit a page table, whose entries are of 8 bytes.
+ */
+static uint64_t find_thp_size(uint64_t page_size, void *scratch)
 {
 	char text[64];
 
-	if (hm_os_read_file("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", text,
-			    sizeof(text)) <= 0)
-		return 0;
-	return strtoull(text, NULL, 10);
+	hm_os_read_setting("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", text,
+			   sizeof(text));
+	if (*text)
+		return strtoull(text, NULL, 10);
+	return hm_os_advise(scratch, page_size, MADV_HUGEPAGE) ? 0 : page_size * (page_size / 8);
 }
 
-/* Any node that this process may use is good for asking whether a mode exists. */
-static bool find_allowed_node(struct hm_set *node)
+/*
+ * Any node that this process may use is good for asking whether a mode exists. Where none is known
+ * it is the first that the kernel takes.
+ */
+static void find_allowed_node(const struct hostmem_host *host, void *scratch, struct hm_set *node)
 {
-	struct hm_topology topology;
+	uint64_t id = hm_set_next(&host->seen.topology.allowed, 0);
+	int result = -EINVAL;
 
 	*node = (struct hm_set){ 0 };
-	hm_topology_read(&topology);
-	for (uint64_t i = 0; i < HOSTMEM_NODES_MAX; i++) {
-		if (hm_set_has(&topology.allowed, i)) {
-			hm_set_add(node, i);
-			return true;
-		}
+	hm_set_add(node, id < HOSTMEM_NODES_MAX ? id : 0);
+	for (id = 0; hm_set_is_empty(&host->seen.topology.allowed) && result == -EINVAL &&
+		     id < HOSTMEM_NODES_MAX;
+	     id++) {
+		*node = (struct hm_set){ 0 };
+		hm_set_add(node, id);
+		result = hm_numa_bind(scratch, host->page_size, HM_POLICY_BIND, node, 0);
 	}
-	return false;
 }
 
 static void probe_policies(struct hostmem_host *host, void *scratch)
 {
 	struct hm_set node;
-	bool found = find_allowed_node(&node);
 
+	find_allowed_node(host, scratch, &node);
 	/* The default asks nothing of the kernel. */
 	for (int policy = HM_POLICY_DEFAULT + 1; policy < HM_POLICY_COUNT; policy++) {
 		bool takes_nodes = policy != HM_POLICY_LOCAL;
-		int result = -ENOSYS;
+		int result = hm_numa_bind(scratch, host->page_size, (enum hm_policy)policy,
+					  takes_nodes ? &node : NULL, 0);
 
-		if (found || !takes_nodes)
-			result = hm_numa_bind(scratch, host->page_size, (enum hm_policy)policy,
-					      takes_nodes ? &node : NULL, 0);
 		host->policy_error[policy] = -result;
 	}
 }
@@ -125,22 +132,10 @@ static void probe_home_node(struct hostmem_host *host, void *scratch)
 static void probe_scratch(struct hostmem_host *host, void *scratch)
 {
 	probe_home_node(host, scratch);
+	host->info.thp_size = host->thp_size = find_thp_size(host->page_size, scratch);
 	probe_policies(host, scratch);
 	probe_features(host, scratch);
 	host->populate = !host->feature_error[HM_FEATURE_POPULATE];
-}
-
-/* The first line of a file; of a choice, the one in brackets. "" where there is none. */
-static void read_setting(const char *path, char *setting, size_t size)
-{
-	char text[256], *begin = text, *bracket;
-
-	if (hm_os_read_file(path, text, sizeof(text)) <= 0)
-		text[0] = '\0';
-	bracket = strchr(text, '[');
-	begin = bracket ? bracket + 1 : text;
-	begin[strcspn(begin, "]\n")] = '\0';
-	hm_text_copy(begin, setting, size);
 }
 
 static void probe_info(struct hostmem_host *host)
@@ -149,7 +144,6 @@ static void probe_info(struct hostmem_host *host)
 	char number[16];
 
 	info->page_size = host->page_size = hm_os_page_size();
-	info->thp_size = host->thp_size = read_thp_size();
 	info->numa = hm_numa_is_built();
 	info->libnuma = hm_numa_is_through_libnuma();
 	info->thp_disabled = hm_os_is_thp_disabled();
@@ -157,13 +151,14 @@ static void probe_info(struct hostmem_host *host)
 		info->memlock_limit = UINT64_MAX;
 	if (hm_os_get_limit(RLIMIT_FSIZE, &info->file_limit))
 		info->file_limit = UINT64_MAX;
-	read_setting("/proc/sys/vm/overcommit_memory", number, sizeof(number));
+	hm_os_read_setting("/proc/sys/vm/overcommit_memory", number, sizeof(number));
 	info->overcommit = *number ? atoi(number) : -1;
-	read_setting("/proc/sys/kernel/osrelease", info->kernel, sizeof(info->kernel));
-	read_setting("/sys/kernel/mm/transparent_hugepage/enabled", info->thp, sizeof(info->thp));
-	read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", info->thp_shmem,
-		     sizeof(info->thp_shmem));
-	read_setting("/sys/kernel/mm/ksm/run", number, sizeof(number));
+	hm_os_read_setting("/proc/sys/kernel/osrelease", info->kernel, sizeof(info->kernel));
+	hm_os_read_setting("/sys/kernel/mm/transparent_hugepage/enabled", info->thp,
+			   sizeof(info->thp));
+	hm_os_read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", info->thp_shmem,
+			   sizeof(info->thp_shmem));
+	hm_os_read_setting("/sys/kernel/mm/ksm/run", number, sizeof(number));
 	if (*number)
 		hm_text_copy(*number == '1' ? "on" : "off", info->merging, sizeof(info->merging));
 }
@@ -177,6 +172,8 @@ int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err)
 	if (!probed)
 		return hm_fail_alloc(err);
 	probe_info(probed);
+	hm_topology_see(&probed->seen);
+	hm_huge_pools_see(&probed->seen);
 	probed->methods = HOSTMEM_METHODS_ALL;
 	result = hm_os_map(&scratch, probed->page_size, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

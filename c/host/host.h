@@ -22,8 +22,30 @@ enum hm_feature {
 	HM_FEATURE_COUNT,
 };
 
+/* Nodes that are online, that have memory, that this process may use. A set that is empty is not
+ * known. */
+struct hm_topology {
+	struct hm_set online, memory, allowed;
+};
+
+/* In the place of a node. */
+#define HM_SEEN_NO_NODE UINT16_MAX
+
+/*
+ * What /sys and /proc said when the host was probed: serves when they are hidden later, as by
+ * chroot(2). What could not be read then either stays empty, which means unknown, never none.
+ */
+struct hm_seen {
+	struct hm_topology topology;
+	/* The node of each CPU, and for each node the closest one that has CPUs. */
+	uint16_t node_of_cpu[HOSTMEM_CPUS_MAX], closest_with_cpus[HOSTMEM_NODES_MAX];
+	/* The sizes of huge pages, each a bit, and the one where none is asked for. */
+	uint64_t huge_sizes, default_huge_size;
+};
+
 struct hostmem_host {
 	struct hostmem_host_info info;
+	struct hm_seen seen;
 	/* The same as in the info. */
 	uint64_t page_size, thp_size;
 	/* MADV_POPULATE_READ and _WRITE. */
@@ -39,26 +61,29 @@ struct hostmem_host {
 
 /* ---- topology.c: nodes and CPUs ---- */
 
-struct hm_topology {
-	/* Nodes that are online, that have memory, that this process may use. */
-	struct hm_set online, memory, allowed;
-};
-
-/* Fills what the kernel tells; a kernel without NUMA leaves all sets empty. */
-void hm_topology_read(struct hm_topology *topology);
+/*
+ * In all of these `seen` stands in for what cannot be read now; NULL: nothing does. A kernel
+ * without NUMA leaves all sets empty.
+ */
+void hm_topology_read(struct hm_topology *topology, const struct hm_seen *seen);
+/* Fills nodes and CPUs; asks the kernel by get_mempolicy(2) where /proc is hidden. */
+void hm_topology_see(struct hm_seen *seen);
 /*
  * The CPUs that this process may use and that are nearest to the nodes: their own, and for a node
  * without CPUs those of the closest node that has some. Returns their number; 0: unknown.
  */
-size_t hm_topology_get_cpus(const struct hm_set *nodes, struct hm_set *cpus);
+size_t hm_topology_get_cpus(const struct hm_set *nodes, struct hm_set *cpus,
+			    const struct hm_seen *seen);
 /* The same, whether this process may use them or not. */
-void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus);
+void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus,
+			       const struct hm_seen *seen);
+/* Empty: unknown. */
 void hm_topology_get_online_cpus(struct hm_set *cpus);
 /* How many CPUs this process may use, at least 1. */
 uint32_t hm_topology_count_cpus(void);
 /* The CPUs of a node, none where it has none. */
 void hm_topology_get_own_cpus(uint64_t node, struct hm_set *cpus);
-/* How many pages in turn a node gets of weighted interleaving. */
+/* How many pages in turn a node gets of weighted interleaving; 0: unknown. */
 uint8_t hm_topology_get_weight(uint64_t node);
 
 /* ---- meminfo.c: memory in small pages ---- */
@@ -92,19 +117,26 @@ struct hm_huge_pool {
 	uint64_t overcommit;
 };
 
-/* Returns -1 when this host has no huge pages of that size. */
+/* Fills the sizes of huge pages; asks the kernel by memfd_create(2) where /sys is hidden. */
+void hm_huge_pools_see(struct hm_seen *seen);
+/* Returns -1 when this host has no huge pages of that size, or does not say so. */
 int hm_huge_pools_get(uint64_t page_size, struct hm_huge_pool *pool);
-/* What is free and total on one node; 0 where that has no pool. */
-void hm_huge_pools_get_node(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
-/* The size of huge pages where none is asked for; 0: this host has none. */
-uint64_t hm_huge_pools_get_default_size(void);
-/* "2M, 1G": the sizes of huge pages that this host has; "none". */
-void hm_huge_pools_list_sizes(char *text, size_t size);
+/* What is free and total on one node. Returns -1 where the kernel does not tell. */
+int hm_huge_pools_get_node(uint64_t node, uint64_t page_size, struct hm_huge_pool *pool);
+/* The sizes that this host has, each a bit; 0: unknown. */
+uint64_t hm_huge_pools_get_sizes(const struct hm_seen *seen);
+/* The size of huge pages where none is asked for; 0: unknown. */
+uint64_t hm_huge_pools_get_default_size(const struct hm_seen *seen);
+/* "2M, 1G" */
+void hm_huge_pools_format_sizes(uint64_t sizes, char *text, size_t size);
 
 /* ---- mounts.c: file systems and devices ---- */
 
-/* Whether shared memory of a file system is made huge where that is advised. */
-bool hm_mounts_is_shmem_huge(dev_t device);
+/*
+ * Whether shared memory of a file system is made huge where that is advised. setting: what
+ * shmem_enabled was when the host was probed, for when it cannot be read now.
+ */
+bool hm_mounts_is_shmem_huge(dev_t device, const char *setting);
 /* Whether a character device is of a class of /sys/class; false where /sys cannot be read. */
 bool hm_mounts_is_of_class(dev_t device, const char *class);
 

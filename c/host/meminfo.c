@@ -152,7 +152,7 @@ static bool covers_all(const struct hm_set *nodes)
 {
 	struct hm_topology topology;
 
-	hm_topology_read(&topology);
+	hm_topology_read(&topology, NULL);
 	return hm_set_is_subset(&topology.memory, nodes);
 }
 

@@ -85,21 +85,22 @@ static bool read_options(const struct hm_mount *mount, void *data)
 	return false;
 }
 
-bool hm_mounts_is_shmem_huge(dev_t device)
+bool hm_mounts_is_shmem_huge(dev_t device, const char *setting)
 {
 	struct options options = { .device = device };
-	char setting[128];
+	char now[32];
 
-	if (hm_os_read_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", setting,
-			    sizeof(setting)) <= 0 ||
-	    strstr(setting, "[deny]"))
+	hm_os_read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", now, sizeof(now));
+	if (*now)
+		setting = now;
+	if (!*setting || !strcmp(setting, "deny"))
 		return false;
-	if (strstr(setting, "[force]"))
+	if (!strcmp(setting, "force"))
 		return true;
 	hm_mounts_read(read_options, &options);
 	/* What is on no mount, a memfd, follows the setting of the host. */
 	if (!*options.text)
-		return !strstr(setting, "[never]");
+		return strcmp(setting, "never");
 	return strstr(options.text, "huge=") && !strstr(options.text, "huge=never");
 }
 

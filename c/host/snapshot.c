@@ -92,7 +92,7 @@ int hostmem_topology_read(struct hostmem_topology **topology, struct hostmem_err
 
 	if (!read)
 		return hm_fail_alloc(err);
-	hm_topology_read(&now);
+	hm_topology_read(&now, NULL);
 	read->nodes_len = hm_set_count(&now.online);
 	read->nodes = calloc(read->nodes_len + 1, sizeof(*read->nodes));
 	read->distances = calloc(read->nodes_len * read->nodes_len + 1, sizeof(*read->distances));

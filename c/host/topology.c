@@ -34,7 +34,13 @@ static void read_list(const char *path, struct hm_set *set)
 	parse_list(text, set);
 }
 
-void hm_topology_read(struct hm_topology *topology)
+static void use_seen(struct hm_set *set, const struct hm_set *seen)
+{
+	if (hm_set_is_empty(set))
+		*set = *seen;
+}
+
+void hm_topology_read(struct hm_topology *topology, const struct hm_seen *seen)
 {
 	char status[65536];
 	const char *allowed = NULL;
@@ -46,6 +52,11 @@ void hm_topology_read(struct hm_topology *topology)
 		allowed = hm_text_find_line(status, "Mems_allowed_list:\t");
 	if (allowed)
 		parse_list(allowed, &topology->allowed);
+	if (!seen)
+		return;
+	use_seen(&topology->online, &seen->topology.online);
+	use_seen(&topology->memory, &seen->topology.memory);
+	use_seen(&topology->allowed, &seen->topology.allowed);
 }
 
 void hm_topology_get_own_cpus(uint64_t node, struct hm_set *cpus)
@@ -85,37 +96,76 @@ static uint64_t nearest_node_with_cpus(const struct hm_topology *topology, uint6
 	return nearest;
 }
 
-static void add_node_cpus(const struct hm_topology *topology, uint64_t node, struct hm_set *cpus)
+/* The node whose CPUs are a node's or closest to it; HM_NODE_NONE when that is not known. */
+static uint64_t find_node_with_cpus(const struct hm_topology *topology, uint64_t node,
+				    struct hm_set *cpus)
 {
-	struct hm_set own;
-	uint64_t nearest;
-
-	hm_topology_get_own_cpus(node, &own);
-	if (hm_set_is_empty(&own)) {
-		nearest = nearest_node_with_cpus(topology, node);
-		if (nearest != HM_NODE_NONE)
-			hm_topology_get_own_cpus(nearest, &own);
-	}
-	hm_set_unite(cpus, &own);
+	hm_topology_get_own_cpus(node, cpus);
+	if (!hm_set_is_empty(cpus))
+		return node;
+	node = nearest_node_with_cpus(topology, node);
+	if (node != HM_NODE_NONE)
+		hm_topology_get_own_cpus(node, cpus);
+	return node;
 }
 
-void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus)
+void hm_topology_see(struct hm_seen *seen)
+{
+	hm_topology_read(&seen->topology, NULL);
+	if (hm_set_is_empty(&seen->topology.allowed))
+		hm_numa_get_allowed(&seen->topology.allowed);
+	memset(seen->node_of_cpu, 0xff, sizeof(seen->node_of_cpu));
+	memset(seen->closest_with_cpus, 0xff, sizeof(seen->closest_with_cpus));
+	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
+		struct hm_set cpus;
+		uint64_t closest;
+
+		if (!hm_set_has(&seen->topology.online, node))
+			continue;
+		closest = find_node_with_cpus(&seen->topology, node, &cpus);
+		seen->closest_with_cpus[node] = (uint16_t)closest;
+		for (uint64_t cpu = 0; closest == node && cpu < HOSTMEM_CPUS_MAX; cpu++) {
+			if (hm_set_has(&cpus, cpu))
+				seen->node_of_cpu[cpu] = (uint16_t)node;
+		}
+	}
+}
+
+static void add_seen_cpus(const struct hm_seen *seen, uint64_t node, struct hm_set *cpus)
+{
+	uint16_t closest = seen->closest_with_cpus[node];
+
+	for (uint64_t cpu = 0; closest != HM_SEEN_NO_NODE && cpu < HOSTMEM_CPUS_MAX; cpu++) {
+		if (seen->node_of_cpu[cpu] == closest)
+			hm_set_add(cpus, cpu);
+	}
+}
+
+void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus,
+			       const struct hm_seen *seen)
 {
 	struct hm_topology topology;
 
 	*cpus = (struct hm_set){ 0 };
-	hm_topology_read(&topology);
+	hm_topology_read(&topology, NULL);
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
-		if (hm_set_has(nodes, node))
-			add_node_cpus(&topology, node, cpus);
+		struct hm_set own;
+
+		if (!hm_set_has(nodes, node))
+			continue;
+		if (find_node_with_cpus(&topology, node, &own) != HM_NODE_NONE)
+			hm_set_unite(cpus, &own);
+		else if (seen)
+			add_seen_cpus(seen, node, cpus);
 	}
 }
 
-size_t hm_topology_get_cpus(const struct hm_set *nodes, struct hm_set *cpus)
+size_t hm_topology_get_cpus(const struct hm_set *nodes, struct hm_set *cpus,
+			    const struct hm_seen *seen)
 {
 	struct hm_set allowed;
 
-	hm_topology_get_node_cpus(nodes, cpus);
+	hm_topology_get_node_cpus(nodes, cpus, seen);
 	if (hm_os_get_affinity(0, &allowed) < 0)
 		return 0;
 	hm_set_intersect(cpus, &allowed);
@@ -146,5 +196,5 @@ uint8_t hm_topology_get_weight(uint64_t node)
 		 (uintmax_t)node);
 	if (hm_os_read_file(path, text, sizeof(text)) > 0)
 		weight = strtoul(text, NULL, 10);
-	return weight && weight <= UINT8_MAX ? (uint8_t)weight : 1;
+	return weight <= UINT8_MAX ? (uint8_t)weight : 0;
 }

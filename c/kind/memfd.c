@@ -66,7 +66,7 @@ static int allocate(void *data, const struct hostmem_backend *backend,
 
 	(void)data;
 	hm_backend_snapshot(backend, &values);
-	fd = hm_memfd_create(backend, values.size, hm_huge_pages_wanted(&values), err);
+	fd = hm_memfd_create(backend, values.size, hm_huge_pages_wanted(backend, &values), err);
 	if (fd < 0)
 		return -1;
 	*backing = (struct hostmem_backing){

@@ -27,10 +27,11 @@ static int allocate(void *data, const struct hostmem_backend *backend,
 	hm_backend_snapshot(backend, &values);
 	*backing = (struct hostmem_backing){ .fd = -1 };
 	if (!values.share) {
-		backing->huge_page = hm_huge_pages_wanted(&values);
+		backing->huge_page = hm_huge_pages_wanted(backend, &values);
 		return 0;
 	}
-	backing->fd = hm_memfd_create(backend, values.size, hm_huge_pages_wanted(&values), err);
+	backing->fd =
+		hm_memfd_create(backend, values.size, hm_huge_pages_wanted(backend, &values), err);
 	backing->flags = HOSTMEM_BACKING_OWN;
 	backing->seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 	return backing->fd < 0 ? -1 : 0;

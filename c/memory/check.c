@@ -162,14 +162,13 @@ int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
 		       backend->id, (uintmax_t)size, (uintmax_t)limit);
 }
 
-/* What the kernel's overcommit mode leaves of NORESERVE; -1 when it cannot be read. */
-static int read_overcommit_mode(void)
+/* The kernel's overcommit mode now, else when the host was probed; -1: unknown. */
+static int get_overcommit_mode(const struct hostmem_backend *backend)
 {
 	char text[16];
 
-	if (hm_os_read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) <= 0)
-		return -1;
-	return atoi(text);
+	hm_os_read_setting("/proc/sys/vm/overcommit_memory", text, sizeof(text));
+	return *text ? atoi(text) : backend->host->info.overcommit;
 }
 
 static int check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
@@ -186,19 +185,16 @@ static int check_reserve(const struct hostmem_backend *backend, const struct hm_
 int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
 		     uint64_t page_size, struct hostmem_error *err)
 {
-	int mode;
-
 	/* The kernel accounts as a whole for private memory that can be written only. */
 	if (values->reserve || values->share || hm_check_is_readonly(values) ||
 	    page_size > backend->host->page_size)
 		return 0;
-	mode = read_overcommit_mode();
-	if (mode == 0 || mode == 1)
+	if (get_overcommit_mode(backend) != 2)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 		       "%s: reserve=off has no effect on private memory while "
-		       "/proc/sys/vm/overcommit_memory is %s: set it to 0 or 1, or use reserve=on",
-		       backend->id, mode < 0 ? "unreadable" : "2");
+		       "/proc/sys/vm/overcommit_memory is 2: set it to 0 or 1, or use reserve=on",
+		       backend->id);
 }
 
 /* The number after a name in /proc/self/status; 0 when there is none. */

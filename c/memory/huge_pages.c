@@ -88,7 +88,8 @@ static int check_node_pools(const struct hostmem_backend *backend, uint64_t page
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
 		if (!hm_set_has(&values->host_nodes, node))
 			continue;
-		hm_huge_pools_get_node(node, page_size, &pool);
+		if (hm_huge_pools_get_node(node, page_size, &pool))
+			return 0;
 		sum.total += pool.total;
 		sum.free += pool.free;
 		sum.surplus += pool.surplus;
@@ -131,19 +132,20 @@ int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_siz
 	return check_node_pools(backend, page_size, wanted, values, pool.overcommit, err);
 }
 
-uint64_t hm_huge_pages_wanted(const struct hm_values *values)
+uint64_t hm_huge_pages_wanted(const struct hostmem_backend *backend, const struct hm_values *values)
 {
 	if (!values->hugetlb)
 		return 0;
-	return values->hugetlbsize ? values->hugetlbsize : hm_huge_pools_get_default_size();
+	return values->hugetlbsize ? values->hugetlbsize
+				   : hm_huge_pools_get_default_size(&backend->host->seen);
 }
 
 int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 			       const struct hm_values *values, struct hostmem_error *err)
 {
-	uint64_t page = hm_huge_pages_wanted(values);
-	struct hm_huge_pool pool;
-	char sizes[128];
+	uint64_t page = hm_huge_pages_wanted(backend, values);
+	uint64_t sizes = hm_huge_pools_get_sizes(&backend->host->seen);
+	char text[128];
 
 	if (values->hugetlbsize && !values->hugetlb)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
@@ -152,12 +154,13 @@ int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 			       backend->id, (uintmax_t)values->hugetlbsize);
 	if (!values->hugetlb)
 		return 0;
-	if (page && !(page & (page - 1)) && !hm_huge_pools_get(page, &pool))
+	/* Where no size is known the kernel decides. */
+	if (page && !(page & (page - 1)) && (sizes & page || !sizes))
 		return hm_huge_pages_check(backend, page, values, err);
-	hm_huge_pools_list_sizes(sizes, sizeof(sizes));
+	hm_huge_pools_format_sizes(sizes, text, sizeof(text));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: hugetlbsize=%ju: this host has no huge pages of that size; it has %s",
-		       backend->id, (uintmax_t)page, sizes);
+		       backend->id, (uintmax_t)page, *text ? text : "none");
 }
 
 void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm_values *values,
@@ -192,7 +195,8 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
 		if (!hm_set_has(&values->host_nodes, node))
 			continue;
-		hm_huge_pools_get_node(node, backend->page_size, &pool);
+		if (hm_huge_pools_get_node(node, backend->page_size, &pool))
+			continue;
 		snprintf(text, sizeof(text), ", on node %ju %ju of %ju%s", (uintmax_t)node,
 			 (uintmax_t)pool.free, (uintmax_t)pool.total,
 			 format_surplus(&pool, surplus, sizeof(surplus)));

@@ -34,17 +34,21 @@ static const char *map_hint(const struct hostmem_backend *backend, const struct 
 	return "";
 }
 
+static bool count_line(char *line, void *data)
+{
+	uint64_t *count = data;
+
+	(void)line;
+	++*count;
+	return true;
+}
+
 /* How many mappings this process has; 0 where /proc cannot be read. */
 static uint64_t count_mappings(void)
 {
-	FILE *file = fopen("/proc/self/maps", "re");
 	uint64_t count = 0;
-	int c;
 
-	while (file && (c = getc(file)) != EOF)
-		count += c == '\n';
-	if (file)
-		fclose(file);
+	hm_os_read_lines("/proc/self/maps", count_line, &count);
 	return count;
 }
 

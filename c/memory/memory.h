@@ -172,7 +172,8 @@ void hm_room_format_path(const struct hostmem_backend *backend, char *path, size
 /* ---- huge_pages.c ---- */
 
 /* Bytes of the huge pages that hugetlb and hugetlbsize ask for; 0: none. */
-uint64_t hm_huge_pages_wanted(const struct hm_values *values);
+uint64_t hm_huge_pages_wanted(const struct hostmem_backend *backend,
+			      const struct hm_values *values);
 /* Whether the host has huge pages of that size, and enough of them. */
 int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 			       const struct hm_values *values, struct hostmem_error *err);

@@ -52,7 +52,10 @@ void hm_policy_format(const struct hostmem_backend *backend, const struct hm_val
 	snprintf(text, size, "%s%s%s", word, *nodes ? ":" : "", nodes);
 }
 
-/* The kernel drops bad nodes in silence when one is good, so all are looked at beforehand. */
+/*
+ * The kernel drops bad nodes in silence when one is good, so all are looked at beforehand. What
+ * cannot be told is left to the kernel.
+ */
 static int check_nodes(const struct hostmem_backend *backend, const char *property,
 		       const struct hm_set *nodes, struct hostmem_error *err)
 {
@@ -68,13 +71,13 @@ static int check_nodes(const struct hostmem_backend *backend, const char *proper
 	};
 	char bad[128], have[128];
 
-	hm_topology_read(&topology);
+	hm_topology_read(&topology, &backend->host->seen);
 	for (size_t i = 0; i < HM_ARRAY_LEN(needs); i++) {
 		struct hm_set missing = *nodes;
 		bool one;
 
 		hm_set_subtract(&missing, needs[i].nodes);
-		if (hm_set_is_empty(&missing))
+		if (hm_set_is_empty(needs[i].nodes) || hm_set_is_empty(&missing))
 			continue;
 		one = hm_set_count(&missing) == 1;
 		hm_set_format(&missing, bad, sizeof(bad));

@@ -39,7 +39,7 @@ bool hm_policy_follows_threads(const struct hostmem_backend *backend)
 	       !hm_os_stat(backend->backing.fd, &file) && !file.shmem;
 }
 
-/* How many pages in turn each node gets; returns their sum. */
+/* How many pages in turn each node gets; returns their sum, 0 when one is not known. */
 static uint64_t read_weights(const struct hm_values *values, struct hostmem_placement *placement)
 {
 	uint64_t sum = 0;
@@ -50,6 +50,8 @@ static uint64_t read_weights(const struct hm_values *values, struct hostmem_plac
 		placement->weights[node] = values->policy == HM_POLICY_WEIGHTED_INTERLEAVE
 						   ? hm_topology_get_weight(node)
 						   : 1;
+		if (!placement->weights[node])
+			return 0;
 		sum += placement->weights[node];
 	}
 	return sum;
@@ -93,6 +95,12 @@ static void judge_shares(const struct hostmem_backend *backend, const struct hm_
 
 	if (placement->outside)
 		return;
+	if (!weights) {
+		placement->satisfied = HOSTMEM_SATISFIED_UNKNOWN;
+		hm_text_copy("the host's weights cannot be read", placement->reason,
+			     sizeof(placement->reason));
+		return;
+	}
 	if (placement->resident < backend->mapping.size) {
 		placement->satisfied = HOSTMEM_SATISFIED_UNKNOWN;
 		hm_text_copy("shares are known only when all of the memory is mapped here",

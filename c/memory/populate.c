@@ -48,7 +48,7 @@ static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_back
 	uint64_t thp = backend->host->thp_size;
 	bool large = thp && values->thp != HM_THP_NEVER && plan->size >= thp;
 
-	if (large && hm_mounts_is_shmem_huge(device)) {
+	if (large && hm_mounts_is_shmem_huge(device, backend->host->info.thp_shmem)) {
 		plan->huge_size = thp;
 	} else if (large && values->thp == HM_THP_ALWAYS && !is_interleaved(values) &&
 		   may(backend, HOSTMEM_METHOD_COLLAPSE)) {

@@ -36,8 +36,8 @@ static uint64_t get_room(const struct hostmem_backend *backend, const struct hm_
 	     node++) {
 		if (!hm_set_has(nodes, node))
 			continue;
-		hm_huge_pools_get_node(node, page, &pool);
-		if (__builtin_add_overflow(room, pool.free * page, &room))
+		if (hm_huge_pools_get_node(node, page, &pool) ||
+		    __builtin_add_overflow(room, pool.free * page, &room))
 			return UINT64_MAX;
 	}
 	return room;

@@ -130,22 +130,30 @@ static int find_cpus_of_nodes(const struct hostmem_thread_context *context,
 			      const struct hm_set *nodes, struct hm_set *cpus,
 			      struct hostmem_error *err)
 {
+	const struct hm_seen *seen = &context->objects->host.seen;
 	struct hm_topology topology;
 	struct hm_set missing = *nodes;
 	char bad[128];
 
-	hm_topology_read(&topology);
+	hm_topology_read(&topology, seen);
 	hm_set_subtract(&missing, &topology.online);
 	hm_set_format(&missing, bad, sizeof(bad));
-	if (!hm_set_is_empty(&missing))
+	if (!hm_set_is_empty(&topology.online) && !hm_set_is_empty(&missing))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       hm_set_count(&missing) == 1
 				       ? "%s: node-affinity: node %s is not a node of this host"
 				       : "%s: node-affinity: nodes %s are not nodes of this host",
 			       context->id, bad);
-	hm_topology_get_node_cpus(nodes, cpus);
+	hm_topology_get_node_cpus(nodes, cpus, seen);
 	if (!hm_set_is_empty(cpus))
 		return 0;
+	if (hm_set_is_empty(&topology.online))
+		return hm_fail(
+			err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+			"%s: node-affinity: the CPUs of the nodes cannot be told without "
+			"/sys/devices/system/node; use cpu-affinity, or probe the host before "
+			"it is hidden",
+			context->id);
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: node-affinity: there is no CPU on or near these nodes", context->id);
 }
@@ -158,7 +166,8 @@ static int check_online(const struct hostmem_thread_context *context, const stru
 
 	hm_topology_get_online_cpus(&online);
 	hm_set_subtract(&missing, &online);
-	if (hm_set_is_empty(&missing))
+	/* Where that cannot be told the kernel decides. */
+	if (hm_set_is_empty(&online) || hm_set_is_empty(&missing))
 		return 0;
 	hm_set_format(&missing, bad, sizeof(bad));
 	hm_set_format(&online, have, sizeof(have));
@@ -192,8 +201,8 @@ static int pin(struct hostmem_thread_context *context, const struct hm_set *cpus
 		return hm_fail(err, hm_error_kind_of(-result), -result,
 			       "%s: cpu-affinity: cannot move its thread: %s%s", context->id,
 			       strerror(-result),
-			       result == -EINVAL ? "; the CPUs are outside this process's cpuset "
-						   "(cpuset.cpus)"
+			       result == -EINVAL ? "; the CPUs are not there or outside this "
+						   "process's cpuset (cpuset.cpus)"
 						 : "");
 	if (!hm_set_format_missing(cpus, &now, bad, sizeof(bad)))
 		return 0;
