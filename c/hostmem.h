@@ -869,9 +869,9 @@ struct hostmem_placement {
 	uint64_t swapped;
 	/*
 	 * In memory but not mapped here: what only others have touched of shared memory
-	 * (mincore(2); of hugetlb memory, and where that is forbidden, the blocks of the file if it
-	 * is mapped whole). 0 where the kernel does not say: a part of a hugetlb file, a read-only
-	 * map.
+	 * (cachestat(2) or mincore(2); of hugetlb memory, and where both are forbidden, the blocks
+	 * of the file if it is mapped whole). 0 where the kernel does not say: a part of a hugetlb
+	 * file, a read-only map.
 	 */
 	uint64_t unmapped;
 	/* None of these. */

@@ -29,6 +29,9 @@ use hostmem::Claim;
 use hostmem::Placement;
 use hostmem::Satisfied;
 
+/// Of Linux 6.5.
+const CACHESTAT: libc::c_long = 451;
+
 /// Small pages only, so that what is touched is what is there.
 fn small_pages(size: u64, options: &str) -> Backend {
     ram(&format!("size={size},thp=never,{options}"))
@@ -173,7 +176,8 @@ fn the_files_blocks_tell_where_the_kernel_may_not_be_asked() {
     let page = page_size();
     let size = 16 * page;
     let backend = small_pages(size, "share=on");
-    refusing(&[Refusal::new(libc::SYS_mincore, libc::EPERM)], || {
+    let calls = [libc::SYS_mincore, CACHESTAT].map(|call| Refusal::new(call, libc::EPERM));
+    refusing(&calls, || {
         let seen = half_written_by_a_peer(&backend, size);
         assert_eq!((seen.unmapped, seen.absent), (8 * page, 8 * page));
         // Of a part of a file that is not known.
@@ -535,6 +539,7 @@ fn nothing_but_proc_is_asked() {
         libc::SYS_mbind,
         libc::SYS_set_mempolicy,
         libc::SYS_mincore,
+        CACHESTAT,
         libc::SYS_madvise,
     ];
     for share in ["off", "on"] {
@@ -561,4 +566,42 @@ fn mapmax_tells_of_other_mappings() {
     assert_eq!(placement(&backend, size).mapmax, 1);
     touch(&peer.claim("peer").unwrap(), 0);
     assert_eq!(placement(&backend, size).mapmax, 2);
+}
+
+/// A page that is not there costs nothing, whether the kernel counts them by itself or not.
+#[test]
+fn what_is_sparse_is_reported_at_once() {
+    const TIB: u64 = 1 << 40;
+    let size = 9 * TIB;
+    let file = access::memfd("sparse", 0, size);
+    // Some of it begins or ends inside of pages, and one place is all that others have.
+    file.write_all_at(&[1; 3 << 20], 5 * TIB + 100).unwrap();
+    file.write_all_at(&[1], 0).unwrap();
+    file.write_all_at(&[1], size - 1).unwrap();
+    let pages = 2 + 1 + (3 << 20) / page_size();
+    let options = "size=9T,reserve=off,guard=off";
+    let mut builder = common::objects()
+        .builder("memory-backend-fd", "m0")
+        .unwrap();
+    for option in options.split(',') {
+        let (name, value) = option.split_once('=').unwrap();
+        builder.set(name, value).unwrap();
+    }
+    let builder = builder.fd(&file);
+    let backend = builder.complete().unwrap();
+    for errno in [None, Some(libc::ENOSYS), Some(libc::EPERM)] {
+        let refusals: Vec<_> = errno
+            .iter()
+            .map(|&errno| Refusal::new(CACHESTAT, errno))
+            .collect();
+        let begin = Instant::now();
+        let placement = refusing(&refusals, || backend.placement().unwrap());
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert_eq!(placement.unmapped, pages * page_size(), "{errno:?}");
+        assert_eq!(placement.absent, size - pages * page_size());
+        // It is the descriptor's, which others share.
+        // SAFETY: takes numbers.
+        let position = unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) };
+        assert_eq!(position, 0);
+    }
 }

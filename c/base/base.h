@@ -194,8 +194,11 @@ int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
 
 /* ---- resident.c: how much of a range is in memory ---- */
 
-/* Counts the bytes of a range that are in memory. */
-int hm_resident_count(uint8_t *address, uint64_t size, uint64_t *resident);
+/*
+ * Counts the bytes of a range of a file, mapped at `address`, that are in memory, in a time that
+ * does not grow with the holes of the file.
+ */
+int hm_resident_count(int fd, uint64_t offset, uint8_t *address, uint64_t size, uint64_t *resident);
 /* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
  */
 int hm_resident_count_own(const uint8_t *address, uint64_t size, uint64_t *own);

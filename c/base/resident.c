@@ -1,21 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * How much of a range is in memory, as mincore(2) and pagemap (proc(5)) tell. Says nothing of nodes
- * or of huge pages.
+ * How much of a range is in memory, as cachestat(2), mincore(2) and pagemap (proc(5)) tell. Says
+ * nothing of nodes or of huge pages.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/mman.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base.h"
+#include "compat.h"
 
-int hm_resident_count(uint8_t *address, uint64_t size, uint64_t *resident)
+/* A range whose pages are looked at one by one in a few milliseconds. */
+#define LOOK_AT_EACH (UINT64_C(1) << 30)
+
+/* The range and the answer of cachestat(2). */
+struct cache_range {
+	uint64_t offset, length;
+};
+
+struct cache {
+	uint64_t present, dirty, written_back, evicted, lately_evicted;
+};
+
+/* Pages of a file that are in memory, without a look at those that are not (Linux 6.5). */
+static int count_cached(int fd, uint64_t offset, uint64_t size, uint64_t *resident)
+{
+	struct cache_range range = { .offset = offset, .length = size };
+	struct cache cache;
+
+	if (fd < 0)
+		return -EBADF;
+	if (syscall(SYS_cachestat, fd, &range, &cache, 0))
+		return -errno;
+	*resident = cache.present * hm_os_page_size();
+	return 0;
+}
+
+static int count_mapped(uint8_t *address, uint64_t size, uint64_t *resident)
 {
 	uint64_t page = hm_os_page_size();
 	unsigned char pages[16384];
 
-	*resident = 0;
 	for (uint64_t offset = 0; offset < size; offset += sizeof(pages) * page) {
 		uint64_t part = size - offset;
 
@@ -27,6 +52,62 @@ int hm_resident_count(uint8_t *address, uint64_t size, uint64_t *resident)
 			*resident += pages[i] & 1 ? page : 0;
 	}
 	return 0;
+}
+
+/*
+ * The same file under a position of its own: seeking must not move that of the descriptor, which
+ * others may share.
+ */
+static int reopen(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return hm_os_open(path, O_RDONLY);
+}
+
+/* Moves the range to its first data, in whole pages. Returns 1, 0 when it has none, or -errno. */
+static int find_data(int fd, uint64_t *begin, uint64_t *end)
+{
+	uint64_t page = hm_os_page_size();
+	off_t data = lseek(fd, (off_t)*begin, SEEK_DATA);
+	off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+
+	if (hole < 0)
+		return errno == ENXIO ? 0 : -errno;
+	*begin = (uint64_t)data / page * page;
+	if ((uint64_t)hole < *end)
+		*end = ((uint64_t)hole + page - 1) / page * page;
+	return *begin < *end;
+}
+
+/* By mincore(2), which looks at every page: holes of the file, which have none, are left out. */
+static int count_data(int fd, uint64_t offset, uint8_t *address, uint64_t size, uint64_t *resident)
+{
+	uint64_t begin = offset, end = offset + size;
+	int own = reopen(fd), result;
+
+	if (own < 0)
+		return own;
+	while ((result = find_data(own, &begin, &end)) > 0) {
+		result = count_mapped(address + (begin - offset), end - begin, resident);
+		if (result)
+			break;
+		begin = end;
+		end = offset + size;
+	}
+	hm_os_close(own);
+	return result;
+}
+
+int hm_resident_count(int fd, uint64_t offset, uint8_t *address, uint64_t size, uint64_t *resident)
+{
+	*resident = 0;
+	if (!count_cached(fd, offset, size, resident))
+		return 0;
+	if (size <= LOOK_AT_EACH)
+		return count_mapped(address, size, resident);
+	return count_data(fd, offset, address, size, resident);
 }
 
 /* Of an entry of pagemap: the page is present, of a file or shared, in this one mapping only. */

@@ -29,7 +29,10 @@ static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *
 	int failed;
 
 	if (backend->shared || backend->readonly)
-		failed = hm_resident_count(address, range->length, &present);
+		failed = hm_resident_count(backend->backing.fd,
+					   backend->backing.offset +
+						   (uint64_t)(address - backend->mapping.address),
+					   address, range->length, &present);
 	else
 		failed = hm_resident_count_own(address, range->length, &present);
 	return failed ? range->length : range->length - present;

@@ -190,25 +190,15 @@ static uint64_t count_allocated(const struct hostmem_backend *backend)
 	return file.shmem || hm_backend_is_hugetlb(backend) ? file.allocated : 0;
 }
 
-/* Whether no page of a file in memory (tmpfs, memfd) is allocated. */
-static bool is_untouched(const struct hostmem_backend *backend)
-{
-	struct hm_file file;
-
-	return !hm_os_stat(backend->backing.fd, &file) && file.shmem && !file.allocated;
-}
-
 /* Bytes of shared memory that are in memory, whichever process touched them. */
 static uint64_t count_present(const struct hostmem_backend *backend,
 			      const struct hostmem_placement *placement)
 {
 	uint64_t present, allocated;
 
-	/* To look for pages where there are none takes many seconds for each TiB. */
-	if (is_untouched(backend))
-		return 0;
 	if (!hm_backend_is_hugetlb(backend) &&
-	    !hm_resident_count(backend->mapping.address, backend->mapping.size, &present))
+	    !hm_resident_count(backend->backing.fd, backend->backing.offset,
+			       backend->mapping.address, backend->mapping.size, &present))
 		return present;
 	allocated = count_allocated(backend);
 	return allocated > placement->swapped ? allocated - placement->swapped : 0;
@@ -220,7 +210,7 @@ static void read_rest(const struct hostmem_backend *backend, struct hostmem_plac
 	uint64_t size = backend->mapping.size, there = placement->resident + placement->swapped;
 	uint64_t rest = there < size ? size - there : 0, present = 0;
 
-	/* For memory that this process may not write, mincore(2) reports nothing. */
+	/* For memory that this process may not write, the kernel reports nothing. */
 	if (rest && backend->shared && !backend->readonly)
 		present = count_present(backend, placement);
 	if (present > placement->resident)

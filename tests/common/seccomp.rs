@@ -41,10 +41,13 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("getpid", libc::SYS_getpid),
     ("getrandom", libc::SYS_getrandom),
     ("ioctl", libc::SYS_ioctl),
+    ("lseek", libc::SYS_lseek),
     ("madvise", libc::SYS_madvise),
     ("mbind", libc::SYS_mbind),
     ("memfd_create", libc::SYS_memfd_create),
     ("mincore", libc::SYS_mincore),
+    // Of Linux 6.5.
+    ("cachestat", 451),
     ("mlock2", libc::SYS_mlock2),
     ("mmap", libc::SYS_mmap),
     ("mprotect", libc::SYS_mprotect),
