@@ -4,6 +4,7 @@
  * locking. Each is done as asked, off as well as on. Owns no values.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -63,6 +64,49 @@ static int advise_never_huge(const struct hostmem_backend *backend, struct hostm
 					   : 0;
 }
 
+/*
+ * The setting that decides for anonymous memory: since Linux 6.8 that of the page size, unless it
+ * leaves the choice to the one of all sizes. What cannot be read is what the probe saw.
+ */
+static void read_thp_setting(const struct hostmem_backend *backend, char *path, size_t path_size,
+			     char *setting, size_t size)
+{
+#define THP_DIR "/sys/kernel/mm/transparent_hugepage/"
+	snprintf(path, path_size, THP_DIR "hugepages-%jukB/enabled",
+		 (uintmax_t)(backend->host->thp_size / 1024));
+	hm_os_read_setting(path, setting, size);
+	if (*setting && strcmp(setting, "inherit"))
+		return;
+	snprintf(path, path_size, THP_DIR "enabled");
+	hm_os_read_setting(path, setting, size);
+	if (!*setting)
+		hm_text_copy(backend->host->info.thp, setting, size);
+}
+
+/* The kernel takes the advice all the same where it gives no huge pages. */
+static int check_always_huge(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	char path[80], setting[16];
+
+	if (hm_os_is_thp_disabled())
+		return hm_fail(
+			err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+			"%s: thp=always: transparent huge pages are disabled for this process "
+			"(PR_SET_THP_DISABLE, prctl(2)): enable them, or use thp=auto",
+			backend->id);
+	/* Shared memory is collapsed into huge pages, whatever the setting. */
+	if (backend->backing.fd >= 0)
+		return 0;
+	read_thp_setting(backend, path, sizeof(path), setting, sizeof(setting));
+	if (strcmp(setting, "never"))
+		return 0;
+	return hm_fail(
+		err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+		"%s: thp=always: this host gives no transparent huge pages, %s is never: set "
+		"it to madvise or always, or use thp=auto",
+		backend->id, path);
+}
+
 int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
 {
 	uint64_t huge = backend->host->thp_size;
@@ -75,6 +119,8 @@ int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct
 		return advise_never_huge(backend, err);
 	if (thp == HM_THP_AUTO && (!huge || backend->mapping.size < huge))
 		return 0;
+	if (thp == HM_THP_ALWAYS && check_always_huge(backend, err))
+		return -1;
 	result = advise(backend, MADV_HUGEPAGE);
 	if (!result || (result == -EINVAL && thp == HM_THP_AUTO))
 		return 0;
