@@ -101,7 +101,9 @@ fn huge_pages_come_from_the_pool() {
         let error = make(objects, &format!("{options},hugetlbsize=4M")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value, "{error}");
         let message = error.to_string();
-        let (_, sizes) = message.split_once("no huge pages of that size; it has ").unwrap();
+        let (_, sizes) = message
+            .split_once("no huge pages of that size; it has ")
+            .unwrap();
         assert!(sizes.contains("2M"), "{message}");
         let odd = options.replace("size=8M", "size=5M");
         let error = make(objects, &format!("{odd},hugetlbsize=2M")).unwrap_err();

@@ -3,6 +3,7 @@
  * What the control groups that this process is in leave it of memory, v1 and v2 (cgroups(7)). A
  * group over its limit is met by the OOM killer, not by an errno; huge pages over theirs by SIGBUS.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@ struct version {
 	/* Of swap; in v1 of memory and swap together. */
 	const char *swap_limit, *swap_usage;
 	bool swap_has_memory;
+	/* Lines of memory.stat with the least limit of the group and all above, in view or not. */
+	const char *limit_above, *swap_limit_above;
 	/* Lines of memory.stat that can be given up. */
 	const char *reclaimable[3];
 	/* Behind "hugetlb.<size of the page>.". */
@@ -34,6 +37,8 @@ static const struct version version_1 = {
 	.swap_limit = "memory.memsw.limit_in_bytes",
 	.swap_usage = "memory.memsw.usage_in_bytes",
 	.swap_has_memory = true,
+	.limit_above = "hierarchical_memory_limit ",
+	.swap_limit_above = "hierarchical_memsw_limit ",
 	.reclaimable = { "total_inactive_file ", "total_active_file ", NULL },
 };
 
@@ -133,6 +138,15 @@ static bool place(const struct hm_mount *mount, const char *path, char *director
 	return true;
 }
 
+static bool is_directory(const char *path)
+{
+	int fd = hm_os_open(path, O_RDONLY | O_DIRECTORY);
+
+	if (fd >= 0)
+		hm_os_close(fd);
+	return fd >= 0;
+}
+
 struct search {
 	const struct version *version;
 	/* Of this process's group. */
@@ -146,10 +160,16 @@ static bool look_at_mount(const struct hm_mount *mount, void *data)
 	const struct search *search = data;
 	const struct version *version = search->version;
 
-	return strcmp(mount->type, version->type) ||
-	       (*version->option &&
-		!has_word(mount->options, strlen(mount->options), version->option)) ||
-	       !place(mount, search->path, search->directory, search->mount_len);
+	if (strcmp(mount->type, version->type) ||
+	    (*version->option &&
+	     !has_word(mount->options, strlen(mount->options), version->option)))
+		return true;
+	/* Another mount may be over this one. */
+	if (place(mount, search->path, search->directory, search->mount_len) &&
+	    is_directory(search->directory))
+		return false;
+	*search->directory = '\0';
+	return true;
 }
 
 static void find(const struct version *version, char *directory, size_t *mount_len)
@@ -190,53 +210,57 @@ static uint64_t read_number(const char *directory, const char *name)
 	return strtoull(text, NULL, 10);
 }
 
-/* Where there is no limit v1 has a number near 2^63. */
-static bool has_limit(const char *directory, const char *name)
+/* What a limit leaves; UINT64_MAX without one, in whose place v1 has a number near 2^63. */
+static uint64_t left_of(uint64_t limit, uint64_t usage, uint64_t reclaimable)
 {
-	return read_number(directory, name) <= INT64_MAX / 2;
-}
-
-/* What a limit leaves; UINT64_MAX without one. */
-static uint64_t left_of(const char *directory, const char *limit_name, const char *usage_name,
-			uint64_t reclaimable)
-{
-	uint64_t limit = read_number(directory, limit_name);
-	uint64_t usage = read_number(directory, usage_name);
-
 	if (limit > INT64_MAX / 2 || usage == UINT64_MAX)
 		return UINT64_MAX;
 	usage -= reclaimable < usage ? reclaimable : usage;
 	return limit > usage ? limit - usage : 0;
 }
 
-static uint64_t count_reclaimable(const struct version *version, const char *directory)
+/* The number of a line of memory.stat; `otherwise` when it has none. */
+static uint64_t stat_number(const char *stat, const char *name, uint64_t otherwise)
+{
+	const char *value = name ? hm_text_find_line(stat, name) : NULL;
+
+	return value ? strtoull(value, NULL, 10) : otherwise;
+}
+
+static uint64_t count_reclaimable(const struct version *version, const char *stat)
 {
 	uint64_t reclaimable = 0;
-	char text[8192];
 
-	if (read_file(directory, "memory.stat", text, sizeof(text)) <= 0)
-		return 0;
-	for (size_t i = 0; i < HM_ARRAY_LEN(version->reclaimable); i++) {
-		const char *name = version->reclaimable[i];
-		const char *value = name ? hm_text_find_line(text, name) : NULL;
-
-		reclaimable += value ? strtoull(value, NULL, 10) : 0;
-	}
+	for (size_t i = 0; i < HM_ARRAY_LEN(version->reclaimable); i++)
+		reclaimable += stat_number(stat, version->reclaimable[i], 0);
 	return reclaimable;
+}
+
+/* The lower of a group's own limit and that of all groups above it, as far as it is told. */
+static uint64_t read_limit(const char *directory, const char *name, const char *stat,
+			   const char *hierarchical)
+{
+	uint64_t own = read_number(directory, name);
+	uint64_t above = stat_number(stat, hierarchical, UINT64_MAX);
+
+	return own < above ? own : above;
 }
 
 /* What one group leaves, its page cache counted as free; UINT64_MAX without a limit. */
 static uint64_t available_in(const struct version *version, const char *directory, uint64_t swap)
 {
 	uint64_t reclaimable, memory, left;
+	char stat[8192];
 
-	if (!has_limit(directory, version->limit))
-		return UINT64_MAX;
-	reclaimable = count_reclaimable(version, directory);
-	memory = left_of(directory, version->limit, version->usage, reclaimable);
+	if (read_file(directory, "memory.stat", stat, sizeof(stat)) <= 0)
+		*stat = '\0';
+	reclaimable = count_reclaimable(version, stat);
+	memory = left_of(read_limit(directory, version->limit, stat, version->limit_above),
+			 read_number(directory, version->usage), reclaimable);
 	if (!swap || memory == UINT64_MAX)
 		return memory;
-	left = left_of(directory, version->swap_limit, version->swap_usage,
+	left = left_of(read_limit(directory, version->swap_limit, stat, version->swap_limit_above),
+		       read_number(directory, version->swap_usage),
 		       version->swap_has_memory ? reclaimable : 0);
 	if (version->swap_has_memory)
 		return left < memory + swap ? left : memory + swap;
@@ -296,19 +320,27 @@ static void format_page_size(uint64_t size, char *text, size_t text_size)
 			       : 'K');
 }
 
-/* Makes *least this group's limit where that leaves less. */
+/*
+ * Makes *least this group's limit where that leaves less. What is reserved is promised: it will be
+ * in use, though only pages that were touched are.
+ */
 static void look_at_huge(const struct version *version, const char *directory, const char *size,
 			 struct hm_cgroup_limit *least)
 {
-	for (size_t i = 0; i < HM_ARRAY_LEN(huge_kinds); i++) {
+	uint64_t promised = 0;
+
+	for (size_t i = HM_ARRAY_LEN(huge_kinds); i-- > 0;) {
 		char limit[63], usage[63];
-		uint64_t available;
+		uint64_t used, available;
 
 		snprintf(limit, sizeof(limit), "hugetlb.%s.%s%s", size, huge_kinds[i],
 			 version->huge_limit);
 		snprintf(usage, sizeof(usage), "hugetlb.%s.%s%s", size, huge_kinds[i],
 			 version->huge_usage);
-		available = left_of(directory, limit, usage, 0);
+		used = read_number(directory, usage);
+		if (used != UINT64_MAX && used > promised)
+			promised = used;
+		available = left_of(read_number(directory, limit), promised, 0);
 		if (available >= least->available)
 			continue;
 		least->available = available;
@@ -334,4 +366,32 @@ bool hm_cgroup_find_huge_limit(uint64_t page_size, struct hm_cgroup_limit *limit
 		while (go_up(directory, mount_len));
 	}
 	return limit->available != UINT64_MAX;
+}
+
+/* ---- Groups out of view ---- */
+
+/*
+ * Whether a group in view has others above it that are not. The root of all has no limits and, in
+ * v2, no type; in v1 it alone has an agent.
+ */
+static bool is_cut_off(const struct version *version)
+{
+	bool is_unified = !*version->option;
+	char directory[PATH_MAX], path[1024], text[8];
+	size_t mount_len = 0;
+	int length;
+
+	read_path(version, path, sizeof(path));
+	find(version, directory, &mount_len);
+	if (!*directory)
+		return *path && strcmp(path, "/");
+	directory[mount_len] = '\0';
+	length = read_file(directory, is_unified ? "cgroup.type" : "release_agent", text,
+			   sizeof(text));
+	return is_unified ? length >= 0 : length < 0;
+}
+
+bool hm_cgroup_is_hidden(bool huge)
+{
+	return is_cut_off(huge ? &huge_1 : &version_1) || is_cut_off(&version_2);
 }

@@ -156,6 +156,12 @@ void hm_cgroup_find(struct hm_cgroup *cgroup);
  */
 uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup, uint64_t swap);
 
+/*
+ * Whether this process is in groups that it does not see, whose limits hold all the same: of huge
+ * pages, or of memory.
+ */
+bool hm_cgroup_is_hidden(bool huge);
+
 /* A limit, in bytes. */
 struct hm_cgroup_limit {
 	/* The file that has it, behind its directory. */

@@ -169,6 +169,7 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 	struct hm_huge_pool pool;
 	struct hm_cgroup_limit limit;
 	struct hm_room room;
+	bool is_limited;
 	char text[640], surplus[48];
 
 	if (!hm_backend_is_hugetlb(backend))
@@ -179,8 +180,9 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 			 (uintmax_t)(room.total / backend->page_size));
 		hm_error_append(err, text);
 	}
-	if (hm_cgroup_find_huge_limit(backend->page_size, &limit) &&
-	    limit.available < backend->page_size) {
+	is_limited = hm_cgroup_find_huge_limit(backend->page_size, &limit) &&
+		     limit.available < backend->page_size;
+	if (is_limited) {
 		snprintf(text, sizeof(text),
 			 "; the control group's limit %.512s is %ju bytes, %ju of them left",
 			 limit.file, (uintmax_t)limit.limit, (uintmax_t)limit.available);
@@ -191,6 +193,9 @@ void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm
 			 (uintmax_t)(backend->page_size / 1024), (uintmax_t)pool.free,
 			 (uintmax_t)pool.total, format_surplus(&pool, surplus, sizeof(surplus)));
 		hm_error_append(err, text);
+		if (pool.free && !is_limited && hm_cgroup_is_hidden(true))
+			hm_error_append(err, "; a limit of a control group that cannot be seen "
+					     "from here may be the cause");
 	}
 	for (uint64_t node = 0; node < HOSTMEM_NODES_MAX; node++) {
 		if (!hm_set_has(&values->host_nodes, node))

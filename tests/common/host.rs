@@ -217,6 +217,35 @@ impl Group {
     }
 }
 
+/// A group inside a group, as a container has: the calling thread sees it as the whole tree.
+pub struct Container<'group> {
+    group: &'group Group,
+    path: PathBuf,
+}
+
+impl<'group> Container<'group> {
+    /// None, with the reason told, where this process may not.
+    pub fn enter(group: &'group Group) -> Option<Self> {
+        let path = group.path.join("inside");
+        fs::create_dir(&path).unwrap();
+        let container = Self { group, path };
+        group.move_process(&container.path).unwrap();
+        let root = group.path.parent().unwrap();
+        bind(&container.path, root).then_some(container)
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        let root = self.group.path.parent().unwrap();
+        let at = CString::new(root.as_os_str().as_bytes()).unwrap();
+        // SAFETY: reads the text.
+        unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
+        self.group.move_process(&self.group.path).unwrap();
+        fs::remove_dir(&self.path).unwrap();
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         self.move_process(&self.home).unwrap();
@@ -262,9 +291,25 @@ pub fn is_root() -> bool {
 /// Mounts a file system that only the calling thread, and what that creates, sees. For children:
 /// the thread keeps a world of its own. False, with the reason told, where this process may not.
 pub fn mount(kind: &str, at: &Path, options: &str) -> bool {
+    mount_privately(Path::new(kind), kind, at, 0, options)
+}
+
+/// The same of a directory, in the place of another.
+pub fn bind(directory: &Path, at: &Path) -> bool {
+    mount_privately(directory, "", at, libc::MS_BIND, "")
+}
+
+fn mount_privately(
+    source: &Path,
+    kind: &str,
+    at: &Path,
+    flags: libc::c_ulong,
+    options: &str,
+) -> bool {
+    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
+    let (source, at) = (path(source), path(at));
     let kind = CString::new(kind).unwrap();
     let options = CString::new(options).unwrap();
-    let at = CString::new(at.as_os_str().as_bytes()).unwrap();
     // SAFETY: takes flags; the texts live across the calls that read them.
     let mounted = unsafe {
         libc::unshare(libc::CLONE_NEWNS) == 0
@@ -276,10 +321,10 @@ pub fn mount(kind: &str, at: &Path, options: &str) -> bool {
                 ptr::null(),
             ) == 0
             && libc::mount(
-                kind.as_ptr(),
+                source.as_ptr(),
                 at.as_ptr(),
                 kind.as_ptr(),
-                0,
+                flags,
                 options.as_ptr().cast(),
             ) == 0
     };
