@@ -262,8 +262,14 @@ impl Drop for Group {
     }
 }
 
+/// The type of `RLIMIT_*`.
+#[cfg(not(target_env = "musl"))]
+pub type Resource = libc::__rlimit_resource_t;
+#[cfg(target_env = "musl")]
+pub type Resource = libc::c_int;
+
 /// Sets the soft limit of a resource, for the whole process.
-pub fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
+pub fn limit(resource: Resource, bytes: u64) {
     let limit = libc::rlimit {
         rlim_cur: bytes,
         rlim_max: libc::RLIM_INFINITY,
@@ -273,7 +279,7 @@ pub fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
 }
 
 /// Whether a limit may be raised again, to as much as there is.
-pub fn has_no_hard_limit(resource: libc::__rlimit_resource_t) -> bool {
+pub fn has_no_hard_limit(resource: Resource) -> bool {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
