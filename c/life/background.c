@@ -119,8 +119,21 @@ static int prepare_event(struct hostmem_backend *backend)
 	return result < 0 ? result : 0;
 }
 
+/* One that nothing will signal is closed, so that event loops do not wait for it. */
+static void drop_event(struct hostmem_backend *backend)
+{
+	int event;
+
+	pthread_mutex_lock(&backend->lock);
+	event = backend->fill_event;
+	backend->fill_event = -1;
+	pthread_mutex_unlock(&backend->lock);
+	hm_os_close(event);
+}
+
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err)
 {
+	bool is_first = backend->fill_event < 0;
 	int result = prepare_event(backend);
 	pthread_t filler;
 
@@ -132,6 +145,8 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 	result = hm_thread_create(&filler, run, backend);
 	if (!result)
 		hm_running_set_filler(backend, &filler);
+	else if (is_first)
+		drop_event(backend);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: prealloc-mode=background: cannot create a thread: %s; use "
 				"prealloc-mode=wait",
