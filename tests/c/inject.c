@@ -1,0 +1,1101 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Fault injection: everything that the library does to a backend is done again and again, and each
+ * time another call fails: each allocation and each system call, with each likely errno, in every
+ * kind. After each failure the error has to be there, nothing may be left, nothing of others
+ * touched, and the same thing has to work when it is done again. What succeeds in spite of the
+ * fault has to be complete.
+ *
+ *     inject <directory on a disk> <directory in shared memory> [huge]
+ *
+ * huge: there is a pool of at least 8 free huge pages of 2 MiB. With HOSTMEM_EVERY_ERRNO in the
+ * environment each call fails with each of its errnos, otherwise with one of them; with ONLY only
+ * kinds of that name are tried. Prints a line for each kind, and each problem once; exits with 1
+ * when there was one.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "hostmem.h"
+#include "shim.h"
+
+#define PAGE 4096ul
+/* Where nothing else is said; a huge page; so much that two threads have something to do. */
+#define SIZE           (256ul << 10)
+#define SIZE_HUGE      (2ul << 20)
+#define SIZE_MAX_TRIED (4ul << 20)
+#define FILL           0x77
+#define KEPT           0x33
+
+static const char *disk, *shared;
+static struct hostmem_host *host, *old_host;
+static bool every_errno;
+
+/* ---- What is tried ---- */
+
+struct subject {
+	const char *name;
+	/* %s is a directory; {fd} a descriptor of the user's. */
+	const char *options;
+	bool on_disk, needs_huge;
+	/* What is in it belongs to the user, so it has to stay as it was. */
+	bool is_users;
+};
+
+static const struct subject subjects[] = {
+	{ .name = "ram", .options = "memory-backend-ram" },
+	{ .name = "ram shared", .options = "memory-backend-ram,share=on" },
+	{ .name = "memfd", .options = "memory-backend-memfd" },
+	{ .name = "memfd private", .options = "memory-backend-memfd,share=off" },
+	{ .name = "memfd of huge pages",
+	  .options = "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
+	  .needs_huge = true },
+	{ .name = "shm", .options = "memory-backend-shm" },
+	{ .name = "file new", .options = "memory-backend-file,share=on,mem-path=%s/new" },
+	{ .name = "file new on disk",
+	  .options = "memory-backend-file,share=on,mem-path=%s/new",
+	  .on_disk = true },
+	{ .name = "file that is there",
+	  .options = "memory-backend-file,share=on,mem-path=%s/kept",
+	  .is_users = true },
+	{ .name = "file copied",
+	  .options = "memory-backend-file,share=off,mem-path=%s/kept",
+	  .on_disk = true,
+	  .is_users = true },
+	{ .name = "file in directory", .options = "memory-backend-file,share=on,mem-path=%s" },
+	{ .name = "fd", .options = "memory-backend-fd,fd=%d", .is_users = true },
+	{ .name = "embedder's", .options = "embedder" },
+};
+
+struct trial {
+	const struct subject *subject;
+	const struct operation *operation;
+	struct hostmem_objects *objects;
+	struct hostmem_backend *backend, *second;
+	struct hostmem_thread_context *context;
+	struct hostmem_memory memory;
+	int fd;
+	/* A preallocation in the background has begun. */
+	bool began;
+};
+
+struct operation {
+	const char *name;
+	/* Added to the subject's options. */
+	const char *options;
+	/* Bytes, 0 for SIZE. */
+	size_t size;
+	/* Set once it is complete. */
+	const char *property, *value;
+	/* Begins with a complete backend. */
+	bool live;
+	/* Ends the backend, and cannot fail. */
+	bool ends;
+	/* Changes what the memory has, from the beginning to its middle. */
+	bool discards;
+	/* On a host whose kernel cannot populate. */
+	bool old;
+	int (*run)(struct trial *trial, struct hostmem_error *err);
+};
+
+static size_t size_of(const struct trial *trial)
+{
+	size_t size = trial->operation->size ? trial->operation->size : SIZE;
+
+	return trial->subject->needs_huge && size < SIZE_HUGE ? SIZE_HUGE : size;
+}
+
+/* ---- Problems ---- */
+
+static size_t problems;
+
+/* Each once, since one cause makes many. */
+__attribute__((format(printf, 1, 2))) static void problem(const char *format, ...)
+{
+	static char *seen[1024];
+	static size_t seen_len;
+	va_list arguments;
+	char *text;
+
+	va_start(arguments, format);
+	if (vasprintf(&text, format, arguments) < 0)
+		abort();
+	va_end(arguments);
+	problems++;
+	for (size_t i = 0; i < seen_len; i++) {
+		if (strcmp(seen[i], text) == 0)
+			return;
+	}
+	if (seen_len < sizeof(seen) / sizeof(seen[0]))
+		seen[seen_len++] = text;
+	printf("PROBLEM %s\n", text);
+	fflush(stdout);
+}
+
+static void must(bool good, const char *what)
+{
+	if (good)
+		return;
+	printf("PROBLEM cannot set the trial up: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+/* ---- What the process has ---- */
+
+static char *read_text(const char *path)
+{
+	size_t size = 1 << 20, length = 0;
+	char *text = malloc(size);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got;
+
+	must(text && fd >= 0, path);
+	while ((got = read(fd, text + length, size - 1 - length)) > 0)
+		length += (size_t)got;
+	text[length] = '\0';
+	close(fd);
+	return text;
+}
+
+/* What the allocator has is its own business. */
+static bool is_of_allocator(const char *line, size_t length)
+{
+	return memmem(line, length, "[heap]", 6) || memmem(line, length, "[stack", 6);
+}
+
+/* Sum over address and rights of each mapping, so that any difference shows. */
+static uint64_t sum_maps(void)
+{
+	char *text = read_text("/proc/self/maps");
+	uint64_t sum = 14695981039346656037u;
+
+	for (const char *line = text; *line;) {
+		size_t length = strcspn(line, "\n") + 1;
+
+		for (size_t i = 0; !is_of_allocator(line, length) && i < length; i++)
+			sum = (sum ^ (unsigned char)line[i]) * 1099511628211u;
+		line += length;
+	}
+	free(text);
+	return sum;
+}
+
+static size_t count_entries(const char *path)
+{
+	DIR *directory = opendir(path);
+	const struct dirent *entry;
+	size_t count = 0;
+
+	must(directory, path);
+	while ((entry = readdir(directory)))
+		count += entry->d_name[0] != '.';
+	closedir(directory);
+	return count;
+}
+
+struct belongings {
+	struct shim_count count;
+	uint64_t maps;
+	size_t descriptors, tasks, files;
+};
+
+static struct belongings look(void)
+{
+	struct belongings now = {
+		.count = shim_count(),
+		.maps = sum_maps(),
+		.descriptors = count_entries("/proc/self/fd"),
+		.tasks = count_entries("/proc/self/task"),
+		.files = count_entries(disk) + count_entries(shared) + shim_count().names,
+	};
+
+	return now;
+}
+
+/* A thread that was joined can be in /proc for a moment longer. */
+static struct belongings look_when_quiet(const struct belongings *expected)
+{
+	struct belongings now = look();
+
+	for (int i = 0; i < 1000 && now.tasks > expected->tasks; i++) {
+		usleep(100);
+		now = look();
+	}
+	return now;
+}
+
+static const char *find_difference(const struct belongings *before, const struct belongings *now)
+{
+	if (now->count.ranges != before->count.ranges || now->count.bytes != before->count.bytes)
+		return "a mapping of the library's";
+	if (now->count.descriptors != before->count.descriptors ||
+	    now->descriptors != before->descriptors)
+		return "a descriptor";
+	if (now->count.files != before->count.files)
+		return "an open file";
+	if (now->count.threads != before->count.threads || now->tasks != before->tasks)
+		return "a thread";
+	if (now->count.allocations != before->count.allocations)
+		return "an allocation";
+	if (now->files != before->files)
+		return "a file";
+	if (now->maps != before->maps)
+		return "something in /proc/self/maps";
+	return NULL;
+}
+
+/* ---- Operations ---- */
+
+static int set_and_wait(struct trial *trial, const char *property, const char *value,
+			struct hostmem_error *err)
+{
+	int result = hostmem_backend_set_text(trial->backend, property, value, err);
+
+	trial->began = !result && hostmem_backend_get_prealloc_event(trial->backend) >= 0;
+	return result ? result : hostmem_backend_wait_prealloc(trial->backend, UINT64_MAX, err);
+}
+
+static int complete(struct trial *trial, struct hostmem_error *err)
+{
+	int result;
+
+	/* Done before in the background, where it failed, it is left to do that again. */
+	if (trial->began)
+		return set_and_wait(trial, "prealloc", "on", err);
+	result = hostmem_backend_complete(trial->backend, err);
+	trial->began = !result && hostmem_backend_get_prealloc_event(trial->backend) >= 0;
+	return result ? result : hostmem_backend_wait_prealloc(trial->backend, UINT64_MAX, err);
+}
+
+static int complete_both(struct trial *trial, struct hostmem_error *err)
+{
+	struct hostmem_backend *const both[] = { trial->backend, trial->second };
+
+	return hostmem_backend_complete_all(both, 2, err);
+}
+
+static int set(struct trial *trial, struct hostmem_error *err)
+{
+	return set_and_wait(trial, trial->operation->property, trial->operation->value, err);
+}
+
+static int rebind(struct trial *trial, struct hostmem_error *err)
+{
+	struct hostmem_rebind_result result;
+	const uint32_t node = 0;
+
+	return hostmem_backend_rebind(trial->backend, &result, "bind", &node, 1, 0, 0, err);
+}
+
+static int discard(struct trial *trial, struct hostmem_error *err)
+{
+	return hostmem_backend_discard(trial->backend, 0, size_of(trial) / 2, err);
+}
+
+static int populate(struct trial *trial, struct hostmem_error *err)
+{
+	return hostmem_backend_populate(trial->backend, 0, size_of(trial), err);
+}
+
+static void discard_in_callback(void *data, uint64_t done, uint64_t total)
+{
+	struct trial *trial = data;
+
+	if (done == total)
+		hostmem_backend_discard(trial->backend, 0, size_of(trial) / 2, NULL);
+}
+
+static int populate_and_discard(struct trial *trial, struct hostmem_error *err)
+{
+	int result;
+
+	hostmem_backend_set_progress(trial->backend, discard_in_callback, trial);
+	result = populate(trial, err);
+	hostmem_backend_set_progress(trial->backend, NULL, NULL);
+	return result;
+}
+
+static int placement(struct trial *trial, struct hostmem_error *err)
+{
+	struct hostmem_placement now;
+
+	return hostmem_backend_get_placement(trial->backend, &now, err);
+}
+
+static int inhibit(struct trial *trial, struct hostmem_error *err)
+{
+	int result = hostmem_backend_inhibit_discard(trial->backend, "device", err);
+
+	return result ? result : hostmem_backend_allow_discard(trial->backend, "device", err);
+}
+
+static int delete_it(struct trial *trial, struct hostmem_error *err)
+{
+	return hostmem_backend_delete(trial->backend, err);
+}
+
+static int undo(struct trial *trial, struct hostmem_error *err)
+{
+	return hostmem_backend_undo(trial->backend, err);
+}
+
+static int free_it(struct trial *trial, struct hostmem_error *err)
+{
+	(void)err;
+	hostmem_backend_free(trial->backend);
+	trial->backend = NULL;
+	return 0;
+}
+
+static const struct operation operations[] = {
+	{ .name = "complete", .options = "", .run = complete },
+	{ .name = "complete, prealloc",
+	  .size = SIZE_HUGE,
+	  .options = ",prealloc=on",
+	  .run = complete },
+	{ .name = "complete, prealloc by touching",
+	  .options = ",prealloc=on",
+	  .run = complete,
+	  .old = true },
+	{ .name = "complete, bound, two threads",
+	  .options = ",prealloc=on,prealloc-threads=2,policy=bind,host-nodes=0,home-node=0",
+	  .run = complete },
+	{ .name = "complete, advised, locked",
+	  .size = SIZE_HUGE,
+	  .options = ",prealloc=on,lock=on,merge=on,dump=off,thp=always",
+	  .run = complete },
+	{ .name = "complete, background",
+	  .options = ",prealloc=on,prealloc-mode=background",
+	  .run = complete },
+	{ .name = "complete, thread-context",
+	  .options = ",prealloc=on,prealloc-context=context",
+	  .run = complete },
+	{ .name = "complete two", .options = ",prealloc=on", .run = complete_both },
+	{ .name = "merge=off",
+	  .options = "",
+	  .property = "merge",
+	  .value = "off",
+	  .live = true,
+	  .run = set },
+	{ .name = "dump=off",
+	  .options = "",
+	  .property = "dump",
+	  .value = "off",
+	  .live = true,
+	  .run = set },
+	{ .name = "thp=always",
+	  .options = "",
+	  .property = "thp",
+	  .value = "always",
+	  .live = true,
+	  .run = set },
+	{ .name = "lock=on",
+	  .options = "",
+	  .property = "lock",
+	  .value = "on",
+	  .live = true,
+	  .run = set },
+	{ .name = "lock=off",
+	  .options = ",lock=on",
+	  .property = "lock",
+	  .value = "off",
+	  .live = true,
+	  .run = set },
+	{ .name = "prealloc=on",
+	  .options = "",
+	  .property = "prealloc",
+	  .value = "on",
+	  .live = true,
+	  .run = set },
+	{ .name = "prealloc=on in the background",
+	  .options = ",prealloc-mode=background",
+	  .property = "prealloc",
+	  .value = "on",
+	  .live = true,
+	  .run = set },
+	{ .name = "prealloc-context",
+	  .options = "",
+	  .property = "prealloc-context",
+	  .value = "context",
+	  .live = true,
+	  .run = set },
+	{ .name = "rebind", .options = "", .live = true, .run = rebind },
+	{ .name = "rebind back",
+	  .options = ",policy=bind,host-nodes=0",
+	  .property = "policy",
+	  .value = "interleave",
+	  .live = true,
+	  .run = set },
+	{ .name = "discard",
+	  .size = SIZE_MAX_TRIED,
+	  .options = "",
+	  .live = true,
+	  .discards = true,
+	  .run = discard },
+	{ .name = "discard locked",
+	  .size = SIZE_MAX_TRIED,
+	  .options = ",lock=on",
+	  .live = true,
+	  .discards = true,
+	  .run = discard },
+	{ .name = "populate", .options = "", .live = true, .run = populate },
+	{ .name = "populate, bound",
+	  .size = SIZE_MAX_TRIED,
+	  .options = ",prealloc-threads=2,policy=bind,host-nodes=0",
+	  .live = true,
+	  .run = populate },
+	{ .name = "populate and discard",
+	  .size = SIZE_MAX_TRIED,
+	  .options = "",
+	  .live = true,
+	  .discards = true,
+	  .run = populate_and_discard },
+	{ .name = "placement",
+	  .options = ",policy=bind,host-nodes=0",
+	  .live = true,
+	  .run = placement },
+	{ .name = "inhibit", .options = "", .live = true, .run = inhibit },
+	{ .name = "delete", .options = "", .live = true, .ends = true, .run = delete_it },
+	{ .name = "undo", .options = "", .live = true, .ends = true, .run = undo },
+	{ .name = "free", .options = "", .live = true, .ends = true, .run = free_it },
+};
+
+/* ---- Setting a trial up ---- */
+
+static int embedder_allocate(void *data, const struct hostmem_backend *backend,
+			     struct hostmem_backing *backing, struct hostmem_error *err)
+{
+	int fd = memfd_create("embedder", MFD_CLOEXEC);
+
+	(void)data, (void)backend, (void)err;
+	must(fd >= 0 && !ftruncate(fd, SIZE_MAX_TRIED), "memfd");
+	shim_give(fd);
+	backing->fd = fd;
+	backing->flags = HOSTMEM_BACKING_OWN;
+	return 0;
+}
+
+static const struct hostmem_kind embedder = {
+	.name = "embedder",
+	.description = "A kind of the embedder's.",
+	.share = true,
+	.allocate = embedder_allocate,
+};
+
+static void fill_file(int fd, int byte)
+{
+	static char contents[SIZE_MAX_TRIED];
+
+	memset(contents, byte, sizeof(contents));
+	must(pwrite(fd, contents, sizeof(contents), 0) == sizeof(contents), "write");
+}
+
+static bool has_only(int fd, int byte)
+{
+	static char contents[SIZE_MAX_TRIED], expected[SIZE_MAX_TRIED];
+
+	memset(expected, byte, sizeof(expected));
+	return pread(fd, contents, sizeof(contents), 0) == sizeof(contents) &&
+	       !memcmp(contents, expected, sizeof(expected));
+}
+
+static const char *directory_of(const struct subject *subject)
+{
+	return subject->on_disk ? disk : shared;
+}
+
+static struct hostmem_backend *new_backend(const struct trial *trial, const char *id)
+{
+	struct hostmem_error err = { 0 };
+	struct hostmem_backend *backend;
+	char subject[512], options[1024];
+
+	if (strstr(trial->subject->options, "%d"))
+		snprintf(subject, sizeof(subject), trial->subject->options, trial->fd);
+	else
+		snprintf(subject, sizeof(subject), trial->subject->options,
+			 directory_of(trial->subject));
+	snprintf(options, sizeof(options), "%s,id=%s,size=%zu%s", subject, id, size_of(trial),
+		 trial->operation->options);
+	if (!hostmem_backend_new_from_options(trial->objects, &backend, options, &err))
+		return backend;
+	problem("%s: %s", options, err.message);
+	exit(1);
+}
+
+static void set_up(struct trial *trial)
+{
+	static const struct hostmem_defaults defaults = { .merge = true, .dump = true };
+	const struct operation *operation = trial->operation;
+	struct hostmem_error err = { 0 };
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/kept", directory_of(trial->subject));
+	if (strstr(trial->subject->options, "kept"))
+		trial->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	else
+		trial->fd = memfd_create("user", MFD_CLOEXEC);
+	must(trial->fd >= 0, path);
+	if (trial->subject->is_users)
+		fill_file(trial->fd, KEPT);
+	must(!hostmem_objects_new(&trial->objects, operation->old ? old_host : host, &defaults,
+				  NULL, 0, &err) &&
+		     !hostmem_objects_register_kind(trial->objects, &embedder, &err) &&
+		     !hostmem_thread_context_new(trial->objects, &trial->context, "context",
+						 &err) &&
+		     !hostmem_thread_context_complete(trial->context, &err),
+	     err.message);
+	trial->backend = new_backend(trial, "first");
+	if (operation->run == complete_both && !strstr(trial->subject->options, "/new"))
+		trial->second = new_backend(trial, "second");
+	if (!operation->live)
+		return;
+	if (hostmem_backend_complete(trial->backend, &err))
+		problem("%s: %s: cannot set up: %s", trial->subject->name, operation->name,
+			err.message);
+	hostmem_backend_get_memory(trial->backend, &trial->memory, NULL);
+	if (operation->discards || operation->run == rebind)
+		memset(trial->memory.address, FILL, trial->memory.size);
+}
+
+static void take_down(struct trial *trial)
+{
+	char path[512];
+
+	hostmem_backend_free(trial->backend);
+	hostmem_backend_free(trial->second);
+	hostmem_thread_context_free(trial->context);
+	hostmem_objects_free(trial->objects);
+	if (trial->fd >= 0)
+		close(trial->fd);
+	/* The kept one too, since the kernel keeps the policy of shared memory with it. */
+	for (size_t i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/%s", directory_of(trial->subject),
+			 i ? "new" : "kept");
+		unlink(path);
+	}
+	shim_remove_stuck();
+	shim_forget_names();
+	*trial = (struct trial){ .subject = trial->subject,
+				 .operation = trial->operation,
+				 .fd = -1 };
+}
+
+/* ---- Looking at the outcome ---- */
+
+/* All that can be read of the backend as one text. */
+static char *describe(const struct trial *trial)
+{
+	const struct hostmem_property *property;
+	char value[5000], *text = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&text, &size);
+
+	must(stream, "memory");
+	fprintf(stream, "state=%d\n", (int)hostmem_backend_get_state(trial->backend));
+	for (size_t i = 0; (property = hostmem_property_get(i)); i++) {
+		if (hostmem_backend_get_text(trial->backend, property->name, value, sizeof(value),
+					     NULL) < 0)
+			*value = '\0';
+		fprintf(stream, "%s=%s\n", property->name, value);
+	}
+	fclose(stream);
+	return text;
+}
+
+/* The VmFlags (proc(5)) of the mapping at the address. */
+static void read_flags(const void *address, char *flags, size_t size)
+{
+	char *text = read_text("/proc/self/smaps"), start[32];
+	const char *found;
+
+	snprintf(start, sizeof(start), "\n%lx-", (unsigned long)(uintptr_t)address);
+	found = strstr(text, start);
+	found = found ? strstr(found, "VmFlags:") : NULL;
+	snprintf(flags, size, "%.*s ", found ? (int)strcspn(found, "\n") : 0, found);
+	free(text);
+}
+
+static bool is_on(const struct trial *trial, const char *property, const char *value)
+{
+	char now[64] = "";
+
+	hostmem_backend_get_text(trial->backend, property, now, sizeof(now), NULL);
+	return !strcmp(now, value);
+}
+
+static bool is_resident(const struct hostmem_memory *memory)
+{
+	static unsigned char pages[SIZE_MAX_TRIED / PAGE];
+	size_t count = 0;
+
+	must(!mincore(memory->address, memory->size, pages), "mincore");
+	for (size_t i = 0; i < memory->size / PAGE; i++)
+		count += pages[i] & 1;
+	return count == memory->size / PAGE;
+}
+
+/* What a ready backend says of itself against what the kernel says. */
+static const char *find_lie(const struct trial *trial)
+{
+	struct hostmem_placement now;
+	struct hostmem_memory memory;
+	enum hostmem_origin merge;
+	char flags[256];
+
+	if (hostmem_backend_get_memory(trial->backend, &memory, NULL))
+		return "there is no memory";
+	read_flags(memory.address, flags, sizeof(flags));
+	if (is_on(trial, "dump", "off") != !!strstr(flags, " dd "))
+		return "`dump` is not what the kernel does";
+	if (!memory.hugetlb && is_on(trial, "lock", "on") != !!strstr(flags, " lo "))
+		return "`lock` is not what the kernel does";
+	if (!memory.hugetlb && is_on(trial, "thp", "always") && !strstr(flags, " hg "))
+		return "`thp` is not what the kernel does";
+	/* A kernel without page merging is no failure unless it was asked for. */
+	hostmem_backend_get_origin(trial->backend, "merge", &merge, NULL);
+	if (memory.fd < 0 && merge == HOSTMEM_ORIGIN_USER &&
+	    is_on(trial, "merge", "on") != !!strstr(flags, " mg "))
+		return "`merge` is not what the kernel does";
+	if (!strstr(flags, " dc "))
+		return "forked children get the memory";
+	if (is_on(trial, "prealloc", "on") && !is_resident(&memory))
+		return "not all memory is there";
+	if (hostmem_backend_get_placement(trial->backend, &now, NULL))
+		return "the placement cannot be read";
+	if (now.policy_changed)
+		return "the policy is not what the kernel does";
+	return NULL;
+}
+
+/* The contents where nothing was discarded. */
+static bool is_untouched(const struct trial *trial)
+{
+	const struct operation *operation = trial->operation;
+	const unsigned char *address = trial->memory.address;
+	size_t size = size_of(trial), first = operation->discards ? size / 2 : 0;
+
+	if (operation->ends)
+		return true;
+	if (!operation->discards && operation->run != rebind)
+		return !trial->subject->is_users || trial->memory.address == NULL ||
+		       (address[0] == KEPT && address[size - 1] == KEPT);
+	for (size_t i = first; i < size; i += 64) {
+		if (address[i] != FILL)
+			return false;
+	}
+	return true;
+}
+
+struct fault {
+	size_t call;
+	uint64_t nth;
+	int error;
+};
+
+static void report(const struct trial *trial, const struct fault *fault, const char *what,
+		   const char *more)
+{
+	problem("%s: %s: %s #%lu fails with %s: %s%s%s", trial->subject->name,
+		trial->operation->name, shim_calls[fault->call].name, (unsigned long)fault->nth,
+		strerrorname_np(fault->error), what, *more ? ": " : "", more);
+}
+
+static void check_error(const struct trial *trial, const struct fault *fault,
+			const struct hostmem_error *err)
+{
+	if (err->kind < HOSTMEM_ERROR_UNKNOWN_PROPERTY || err->kind > HOSTMEM_ERROR_IO)
+		report(trial, fault, "the error has no kind", err->message);
+	if (!*err->message)
+		report(trial, fault, "the error has no message", "");
+	else if (!strstr(err->message, "first") && !strstr(err->message, "second") &&
+		 !strstr(err->message, "bookkeeping"))
+		report(trial, fault, "the error does not name the backend", err->message);
+}
+
+/* The failed operation has changed nothing, and works now. */
+static void check_failure(struct trial *trial, const struct fault *fault,
+			  const struct belongings *before, const char *described)
+{
+	struct belongings now = look_when_quiet(before);
+	struct hostmem_error err = { 0 };
+	const char *left;
+	char *description;
+
+	/* What failed in the background leaves the backend complete, with the thread and the event.
+	 */
+	left = trial->began ? NULL : find_difference(before, &now);
+	if (left)
+		report(trial, fault, "a failure left or took", left);
+	description = describe(trial);
+	if (!trial->began && strcmp(description, described) != 0)
+		report(trial, fault, "a failure changed state or properties", description);
+	free(description);
+	if (trial->operation->live && find_lie(trial))
+		report(trial, fault, "after the failure", find_lie(trial));
+	if (trial->operation->run(trial, &err))
+		report(trial, fault, "it does not work again", err.message);
+	else if (find_lie(trial))
+		report(trial, fault, "done again", find_lie(trial));
+}
+
+static void check_outcome(struct trial *trial, const struct fault *fault, int result,
+			  const struct hostmem_error *err, const struct belongings *before,
+			  const char *described)
+{
+	const char *lie;
+
+	if (!shim_bystanders_are_whole())
+		report(trial, fault, "a mapping of another thread's was changed", "");
+	shim_unmap_stuck();
+	shim_remove_stuck();
+	if (result) {
+		check_error(trial, fault, err);
+		if (trial->operation->ends)
+			report(trial, fault, "it cannot fail, and did", err->message);
+		else
+			check_failure(trial, fault, before, described);
+	} else if (!trial->operation->ends) {
+		lie = find_lie(trial);
+		if (lie)
+			report(trial, fault, "success, but", lie);
+	}
+	if (trial->operation->live && !is_untouched(trial))
+		report(trial, fault, "contents were lost", "");
+}
+
+/* ---- Trials ---- */
+
+/* Whether the fault came up. */
+static bool try(struct trial *trial, const struct fault *fault, const struct belongings *at_rest)
+{
+	struct hostmem_error err = { 0 };
+	struct belongings before, after;
+	char *described;
+	const char *left;
+	bool fired;
+	int result;
+
+	set_up(trial);
+	described = describe(trial);
+	before = look();
+	shim_arm(fault->call, fault->nth, fault->error);
+	result = trial->operation->run(trial, &err);
+	fired = shim_disarm();
+	if (fired)
+		check_outcome(trial, fault, result, &err, &before, described);
+	else if (result)
+		report(trial, fault, "fails without the fault", err.message);
+	if (trial->subject->is_users && !trial->operation->discards &&
+	    trial->operation->run != rebind && !has_only(trial->fd, KEPT))
+		report(trial, fault, "the user's file has changed", "");
+	free(described);
+	take_down(trial);
+	shim_unmap_stuck();
+	after = look_when_quiet(at_rest);
+	left = find_difference(at_rest, &after);
+	if (left)
+		report(trial, fault, "in the end there is, or is not any more", left);
+	return fired;
+}
+
+/* With one errno for each call, another one each time. Of many calls some of the later ones. */
+static size_t try_call(struct trial *trial, size_t call, const struct belongings *at_rest)
+{
+	const int *errors = shim_calls[call].errors;
+	struct fault fault = { .call = call, .nth = 1, .error = errors[0] };
+	size_t errors_len = 0, count = 0;
+
+	while (errors[errors_len])
+		errors_len++;
+	while (try(trial, &fault, at_rest)) {
+		fault.error = errors[++count % errors_len];
+		fault.nth += fault.nth < 12 ? 1 : fault.nth / 4;
+	}
+	return count;
+}
+
+static size_t try_call_fully(struct trial *trial, size_t call, const struct belongings *at_rest)
+{
+	size_t count = 0;
+
+	for (const int *error = shim_calls[call].errors; *error; error++) {
+		struct fault fault = { .call = call, .nth = 1, .error = *error };
+
+		for (; try(trial, &fault, at_rest); fault.nth++)
+			count++;
+	}
+	return count;
+}
+
+/* Every call of the operation, one after the other; returns how many failed. */
+static size_t try_all(struct trial *trial)
+{
+	struct fault none = { .call = 0, .nth = UINT32_MAX, .error = ENOMEM };
+	struct belongings at_rest = { 0 };
+	size_t count = 0;
+
+	/* Twice, so that what the C library keeps is there. */
+	for (int i = 0; i < 2; i++) {
+		set_up(trial);
+		trial->operation->run(trial, NULL);
+		take_down(trial);
+	}
+	at_rest = look();
+	try(trial, &none, &at_rest);
+	for (size_t call = 0; shim_calls[call].name; call++) {
+		count += every_errno ? try_call_fully(trial, call, &at_rest)
+				     : try_call(trial, call, &at_rest);
+	}
+	return count;
+}
+
+static bool has_feature(const char *name)
+{
+	struct hostmem_feature feature;
+
+	for (size_t i = 0; !hostmem_host_get_feature(host, i, &feature); i++) {
+		if (!strcmp(feature.name, name))
+			return !feature.os_error;
+	}
+	return false;
+}
+
+/* Whether the host can do it at all. */
+static bool is_possible(const struct operation *operation)
+{
+	struct hostmem_host_info info;
+
+	hostmem_host_get_info(host, &info);
+	if (operation->run == rebind || strstr(operation->options, "host-nodes"))
+		return has_feature("policy=bind") && has_feature("home-node");
+	if (strstr(operation->options, "merge=on"))
+		return has_feature("merge") && info.thp_size;
+	return !operation->property || strcmp(operation->property, "thp") || info.thp_size;
+}
+
+/* A new file has one path, and so one backend. */
+static bool is_for(const struct operation *operation, const struct subject *subject)
+{
+	return operation->run != complete_both || !strstr(subject->options, "/new");
+}
+
+static size_t try_subject(const struct subject *subject)
+{
+	struct trial trial = { .subject = subject, .fd = -1 };
+	size_t count = 0;
+
+	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
+		trial.operation = &operations[i];
+		if (!is_possible(&operations[i]))
+			printf("skipped: %s: this host cannot do it\n", operations[i].name);
+		else if (is_for(&operations[i], subject))
+			count += try_all(&trial);
+	}
+	printf("%s: %zu faults\n", subject->name, count);
+	fflush(stdout);
+	return count;
+}
+
+/* ---- What needs no backend ---- */
+
+static const struct hostmem_defaults no_defaults;
+
+static int probe(struct hostmem_error *err)
+{
+	struct hostmem_host *probed;
+
+	if (hostmem_host_probe(&probed, err))
+		return -1;
+	hostmem_host_free(probed);
+	return 0;
+}
+
+static int read_topology(struct hostmem_error *err)
+{
+	struct hostmem_topology *topology;
+
+	if (hostmem_topology_read(&topology, err))
+		return -1;
+	hostmem_topology_free(topology);
+	return 0;
+}
+
+static int make_objects(struct hostmem_error *err)
+{
+	static const struct hostmem_compat compat[] = { { "memory-backend", "merge", "off" },
+							{ "memory-backend-ram", "dump", "off" } };
+	struct hostmem_objects *objects;
+	int result;
+
+	if (hostmem_objects_new(&objects, host, &no_defaults, compat, 2, err))
+		return -1;
+	result = hostmem_objects_register_kind(objects, &embedder, err);
+	hostmem_objects_free(objects);
+	return result;
+}
+
+static int make_backend(struct hostmem_objects *objects, struct hostmem_error *err)
+{
+	struct hostmem_backend *backend;
+	char kind[64];
+
+	if (hostmem_options_get_kind("memory-backend-ram,id=ram", kind, sizeof(kind), err) < 0 ||
+	    hostmem_backend_new_from_options(
+		    objects, &backend, "memory-backend-ram,id=ram,host-nodes=0,host-nodes=1", err))
+		return -1;
+	hostmem_backend_free(backend);
+	return 0;
+}
+
+static int parse(struct hostmem_error *err)
+{
+	struct hostmem_objects *objects;
+	int result;
+
+	if (hostmem_objects_new(&objects, host, &no_defaults, NULL, 0, err))
+		return -1;
+	result = make_backend(objects, err);
+	hostmem_objects_free(objects);
+	return result;
+}
+
+static int use_context(struct hostmem_objects *objects, struct hostmem_error *err)
+{
+	struct hostmem_thread_context *context;
+	uint32_t cpu = (uint32_t)sched_getcpu();
+	char options[64];
+	int result;
+
+	snprintf(options, sizeof(options), "thread-context,id=context,cpu-affinity=%u", cpu);
+	if (hostmem_thread_context_new_from_options(objects, &context, options, err))
+		return -1;
+	result = hostmem_thread_context_complete(context, err);
+	if (!result)
+		result = hostmem_thread_context_set_list(context, "cpu-affinity", &cpu, 1, err);
+	if (!result)
+		result = hostmem_thread_context_delete(context, err);
+	hostmem_thread_context_free(context);
+	return result;
+}
+
+static int make_context(struct hostmem_error *err)
+{
+	struct hostmem_objects *objects;
+	int result;
+
+	if (hostmem_objects_new(&objects, host, &no_defaults, NULL, 0, err))
+		return -1;
+	result = use_context(objects, err);
+	hostmem_objects_free(objects);
+	return result;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct hostmem_error *err);
+} others[] = {
+	{ "probe", probe },   { "topology", read_topology },      { "objects", make_objects },
+	{ "options", parse }, { "thread-context", make_context },
+};
+
+static bool try_other(size_t index, const struct fault *fault)
+{
+	const struct subject subject = { .name = "no backend" };
+	const struct operation operation = { .name = others[index].name };
+	const struct trial trial = { .subject = &subject, .operation = &operation };
+	const struct belongings before = look();
+	struct hostmem_error err = { 0 };
+	struct belongings after;
+	const char *left;
+	bool fired;
+	int result;
+
+	shim_arm(fault->call, fault->nth, fault->error);
+	result = others[index].run(&err);
+	fired = shim_disarm();
+	if (!shim_bystanders_are_whole())
+		report(&trial, fault, "a mapping of another thread's was changed", "");
+	shim_unmap_stuck();
+	if (result && (!err.kind || !*err.message))
+		report(&trial, fault, "there is no error", "");
+	if (result && others[index].run(&err))
+		report(&trial, fault, "it does not work again", err.message);
+	after = look_when_quiet(&before);
+	left = find_difference(&before, &after);
+	if (left)
+		report(&trial, fault, "in the end there is, or is not any more", left);
+	return fired;
+}
+
+static size_t try_others(void)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		must(!others[i].run(NULL) && !others[i].run(NULL), others[i].name);
+		for (size_t call = 0; shim_calls[call].name; call++) {
+			for (const int *error = shim_calls[call].errors; *error; error++) {
+				struct fault fault = { .call = call, .nth = 1, .error = *error };
+
+				for (; try_other(i, &fault); fault.nth++)
+					count++;
+			}
+		}
+	}
+	printf("no backend: %zu faults\n", count);
+	return count;
+}
+
+/* ---- All of it ---- */
+
+/* One that has a kernel before 5.14, of which the first advice is asked first. */
+static void probe_hosts(void)
+{
+	struct hostmem_error err = { 0 };
+	size_t call = 0;
+
+	while (strcmp(shim_calls[call].name, "madvise") != 0)
+		call++;
+	must(!hostmem_host_probe(&host, &err), err.message);
+	shim_arm(call, 1, EINVAL);
+	must(!hostmem_host_probe(&old_host, &err) && shim_disarm(), err.message);
+}
+
+int main(int argc, char **argv)
+{
+	const char *only = getenv("ONLY");
+	size_t count;
+
+	must(argc >= 3, "usage: inject <directory on a disk> <directory in shared memory> [huge]");
+	disk = argv[1];
+	shared = argv[2];
+	every_errno = getenv("HOSTMEM_EVERY_ERRNO");
+	/* One heap, apart from all other mappings, that does not shrink. */
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	mallopt(M_TRIM_THRESHOLD, 1 << 30);
+	probe_hosts();
+	count = try_others();
+	for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++) {
+		if (only && !strstr(subjects[i].name, only))
+			continue;
+		if (subjects[i].needs_huge && argc < 4)
+			printf("skipped: %s: there is no pool of huge pages\n", subjects[i].name);
+		else
+			count += try_subject(&subjects[i]);
+	}
+	hostmem_host_free(old_host);
+	hostmem_host_free(host);
+	printf("%zu faults, %zu problems\n", count, problems);
+	return problems != 0;
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Each allocation and each system call of the library fails once, in every kind, by the test
+//! program tests/c/inject.c. Meanwhile its shim aborts at whatever the library unmaps, protects,
+//! advises, truncates, closes or removes that is not its own.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::host::HugePages;
+use common::is_instrumented;
+use tempfile::TempDir;
+
+/// Builds a program of tests/c with the library's sources and the shim.
+fn build(program: &str, output: &Path) {
+    let numa = if cfg!(feature = "numa") { "1" } else { "0" };
+    let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/build"))
+        .args(["--shim", program])
+        .arg(output)
+        .args(["-O1", "-Wall", "-Wextra", "-Werror"])
+        .env("HOSTMEM_NUMA", numa)
+        .status()
+        .unwrap();
+    assert!(built.success());
+}
+
+#[test]
+fn each_call_fails_once() {
+    if is_instrumented() {
+        return;
+    }
+    let disk = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shared = TempDir::new_in("/dev/shm").unwrap();
+    // Next to the directory, which has to be empty.
+    let program = disk.path().with_extension("inject");
+    build("inject", &program);
+    let pool = HugePages::have(8);
+    let output = Command::new(&program)
+        .args([disk.path(), shared.path()])
+        .args(pool.as_ref().map(|_| "huge"))
+        .output()
+        .unwrap();
+    std::fs::remove_file(&program).unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    println!("{stdout}");
+    for line in stdout.lines().filter(|line| line.starts_with("skipped")) {
+        eprintln!("{line}");
+    }
+    assert!(output.status.success(), "{}\n{stdout}\n{stderr}", output.status);
+}
