@@ -8,7 +8,7 @@ FEATURES := --all-features
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-numa test-package bench bench-peers lint fmt doc setup-build setup-test setup-lint
+.PHONY: help run test race fuzz test-numa test-package bench bench-peers lint fmt doc setup-build setup-test setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -17,10 +17,14 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 	cargo build --release $(FEATURES)
 	@scripts/run
 
-test: setup-test ## all tests: with all features, with none, and the C under ASan and UBSan
+test: setup-test ## all tests: with all features, with none, and the C under ASan and UBSan, and under TSan
 	cargo test $(FEATURES)
 	cargo test --no-default-features
 	scripts/sanitize address,undefined
+	scripts/race 20
+
+race: setup-test ## six threads use the C at once under ThreadSanitizer; SECONDS=n, SEED=n
+	scripts/race $(or $(SECONDS),60) $(or $(SEED),1)
 
 test-numa: setup-test ## the tests that boot machines with several NUMA nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Each allocation and each system call of the library fails once, in every kind, by the test
 //! program tests/c/inject.c. Meanwhile its shim aborts at whatever the library unmaps, protects,
-//! advises, truncates, closes or removes that is not its own.
+//! advises, truncates, closes or removes that is not its own; also while six threads use it at
+//! once, by tests/c/stress.c.
 
 mod common;
 
@@ -13,12 +14,13 @@ use common::is_instrumented;
 use tempfile::TempDir;
 
 /// Builds a program of tests/c with the library's sources and the shim.
-fn build(program: &str, output: &Path) {
+fn build(program: &str, output: &Path, options: &[&str]) {
     let numa = if cfg!(feature = "numa") { "1" } else { "0" };
     let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/build"))
         .args(["--shim", program])
         .arg(output)
         .args(["-O1", "-Wall", "-Wextra", "-Werror"])
+        .args(options)
         .env("HOSTMEM_NUMA", numa)
         .status()
         .unwrap();
@@ -34,7 +36,7 @@ fn each_call_fails_once() {
     let shared = TempDir::new_in("/dev/shm").unwrap();
     // Next to the directory, which has to be empty.
     let program = disk.path().with_extension("inject");
-    build("inject", &program);
+    build("inject", &program, &[]);
     let pool = HugePages::have(8);
     let output = Command::new(&program)
         .args([disk.path(), shared.path()])
@@ -48,5 +50,28 @@ fn each_call_fails_once() {
     for line in stdout.lines().filter(|line| line.starts_with("skipped")) {
         eprintln!("{line}");
     }
-    assert!(output.status.success(), "{}\n{stdout}\n{stderr}", output.status);
+    assert!(
+        output.status.success(),
+        "{}\n{stdout}\n{stderr}",
+        output.status
+    );
+}
+
+#[test]
+fn threads_at_once_touch_and_leave_nothing_of_others() {
+    if is_instrumented() {
+        return;
+    }
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = directory.path().join("stress");
+    build("stress", &program, &["-DSTRESS_WITH_SHIM"]);
+    let output = Command::new(&program).arg("5").output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    println!("{stdout}");
+    assert!(
+        output.status.success(),
+        "{}\n{stdout}\n{stderr}",
+        output.status
+    );
 }
