@@ -474,7 +474,11 @@ fn a_device_that_cannot_be_mapped_is_refused() {
         let before = Belongings::now();
         for rest in ["", ",share=on", ",share=on,prealloc=on"] {
             let builder = backend(Path::new(path), &format!("size=64K{rest}"));
-            assert_refused(builder, ErrorKind::Value, &["cannot map", "cannot be mapped"]);
+            assert_refused(
+                builder,
+                ErrorKind::Value,
+                &["cannot map", "cannot be mapped"],
+            );
         }
         assert_eq!(Belongings::now(), before);
     });
