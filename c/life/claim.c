@@ -73,7 +73,7 @@ static int fail_alignment(const struct hostmem_backend *backend,
 			  const struct hostmem_memory *memory, const struct hostmem_piece *piece,
 			  const char *what, struct hostmem_error *err)
 {
-	char why[96];
+	char why[128];
 
 	snprintf(why, sizeof(why),
 		 "its %s is wrong, as all three are multiples of the page size, %ju bytes", what,

@@ -67,6 +67,7 @@
 	X(pread, EIO, EPERM)                                                                       \
 	X(readlink, ENOENT, EACCES)                                                                \
 	X(fstat, EIO, ENOMEM)                                                                      \
+	X(lseek, EIO, EINVAL)                                                                      \
 	X(fstatfs, EIO, ENOSYS)                                                                    \
 	X(ftruncate, EFBIG, ENOSPC, EINTR, EINVAL)                                                 \
 	X(fallocate, ENOSPC, EOPNOTSUPP, EIO, EINTR)                                               \
@@ -659,6 +660,12 @@ int hook_fstat(int fd, struct stat *status)
 int hook_fstatfs(int fd, struct statfs *status)
 {
 	return fails(CALL_fstatfs) ? -1 : fstatfs(fd, status);
+}
+
+off_t hook_lseek(int fd, off_t offset, int whence)
+{
+	check_fd("lseek", fd);
+	return fails(CALL_lseek) ? -1 : lseek(fd, offset, whence);
 }
 
 ssize_t hook_read(int fd, void *buffer, size_t size)
