@@ -34,12 +34,15 @@ static const struct row rows[HM_FEATURE_COUNT] = {
  */
 static uint64_t find_thp_size(uint64_t page_size, void *scratch)
 {
+	uint64_t size;
 	char text[64];
 
 	hm_os_read_setting("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", text,
 			   sizeof(text));
+	size = strtoull(text, NULL, 10);
+	/* What is no power of two cannot be aligned to. */
 	if (*text)
-		return strtoull(text, NULL, 10);
+		return size & (size - 1) ? 0 : size;
 	return hm_os_advise(scratch, page_size, MADV_HUGEPAGE) ? 0 : page_size * (page_size / 8);
 }
 
