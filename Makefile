@@ -17,14 +17,18 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 	cargo build --release $(FEATURES)
 	@scripts/run
 
-test: setup-test ## all tests: with all features, with none, and the C under ASan and UBSan, and under TSan
+test: setup-test ## all tests: with all features, with none, and the C under ASan, UBSan and TSan; fuzzed for 30 seconds
 	cargo test $(FEATURES)
 	cargo test --no-default-features
 	scripts/sanitize address,undefined
 	scripts/race 20
+	scripts/fuzz 10
 
 race: setup-test ## six threads use the C at once under ThreadSanitizer; SECONDS=n, SEED=n
 	scripts/race $(or $(SECONDS),60) $(or $(SEED),1)
+
+fuzz: setup-test ## search for what breaks the C, for SECONDS=n each; docs/testing.md
+	scripts/fuzz $(or $(SECONDS),60)
 
 test-numa: setup-test ## the tests that boot machines with several NUMA nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa
