@@ -238,7 +238,9 @@ static void step(struct input *input)
 
 static void begin(void)
 {
-	static const struct hostmem_defaults defaults = { .merge = true, .dump = true };
+	static const struct hostmem_defaults defaults = { .merge = true,
+							  .dump = true,
+							  .fd_by_number = true };
 
 	if (!host)
 		MUST(!hostmem_host_probe(&host, NULL));

@@ -10,7 +10,7 @@ static struct hostmem_error err;
 
 static void prepare(void)
 {
-	static const struct hostmem_defaults defaults;
+	static const struct hostmem_defaults defaults = { .fd_by_number = true };
 	struct hostmem_host *host;
 
 	if (objects)

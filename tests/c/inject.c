@@ -534,7 +534,9 @@ static struct hostmem_backend *new_backend(const struct trial *trial, const char
 
 static void set_up(struct trial *trial)
 {
-	static const struct hostmem_defaults defaults = { .merge = true, .dump = true };
+	static const struct hostmem_defaults defaults = { .merge = true,
+							  .dump = true,
+							  .fd_by_number = true };
 	const struct operation *operation = trial->operation;
 	struct hostmem_error err = { 0 };
 	char path[512];

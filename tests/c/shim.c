@@ -17,7 +17,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -27,6 +26,9 @@
 
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
+#endif
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
 #endif
 #ifndef SYS_set_mempolicy_home_node
 #define SYS_set_mempolicy_home_node 450
@@ -67,13 +69,15 @@
 	X(pread, EIO, EPERM)                                                                       \
 	X(readlink, ENOENT, EACCES)                                                                \
 	X(fstat, EIO, ENOMEM)                                                                      \
-	X(lseek, EIO, EINVAL)                                                                      \
 	X(fstatfs, EIO, ENOSYS)                                                                    \
 	X(ftruncate, EFBIG, ENOSPC, EINTR, EINVAL)                                                 \
 	X(fallocate, ENOSPC, EOPNOTSUPP, EIO, EINTR)                                               \
 	X(fcntl, EINVAL, EMFILE, EBUSY, EAGAIN)                                                    \
 	X(getrandom, EAGAIN, ENOSYS)                                                               \
-	X(getrlimit, EPERM)                                                                        \
+	X(prlimit64, EPERM)                                                                        \
+	X(futex, EFAULT, ENOMEM)                                                                   \
+	X(cachestat, ENOSYS, EPERM)                                                                \
+	X(lseek, EINVAL)                                                                           \
 	X(eventfd, EMFILE, ENOMEM)                                                                 \
 	X(eventfd_read, EAGAIN)                                                                    \
 	X(eventfd_write, EAGAIN)                                                                   \
@@ -364,45 +368,6 @@ int hook_prctl(int option, unsigned long second, unsigned long third, unsigned l
 	return fails(CALL_prctl) ? -1 : prctl(option, second, third, fourth, fifth);
 }
 
-static bool fails_by_number(long number)
-{
-	switch (number) {
-	case SYS_mlock2:
-		return fails(CALL_mlock2);
-	case SYS_munlock:
-		return fails(CALL_munlock);
-	case SYS_userfaultfd:
-		return fails(CALL_userfaultfd);
-	case SYS_set_mempolicy_home_node:
-		return fails(CALL_set_mempolicy_home_node);
-	default:
-		violation("makes system call %ld, which the shim does not know", number);
-		return true;
-	}
-}
-
-/* mbind(2) and its like are libnuma's wrappers where the library is built with that. */
-long hook_mbind(void *address, unsigned long size, int mode, const unsigned long *nodes,
-		unsigned long count, unsigned int flags)
-{
-	check("mbind", address, size);
-	return fails(CALL_mbind) ? -1
-				 : syscall(SYS_mbind, address, size, mode, nodes, count, flags);
-}
-
-long hook_set_mempolicy(int mode, const unsigned long *nodes, unsigned long count)
-{
-	return fails(CALL_set_mempolicy) ? -1 : syscall(SYS_set_mempolicy, mode, nodes, count);
-}
-
-long hook_get_mempolicy(int *mode, unsigned long *nodes, unsigned long count, void *address,
-			unsigned long flags)
-{
-	return fails(CALL_get_mempolicy)
-		       ? -1
-		       : syscall(SYS_get_mempolicy, mode, nodes, count, address, flags);
-}
-
 /* ---- Descriptors and files ---- */
 
 #define MOST_DESCRIPTORS 65536
@@ -439,16 +404,75 @@ static void check_fd(const char *call, int fd)
 		violation("calls %s on descriptor %d, which it does not have", call, fd);
 }
 
-long hook_syscall(long number, unsigned long first, unsigned long second, unsigned long third,
-		  unsigned long fourth)
+/* The calls that have no function of their own in every C library. */
+static const struct {
+	long number;
+	enum call call;
+	/* Its first two arguments are a range of memory. */
+	bool has_range;
+} by_number[] = {
+	{ SYS_mlock2, CALL_mlock2, true },
+	{ SYS_munlock, CALL_munlock, true },
+	{ SYS_mbind, CALL_mbind, true },
+	{ SYS_set_mempolicy_home_node, CALL_set_mempolicy_home_node, true },
+	{ SYS_set_mempolicy, CALL_set_mempolicy, false },
+	{ SYS_get_mempolicy, CALL_get_mempolicy, false },
+	{ SYS_userfaultfd, CALL_userfaultfd, false },
+	{ SYS_prlimit64, CALL_prlimit64, false },
+	{ SYS_futex, CALL_futex, false },
+	{ SYS_ioctl, CALL_ioctl, false },
+	{ SYS_cachestat, CALL_cachestat, false },
+	{ SYS_gettid, CALL_COUNT, false },
+};
+
+static const struct uffdio_range *range_of_ioctl(unsigned long request, unsigned long argument)
 {
-	if (number != SYS_userfaultfd)
-		check("syscall", (void *)first, second);
-	if (fails_by_number(number))
+	bool has_range = request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER ||
+			 request == UFFDIO_ZEROPAGE;
+
+	return has_range ? (const struct uffdio_range *)argument : NULL;
+}
+
+/* Memory is populated by a futex call that accesses a word of it: one of both is the caller's. */
+static void check_futex(unsigned long first, unsigned long second)
+{
+	pthread_mutex_lock(&lock);
+	if (!covers(&owned, first, sizeof(uint32_t)) && !covers(&owned, second, sizeof(uint32_t)))
+		violation("calls futex on what it does not have");
+	pthread_mutex_unlock(&lock);
+}
+
+static enum call check_number(long number, const unsigned long *arguments)
+{
+	const struct uffdio_range *range = NULL;
+	size_t i = 0;
+
+	while (i < sizeof(by_number) / sizeof(by_number[0]) && by_number[i].number != number)
+		i++;
+	if (i == sizeof(by_number) / sizeof(by_number[0]))
+		violation("makes system call %ld, which the shim does not know", number);
+	if (by_number[i].has_range)
+		check(shim_calls[by_number[i].call].name, (void *)arguments[0], arguments[1]);
+	if (number == SYS_ioctl)
+		range = range_of_ioctl(arguments[1], arguments[2]);
+	if (range)
+		check("ioctl", (void *)(uintptr_t)range->start, range->len);
+	if (number == SYS_futex)
+		check_futex(arguments[0], arguments[4]);
+	return by_number[i].call;
+}
+
+long hook_syscall(long number, unsigned long first, unsigned long second, unsigned long third,
+		  unsigned long fourth, unsigned long fifth, unsigned long sixth)
+{
+	const unsigned long arguments[] = { first, second, third, fourth, fifth, sixth };
+	enum call call = check_number(number, arguments);
+	long result;
+
+	if (call != CALL_COUNT && fails(call))
 		return -1;
-	if (number == SYS_userfaultfd)
-		return take((int)syscall(number, first), MADE);
-	return syscall(number, first, second, third, fourth);
+	result = syscall(number, first, second, third, fourth, fifth, sixth);
+	return number == SYS_userfaultfd ? take((int)result, MADE) : result;
 }
 
 /* Names that the library made, which it may remove. */
@@ -662,12 +686,6 @@ int hook_fstatfs(int fd, struct statfs *status)
 	return fails(CALL_fstatfs) ? -1 : fstatfs(fd, status);
 }
 
-off_t hook_lseek(int fd, off_t offset, int whence)
-{
-	check_fd("lseek", fd);
-	return fails(CALL_lseek) ? -1 : lseek(fd, offset, whence);
-}
-
 ssize_t hook_read(int fd, void *buffer, size_t size)
 {
 	check_fd("read", fd);
@@ -687,12 +705,16 @@ ssize_t hook_readlink(const char *path, char *buffer, size_t size)
 
 int hook_ioctl(int fd, unsigned long request, void *argument)
 {
-	const struct uffdio_range *range = argument;
-
-	if (request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER ||
-	    request == UFFDIO_ZEROPAGE)
-		check("ioctl", (void *)(uintptr_t)range->start, range->len);
 	return fails(CALL_ioctl) ? -1 : ioctl(fd, request, argument);
+}
+
+/* The position of a duplicate is that of the user's descriptor too. */
+off_t hook_lseek(int fd, off_t offset, int whence)
+{
+	check_fd("lseek", fd);
+	if (descriptors[fd] == DUPLICATE)
+		violation("moves the position of a descriptor of the user's");
+	return fails(CALL_lseek) ? -1 : lseek(fd, offset, whence);
 }
 
 static _Atomic size_t files_len;
@@ -726,11 +748,6 @@ int hook_fclose(FILE *file)
 ssize_t hook_getrandom(void *buffer, size_t size, unsigned int flags)
 {
 	return fails(CALL_getrandom) ? -1 : getrandom(buffer, size, flags);
-}
-
-int hook_getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
-{
-	return fails(CALL_getrlimit) ? -1 : getrlimit(resource, limit);
 }
 
 int hook_sched_getaffinity(pid_t thread, size_t size, cpu_set_t *cpus)

@@ -167,6 +167,7 @@ static int read_all(struct worker *worker)
 	char text[256];
 
 	hostmem_backend_get_state(backend);
+	hostmem_backend_get_warning(backend, 0, text, sizeof(text), NULL);
 	hostmem_backend_get_prealloc_result(backend, &result);
 	hostmem_backend_get_prealloc_event(backend);
 	if (!*hostmem_backend_get_id(backend) || !*hostmem_backend_get_kind(backend))
@@ -322,9 +323,12 @@ static int use_context(struct worker *worker)
 	hostmem_thread_context_get_state(context);
 	if (!*hostmem_thread_context_get_id(context))
 		return -1;
-	switch (choose(worker, 7)) {
+	switch (choose(worker, 8)) {
 	case 0:
 		return hostmem_thread_context_complete(context, &worker->err);
+	case 6:
+		snprintf(text, sizeof(text), "%u", cpu);
+		return hostmem_thread_context_set_text(context, "cpu-affinity", text, &worker->err);
 	case 1:
 		return hostmem_thread_context_set_list(context, "cpu-affinity", &cpu, 1,
 						       &worker->err);
@@ -341,6 +345,22 @@ static int use_context(struct worker *worker)
 	default:
 		return choose(worker, 8) ? 0 : hostmem_thread_context_delete(context, &worker->err);
 	}
+}
+
+/* A descriptor is taken by the kind that has the property alone. */
+static int set_fd(struct worker *worker)
+{
+	struct hostmem_backend *backend;
+	int fd = memfd_create("user", MFD_CLOEXEC), result;
+
+	if (hostmem_backend_new(objects, &backend, "memory-backend-fd", "fd", &worker->err)) {
+		close(fd);
+		return -1;
+	}
+	result = hostmem_backend_set_fd(backend, "fd", fd, &worker->err);
+	close(fd);
+	hostmem_backend_free(backend);
+	return result;
 }
 
 /* One of the thread's own in the common set, freed in its callback, or by the thread. */
@@ -386,6 +406,10 @@ static int look_around(struct worker *worker)
 		return -1;
 	if (hostmem_topology_read(&topology, &worker->err))
 		return -1;
+	hostmem_topology_get_node(topology, 0);
+	hostmem_topology_get_distance(topology, 0, 0);
+	hostmem_topology_get_cpus(topology, SIZE_MAX, NULL, 0);
+	hostmem_topology_get_huge_pages(topology, SIZE_MAX, 0);
 	hostmem_topology_free(topology);
 	return hostmem_options_get_kind("memory-backend-ram,id=a", kind, sizeof(kind),
 					&worker->err);
@@ -421,7 +445,7 @@ static struct action {
 	ACTION(set_callbacks), ACTION(wait_for_it),  ACTION(cancel),        ACTION(interrupt),
 	ACTION(discard),       ACTION(inhibit),      ACTION(allow),         ACTION(allow),
 	ACTION(populate),      ACTION(rebind),       ACTION(placement),     ACTION(use_context),
-	ACTION(live_alone),    ACTION(look_around),  ACTION(register_kind),
+	ACTION(live_alone),    ACTION(look_around),  ACTION(register_kind), ACTION(set_fd),
 };
 
 static void act(struct worker *worker)
