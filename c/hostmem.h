@@ -745,8 +745,9 @@ int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend
 struct hostmem_prealloc_result {
 	/* Threads that populated, the caller included where it took part. */
 	uint32_t threads;
-	/* errno where the workers could not be pinned to the CPUs of the bound nodes, else 0. They
-	 * populated all the same. */
+	/* errno where the workers could not be pinned to the CPUs of the bound nodes, and
+	 * populated all the same, or where neither these nor the thread-context's could be created
+	 * and the calling thread populated. Else 0. */
 	int32_t affinity_error;
 	/* errno where the workers could not have the memory policy, which only shared memory of a
 	 * file on disk needs: the kernel ignores that of the mapping. Else 0. They populated all

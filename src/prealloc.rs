@@ -28,8 +28,9 @@ impl Progress {
 pub struct PreallocResult {
     /// The number of threads that populated memory, including the caller's if it did.
     pub threads: u32,
-    /// The errno if the workers could not be pinned to the CPUs of the bound nodes. They ran
-    /// without.
+    /// The errno if the workers could not be pinned to the CPUs of the bound nodes and ran without,
+    /// or if no worker could be created there, or by the thread-context, and the calling thread
+    /// populated.
     pub affinity_error: Option<i32>,
     /// The errno if the workers could not set their own memory policy, which is needed only for
     /// shared files on disk, where the kernel ignores the mapping's policy. They ran without. Pages

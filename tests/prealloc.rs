@@ -325,15 +325,15 @@ mod bound {
         if node_cpus().is_none() {
             return skip("this kernel has no NUMA");
         }
-        let refusals = [
-            Refusal::new(libc::SYS_clone3, libc::EAGAIN),
-            Refusal::new(libc::SYS_clone, libc::EAGAIN),
-        ];
-        let builder = ram("size=64M,prealloc=on,policy=bind,host-nodes=0");
-        let backend = refusing(&refusals, || builder.complete().unwrap());
-        let result = backend.prealloc_result().unwrap();
-        assert_eq!(result.affinity_error, Some(libc::EAGAIN));
-        assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
+        for errno in [libc::EAGAIN, libc::EPERM] {
+            let refusals =
+                [libc::SYS_clone3, libc::SYS_clone].map(|call| Refusal::new(call, errno));
+            let builder = ram("size=64M,prealloc=on,policy=bind,host-nodes=0");
+            let backend = refusing(&refusals, || builder.complete().unwrap());
+            let result = backend.prealloc_result().unwrap();
+            assert_eq!((result.threads, result.affinity_error), (1, Some(errno)));
+            assert_eq!(backend.placement().unwrap().resident, 64 * MIB);
+        }
     }
 }
 

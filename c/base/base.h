@@ -251,6 +251,8 @@ int hm_numa_get_bound(struct hm_set *nodes);
 struct hm_creation {
 	pthread_t *threads;
 	uint32_t wanted, created;
+	/* -errno of the first that could not be created, else 0. */
+	int error;
 	/* Where they may run; NULL: where whoever creates them may. */
 	const struct hm_set *cpus;
 	/* Whoever creates them works too. */

@@ -88,10 +88,11 @@ static void spread(const struct hm_creation *creation)
 
 void hm_thread_create_all(struct hm_creation *creation)
 {
-	while (creation->created < creation->wanted &&
-	       !hm_thread_create(&creation->threads[creation->created], creation->run,
-				 creation->data))
-		creation->created++;
+	while (creation->created < creation->wanted && !creation->error) {
+		creation->error = hm_thread_create(&creation->threads[creation->created],
+						   creation->run, creation->data);
+		creation->created += !creation->error;
+	}
 	spread(creation);
 }
 

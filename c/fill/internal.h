@@ -98,6 +98,8 @@ struct hm_crew {
 	void *data;
 	/* The caller of hm_workers_add() works too. */
 	bool beside_caller;
+	/* errno of a worker that could not be created, 0 when all were. */
+	int create_error;
 	/* errno of a worker whose affinity or policy could not be set, else 0. */
 	_Atomic int affinity_error, policy_error;
 };

@@ -3,8 +3,6 @@
  * Which threads populate what: fills that belong in the same place share one pool of workers, as
  * many as the work is worth.
  */
-#include <errno.h>
-
 #include "internal.h"
 
 /* In bytes of huge pages: with less to do one more thread costs more than it saves. */
@@ -114,9 +112,9 @@ void hm_pools_add_workers(struct hm_pool *pool, struct hm_workers *workers,
 		return;
 	/* Only the caller is left to do it. */
 	if (place->cpus_len || place->context)
-		atomic_store(&pool->crew.affinity_error, EAGAIN);
+		atomic_store(&pool->crew.affinity_error, pool->crew.create_error);
 	if (place->policy != HM_POLICY_DEFAULT)
-		atomic_store(&pool->crew.policy_error, EAGAIN);
+		atomic_store(&pool->crew.policy_error, pool->crew.create_error);
 	place->cpus_len = 0;
 	place->context = NULL;
 	place->policy = HM_POLICY_DEFAULT;

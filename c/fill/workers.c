@@ -3,6 +3,7 @@
  * Worker threads: created one by one, started together, waited for as one. Sets their affinity and
  * memory policy; knows nothing of the work.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -75,6 +76,7 @@ uint32_t hm_workers_add(struct hm_workers *workers, struct hm_crew *crew, uint32
 	struct hm_worker_group *group = malloc(sizeof(*group) + count * sizeof(group->threads[0]));
 	struct hm_creation creation;
 
+	crew->create_error = ENOMEM;
 	if (!group)
 		return 0;
 	*group = (struct hm_worker_group){
@@ -95,6 +97,7 @@ uint32_t hm_workers_add(struct hm_workers *workers, struct hm_crew *crew, uint32
 		hm_thread_context_create(place->context, &creation);
 	else
 		hm_thread_create_all(&creation);
+	crew->create_error = -creation.error;
 	group->threads_len = creation.created;
 	workers->running += group->threads_len;
 	return group->threads_len;

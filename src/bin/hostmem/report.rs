@@ -203,7 +203,7 @@ fn warnings(
     if let Some(error) = prealloc.and_then(|prealloc| prealloc.affinity_error) {
         let error = std::io::Error::from_raw_os_error(error);
         warnings.push(format!(
-            "the threads that preallocated were not pinned to the nodes' CPUs: {error}"
+            "no preallocation thread on the CPUs of prealloc-context or host-nodes: {error}"
         ));
     }
     Ok(warnings)
