@@ -569,6 +569,12 @@ fn room_on_a_file_system_is_foreseen() {
         half.populate(2 * MIB, 2 * MIB).unwrap();
         no_room(half.populate(MIB, 2 * MIB).unwrap_err(), 0, MIB);
         drop((rest, claim));
+
+        // A jail may have no /proc.
+        if host::mount("tmpfs", Path::new("/proc"), "size=4K") {
+            let error = begin("jailed", "size=16M,prealloc=on").complete();
+            no_room(error.unwrap_err().error, 0, 2 * FREE);
+        }
     });
 }
 

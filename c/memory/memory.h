@@ -155,8 +155,8 @@ struct hm_room {
 	dev_t device;
 	ino_t inode;
 	uint64_t total, left;
-	/* Of the file's size, what has no blocks yet. */
-	uint64_t absent;
+	/* Of the file, and what of it has no blocks yet. */
+	uint64_t size, absent;
 };
 
 /* False for memory that takes no room of a file system, or where that has no limit. */

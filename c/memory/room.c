@@ -24,51 +24,52 @@ bool hm_room_read(const struct hostmem_backend *backend, struct hm_room *room)
 		return false;
 	room->device = file.device;
 	room->inode = file.inode;
+	room->size = file.size;
 	room->absent = file.size > file.allocated ? file.size - file.allocated : 0;
 	/* Elsewhere a file is written to, and gets blocks, through shared mappings alone. */
 	return file.shmem || hm_backend_is_hugetlb(backend) ||
 	       (backend->shared && !backend->readonly);
 }
 
-/*
- * Bytes in holes of a range of the file; fewer than there are when it has very many, or when it
- * cannot be opened anew: through our descriptor a seek would move the offset of other processes.
- */
+/* Bytes in holes of a range of the file; fewer than there are when it has very many. */
 static uint64_t count_holes(int fd, uint64_t offset, uint64_t length)
 {
 	uint64_t at = offset, end = offset + length, holes = 0;
-	char path[32];
-	int own;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	own = hm_os_open(path, O_RDONLY);
-	for (int i = 0; own >= 0 && i < MOST_HOLES && at < end; i++) {
+	for (int i = 0; i < MOST_HOLES && at < end; i++) {
 		uint64_t hole, data;
 
 		/* The end of the file counts as a hole. */
-		if (hm_os_seek(own, at, SEEK_HOLE, &hole) || hole >= end)
+		if (hm_os_seek(fd, at, SEEK_HOLE, &hole) || hole >= end)
 			break;
-		if (hm_os_seek(own, hole, SEEK_DATA, &data) || data > end)
+		if (hm_os_seek(fd, hole, SEEK_DATA, &data) || data > end)
 			data = end;
 		holes += data - hole;
 		at = data;
 	}
-	if (own >= 0)
-		hm_os_close(own);
 	return holes;
 }
 
 uint64_t hm_room_count_needed(const struct hostmem_backend *backend, const struct hm_range *range,
 			      const struct hm_room *room)
 {
-	uint64_t needed = range->length < room->absent ? range->length : room->absent, holes;
+	uint64_t needed = range->length < room->absent ? range->length : room->absent;
+	uint64_t elsewhere = room->size - range->length, holes;
+	char path[32];
+	int own;
 
 	/* Counting takes time, so only where it matters. */
 	if (needed <= room->left)
 		return needed;
+	/* Opened anew: through our descriptor a seek would move the offset of other processes. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", backend->backing.fd);
+	own = hm_os_open(path, O_RDONLY);
+	/* Without /proc it is what cannot be elsewhere in the file. */
+	if (own < 0)
+		return room->absent > elsewhere ? room->absent - elsewhere : 0;
 	/* Blocks that were allocated and not written count as holes: either figure may be high. */
-	holes = count_holes(backend->backing.fd, backend->backing.offset + range->offset,
-			    range->length);
+	holes = count_holes(own, backend->backing.offset + range->offset, range->length);
+	hm_os_close(own);
 	return holes < needed ? holes : needed;
 }
 
