@@ -114,6 +114,30 @@ confined! {
         });
     };
 
+    // Words of an error need calls of their own.
+    a_file_system_without_room: || {
+        let mut room = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: reads the text and fills the struct.
+        let room = unsafe {
+            assert_eq!(libc::statvfs(c"/dev/shm".as_ptr(), room.as_mut_ptr()), 0);
+            room.assume_init()
+        };
+        let size = room.f_blocks * room.f_frsize + common::page_size();
+        if room.f_blocks == 0 || size > common::meminfo("MemTotal:") {
+            return skip("/dev/shm has no limit that is less than memory");
+        }
+        may(&[PREALLOC, "shm"], Methods::NONE, |objects| {
+            let options = format!("memory-backend-shm,id=m0,size={size}");
+            let backend = objects.parse(&options).unwrap().complete().unwrap();
+            assert!(backend.warnings().concat().contains("/dev/shm/"));
+            backend.delete().unwrap();
+            let failed = objects.parse(format!("{options},prealloc=on")).unwrap().complete();
+            let failed = failed.unwrap_err().error;
+            assert_eq!(failed.raw_os_error(), Some(libc::ENOSPC), "{failed}");
+            assert!(failed.to_string().contains("the file system of /dev/shm/"), "{failed}");
+        });
+    };
+
     preallocation_in_the_background: || {
         may(&[PREALLOC, "preallocation in the background"], Methods::NONE, |objects| {
             let backend = make(objects, "ram", "prealloc=on,prealloc-mode=background");

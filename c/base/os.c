@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -295,8 +296,8 @@ int hm_os_get_room(int fd, uint64_t *total, uint64_t *room)
 	/* What has no limit says 0 blocks, or -1. */
 	if (!file_system.f_blocks || file_system.f_blocks > UINT64_MAX >> 12)
 		return -ENODATA;
-	/* Some blocks are kept for root. */
-	left = geteuid() ? file_system.f_bavail : file_system.f_bfree;
+	/* Some blocks are kept for root, and the auxiliary vector needs no system call. */
+	left = getauxval(AT_EUID) ? file_system.f_bavail : file_system.f_bfree;
 	block = (uint64_t)(file_system.f_frsize ? file_system.f_frsize : file_system.f_bsize);
 	*total = file_system.f_blocks * block;
 	*room = left * block;

@@ -147,6 +147,30 @@ void hm_pools_add_workers(struct hm_pool *pool, struct hm_workers *workers,
 /* Takes a chunk of the first fill that has one left; NULL when none has. */
 struct hm_fill *hm_pools_take(struct hm_pool *pool, struct hm_range *chunk);
 
+/* ---- file_room.c: room on a file system that runs out ---- */
+
+/* More is needed than is available, in bytes. */
+struct hm_shortage {
+	uint64_t available, needed;
+	/* Of room on a file system of this size; 0: of memory. */
+	uint64_t total_room;
+	/* Of locked memory, for which swap does not count. */
+	bool locked;
+	/* On these nodes; else on the whole host. */
+	bool on_nodes;
+	struct hm_set nodes;
+	/* The limit of a control group is the least. */
+	bool in_group;
+	/* The first fill that still needs some of it. */
+	const struct hm_fill *fill;
+};
+
+/* Links the fills on each file system, and returns the first on the first one. */
+struct hm_fill *hm_file_room_group(struct hm_fill *fills, size_t fills_len);
+/* Lowers *spare to what is left beyond the need. */
+bool hm_file_room_is_short(const struct hm_fill *heads, struct hm_shortage *shortage,
+			   uint64_t *spare);
+
 /* ---- pressure.c: memory that runs out ---- */
 
 struct hm_pressure {
@@ -166,22 +190,6 @@ struct hm_pressure {
 	struct hm_fill *on_files;
 };
 
-/* More is needed than is available, in bytes. */
-struct hm_shortage {
-	uint64_t available, needed;
-	/* Of room on a file system of this size; 0: of memory. */
-	uint64_t total_room;
-	/* Of locked memory, for which swap does not count. */
-	bool locked;
-	/* On these nodes; else on the whole host. */
-	bool on_nodes;
-	struct hm_set nodes;
-	/* The limit of a control group is the least. */
-	bool in_group;
-	/* The first fill that still needs some of it. */
-	const struct hm_fill *fill;
-};
-
 void hm_pressure_init(struct hm_pressure *pressure, struct hm_fill *fills, size_t fills_len);
 void hm_pressure_destroy(struct hm_pressure *pressure);
 /* Around taking and populating a chunk: a shortage is confirmed while no thread does. */
@@ -192,14 +200,6 @@ void hm_pressure_end_chunk(struct hm_pressure *pressure);
  * gets true.
  */
 bool hm_pressure_find_shortage(struct hm_pressure *pressure, struct hm_shortage *shortage);
-
-/* ---- file_room.c: room on a file system that runs out ---- */
-
-/* Links the fills on each file system, and returns the first on the first one. */
-struct hm_fill *hm_file_room_group(struct hm_fill *fills, size_t fills_len);
-/* Lowers *spare to what is left beyond the need. */
-bool hm_file_room_is_short(const struct hm_fill *heads, struct hm_shortage *shortage,
-			   uint64_t *spare);
 
 /* ---- failure.c: the first failure ---- */
 

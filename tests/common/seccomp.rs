@@ -38,7 +38,6 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("ftruncate", libc::SYS_ftruncate),
     ("futex", libc::SYS_futex),
     ("get_mempolicy", libc::SYS_get_mempolicy),
-    ("geteuid", libc::SYS_geteuid),
     ("getpid", libc::SYS_getpid),
     ("getrandom", libc::SYS_getrandom),
     ("ioctl", libc::SYS_ioctl),
