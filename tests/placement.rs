@@ -605,3 +605,59 @@ fn what_is_sparse_is_reported_at_once() {
         assert_eq!(position, 0);
     }
 }
+
+/// The kernel accepts in silence what it does not do; who asked for it is warned.
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    in_child("what_has_no_effect_is_a_warning", || {
+        let warnings = |kind: &str, options: &str| {
+            let backend = access::new(kind, options).complete().unwrap();
+            let warnings = backend.warnings();
+            (warnings, backend)
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = format!("size=64K,mem-path={},discard-data=on", path.display());
+        for (kind, options, words) in [
+            (
+                "ram",
+                "size=64K,share=on,merge=on",
+                "merge=on has no effect",
+            ),
+            ("memfd", "size=64K,share=off", "takes the memory twice"),
+            (
+                "file",
+                &format!("{file},share=off"),
+                "discard-data=on has no effect",
+            ),
+        ] {
+            let (warnings, _) = warnings(kind, options);
+            assert_eq!(warnings.len(), 1, "{options}: {warnings:?}");
+            assert!(warnings[0].contains(words), "{warnings:?}");
+        }
+        for (kind, options) in [
+            ("ram", "size=64K,share=on"),
+            ("ram", "size=64K,merge=on"),
+            ("memfd", "size=64K"),
+            ("file", &*format!("{file},share=on")),
+        ] {
+            assert_eq!(warnings(kind, options).0, [""; 0], "{options}");
+        }
+        // A live change says so too.
+        let (_, backend) = warnings("memfd", "size=64K");
+        backend.set("merge", true).unwrap();
+        assert!(backend.warnings()[0].contains("merge=on has no effect"));
+        let Some(_pool) = HugePages::have(1) else {
+            return;
+        };
+        let options = "size=2M,hugetlb=on,thp=always,lock=on,merge=on";
+        let (warnings, _) = warnings("memfd", options);
+        for words in [
+            "merge=on has",
+            "thp: it has no effect",
+            "lock=on has no effect",
+        ] {
+            assert!(warnings.iter().any(|it| it.contains(words)), "{warnings:?}");
+        }
+    });
+}

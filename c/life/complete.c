@@ -71,6 +71,7 @@ static int build(struct hostmem_backend *backend, const struct hm_values *values
 		return -1;
 	if (!values->prealloc)
 		hm_room_warn(backend);
+	hm_effect_warn_all(backend, values);
 	return 0;
 }
 

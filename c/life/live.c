@@ -116,8 +116,8 @@ static int change_lock(struct hostmem_backend *backend, const struct hm_values *
 	return hm_advise_lock(backend, new->lock, new->prealloc, err);
 }
 
-int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
-		  const struct hm_values *old, struct hm_values *new, struct hostmem_error *err)
+static int apply(struct hostmem_backend *backend, enum hm_property property,
+		 const struct hm_values *old, struct hm_values *new, struct hostmem_error *err)
 {
 	struct hostmem_rebind_result rebound;
 
@@ -145,4 +145,14 @@ int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 	default:
 		return 0;
 	}
+}
+
+int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
+		  const struct hm_values *old, struct hm_values *new, struct hostmem_error *err)
+{
+	int result = apply(backend, property, old, new, err);
+
+	if (!result && backend->mapping.size)
+		hm_effect_warn(backend, property, new);
+	return result;
 }

@@ -169,6 +169,14 @@ void hm_room_warn(struct hostmem_backend *backend);
 /* The path of the backing's file, for messages. */
 void hm_room_format_path(const struct hostmem_backend *backend, char *path, size_t size);
 
+/* ---- effect.c ---- */
+
+/* Adds a warning where the value of the property has no effect on the memory. */
+void hm_effect_warn(struct hostmem_backend *backend, enum hm_property property,
+		    const struct hm_values *values);
+/* The same for all properties that are not at their default. */
+void hm_effect_warn_all(struct hostmem_backend *backend, const struct hm_values *values);
+
 /* ---- huge_pages.c ---- */
 
 /* Bytes of the huge pages that hugetlb and hugetlbsize ask for; 0: none. */

@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use hostmem::Backend;
 use hostmem::Memory;
-use hostmem::Origin;
 use hostmem::Placement;
 use hostmem::Policy;
 use hostmem::PreallocResult;
@@ -176,18 +175,6 @@ fn warnings(
     prealloc: Option<&PreallocResult>,
 ) -> Result<Vec<String>> {
     let mut warnings = backend.warnings();
-    let merge_asked =
-        backend.get("merge")? == Value::Bool(true) && backend.origin("merge")? != Origin::Default;
-    if merge_asked && !placement.mergeable {
-        warnings.push("merge=on has no effect: the kernel merges private pages only".into());
-    }
-    if backend.kind() == "memory-backend-memfd" && backend.get("share")? == Value::Bool(false) {
-        warnings.push(
-            "share=off takes the memory twice, in the memfd and as private copies of what is \
-             written; memory-backend-ram takes it once"
-                .into(),
-        );
-    }
     if placement.policy_changed {
         warnings.push(format!(
             "the kernel's policy, {}, is not the one that was set",
