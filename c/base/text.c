@@ -293,7 +293,8 @@ const char *hm_text_find_line(const char *text, const char *name)
 
 	while (text && strncmp(text, name, length)) {
 		text = strchr(text, '\n');
-		text += text != NULL;
+		if (text)
+			text++;
 	}
 	return text ? text + length : NULL;
 }
