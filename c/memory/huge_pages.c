@@ -143,8 +143,7 @@ uint64_t hm_huge_pages_wanted(const struct hostmem_backend *backend, const struc
 int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 			       const struct hm_values *values, struct hostmem_error *err)
 {
-	uint64_t page = hm_huge_pages_wanted(backend, values);
-	uint64_t sizes = hm_huge_pools_get_sizes(&backend->host->seen);
+	uint64_t page, sizes;
 	char text[128];
 
 	if (values->hugetlbsize && !values->hugetlb)
@@ -154,6 +153,8 @@ int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 			       backend->id, (uintmax_t)values->hugetlbsize);
 	if (!values->hugetlb)
 		return 0;
+	page = hm_huge_pages_wanted(backend, values);
+	sizes = hm_huge_pools_get_sizes(&backend->host->seen);
 	/* Where no size is known the kernel decides. */
 	if (page && !(page & (page - 1)) && (sizes & page || !sizes))
 		return hm_huge_pages_check(backend, page, values, err);
