@@ -8,7 +8,7 @@ FEATURES := --all-features
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test race fuzz test-numa test-package bench bench-peers lint fmt doc setup-build setup-test setup-lint
+.PHONY: help run test race fuzz test-numa test-musl test-package bench bench-peers lint fmt doc setup-build setup-test setup-musl setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -17,9 +17,10 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 	cargo build --release $(FEATURES)
 	@scripts/run
 
-test: setup-test ## all tests: with all features, with none, and the C under ASan, UBSan and TSan; fuzzed for 30 seconds
+test: setup-test ## all tests: with all features, with fewer, and the C under ASan, UBSan and TSan; fuzzed for 30 seconds
 	cargo test $(FEATURES)
 	cargo test --no-default-features
+	cargo test --no-default-features --features numa --test host --test policy
 	scripts/sanitize address,undefined
 	scripts/race 20
 	scripts/fuzz 10
@@ -32,6 +33,9 @@ fuzz: setup-test ## search for what breaks the C, for SECONDS=n each; docs/testi
 
 test-numa: setup-test ## the tests that boot machines with several NUMA nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa
+
+test-musl: setup-musl ## the tests on a static build, with musl and without libnuma
+	scripts/test-musl
 
 test-package: setup-test ## test the package to be published, and a crate that depends on it
 	scripts/package
@@ -57,5 +61,5 @@ doc: setup-build ## build the documentation in target/doc
 	cargo doc --no-deps $(FEATURES)
 
 # Installs the packages that the target needs and the machine lacks.
-setup-build setup-test setup-lint: setup-%:
+setup-build setup-test setup-musl setup-lint: setup-%:
 	@scripts/setup $*

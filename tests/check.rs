@@ -160,7 +160,7 @@ fn reserve_off_maps_without_reserving() {
     }
 }
 
-fn set_limit(resource: libc::__rlimit_resource_t, bytes: u64) {
+fn set_limit(resource: common::host::Resource, bytes: u64) {
     let limit = libc::rlimit {
         rlim_cur: bytes,
         rlim_max: libc::RLIM_INFINITY,

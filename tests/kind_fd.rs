@@ -3,14 +3,16 @@
 
 mod common;
 
+use std::ffi::CString;
 use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 
@@ -385,11 +387,13 @@ fn what_cannot_be_mapped_is_refused_by_type() {
 fn a_descriptor_of_a_mere_path_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(SIZE).unwrap();
-    let path = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(file.path())
-        .unwrap();
+    let path = CString::new(file.path().as_os_str().as_bytes()).unwrap();
+    // OpenOptions leaves O_PATH out where it is one of the access modes, as with musl.
+    // SAFETY: reads the path.
+    let path = unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) };
+    assert!(path >= 0);
+    // SAFETY: opened above, owned by nobody else.
+    let path = unsafe { OwnedFd::from_raw_fd(path) };
     for rest in ["", ",readonly=on", ",share=off,readonly=on,rom=off"] {
         assert_refused(
             backend(&path, &format!("size=64K{rest}")),

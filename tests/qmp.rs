@@ -223,7 +223,11 @@ fn what_failed_leaves_nothing() {
     };
     // What the program keeps for itself it has after the first.
     let kept = round();
-    assert_eq!(round(), kept);
+    let (mapped, descriptors) = round();
+    // musl's heap grows by single pages; a backend takes more.
+    let grown = if cfg!(target_env = "musl") { 32 } else { 0 };
+    assert!(mapped <= kept.0 + grown, "{mapped} {kept:?}");
+    assert_eq!(descriptors, kept.1);
     client.must("object-add", ram("a", 65536));
 }
 
@@ -1287,7 +1291,7 @@ fn a_shortage_of_descriptors_ends_no_server() {
     assert_eq!(code, 0, "{said}");
     // Once, however long it takes.
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("Too many open files"), "{said}");
+    assert!(said.contains("(os error 24)"), "{said}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn assert_refused(error: &Error, words: &str) {
 #[test]
 fn a_process_that_disabled_them_cannot_ask_for_them() {
     in_child("a_process_that_disabled_them_cannot_ask_for_them", || {
+        let _lock = HostLock::take();
         if Host::probe().unwrap().info().thp_size.is_none() {
             return skip("this kernel has no transparent huge pages");
         }

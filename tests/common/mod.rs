@@ -192,6 +192,17 @@ pub fn refusing<T: Send>(refusals: &[Refusal], body: impl FnOnce() -> T + Send) 
     })
 }
 
+/// Refuses to open a file where the flags, masked, have that value, by each call that a C library
+/// opens files with.
+pub fn opening(errno: libc::c_int, mask: u64, flags: u64) -> Vec<Refusal> {
+    vec![
+        Refusal::new(libc::SYS_openat, errno).only_masked(2, mask, flags),
+        // musl's.
+        #[cfg(target_arch = "x86_64")]
+        Refusal::new(libc::SYS_open, errno).only_masked(1, mask, flags),
+    ]
+}
+
 /// What a process has that a failed call must not add to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Belongings {
@@ -217,6 +228,12 @@ fn count_threads() -> usize {
         .count()
 }
 
+/// Whether a mapping may be of musl's allocator, which has no other heap than anonymous mappings
+/// without a name.
+fn is_of_musl(line: &str) -> bool {
+    cfg!(target_env = "musl") && line.split_ascii_whitespace().count() == 5
+}
+
 impl Belongings {
     pub fn now() -> Self {
         // AddressSanitizer's own come and go.
@@ -235,6 +252,7 @@ impl Belongings {
             mappings: maps
                 .lines()
                 .filter(|line| !line.ends_with("[heap]") && !line.ends_with("[stack]"))
+                .filter(|line| !is_of_musl(line))
                 .map(str::to_owned)
                 .collect(),
             descriptors,
