@@ -189,7 +189,7 @@ struct hostmem_huge_pages {
 	uint64_t page_size;
 	uint64_t total;
 	uint64_t free;
-	/* Of the free ones, promised to memory that has not touched them. */
+	/* Of the free ones, reserved for mappings that have not faulted them in. */
 	uint64_t reserved;
 	/* May still be added when the pool is short. */
 	uint64_t overcommit;
@@ -285,14 +285,14 @@ struct hostmem_kind {
 	 * getters. Called while the backend is completing, without locks, on the thread that
 	 * completes it. On failure returns -1 with *err written and nothing left behind. The
 	 * library checks the descriptor (its access mode and its size, where it has one) and maps
-	 * it. NULL: backends of this kind complete without memory.
+	 * it. NULL: backends of this kind complete without memory, and check is not called.
 	 */
 	int (*allocate)(void *data, const struct hostmem_backend *backend,
 			struct hostmem_backing *backing, struct hostmem_error *err);
 	/* Undoes what allocate did beyond opening the descriptor, when a later step of completing
 	 * failed or by hostmem_backend_undo(); the descriptor is still open. err has the failure
-	 * that led here, or nothing; the library's own kinds append to it what stays. May be NULL.
-	 */
+	 * that led here, or nothing; the library's own kinds append to it what stays. Must not
+	 * change properties of the backend. May be NULL. */
 	void (*undo)(void *data, const struct hostmem_backend *backend,
 		     const struct hostmem_backing *backing, struct hostmem_error *err);
 	/* Frees data, when the set of objects is freed or when registering failed. May be NULL. */
@@ -492,8 +492,8 @@ struct hostmem_memory {
 	void *address;
 	/* Bytes. */
 	uint64_t size;
-	/* What the memory is made of: the base page, or the huge page of a hugetlb descriptor;
-	 * bytes. */
+	/* What the memory is made of: the base page, or the huge page of a hugetlb descriptor or
+	 * mapping; bytes. */
 	uint64_t page_size;
 	/* The descriptor behind the memory, owned by the backend; -1 for anonymous memory. */
 	int32_t fd;

@@ -151,7 +151,7 @@ struct hm_cgroup {
 
 void hm_cgroup_find(struct hm_cgroup *cgroup);
 /*
- * Bytes that can still be allocated in all of them, with as much swap space there is; UINT64_MAX
+ * Bytes that can still be allocated in all of them, given this much free swap; UINT64_MAX
  * for no limit.
  */
 uint64_t hm_cgroup_get_available(const struct hm_cgroup *cgroup, uint64_t swap);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The folder kind: the kinds of backends that come with the library, each a table of operations.
+ * The folder kind: the kinds of backends that come with the library, each a table of operations,
+ * and what is done with the backing that a kind, also an embedder's, has made.
  */
 #ifndef HOSTMEM_KIND_H
 #define HOSTMEM_KIND_H

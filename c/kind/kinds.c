@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The list of the kinds that come with the library. Adding one means a file of its own and a line
- * here.
+ * The list of the kinds that come with the library. CONTRIBUTING.md says what adding one
+ * means.
  */
 #include "kind.h"
 

@@ -53,8 +53,8 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,
 		   struct hostmem_rebind_result *rebound, struct hostmem_error *err);
 /*
- * Makes a ready backend be as `new` says where that differs from `old`; what will be so only later
- * is put back in `new`. Called with `change`.
+ * Applies the difference between `old` and `new` to a ready backend; resets in `new` what takes
+ * effect later (prealloc). Called with `change`.
  */
 int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 		  const struct hm_values *old, struct hm_values *new, struct hostmem_error *err);

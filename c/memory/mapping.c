@@ -122,7 +122,8 @@ static int fail_map(const struct hostmem_backend *backend, const struct hm_value
 }
 
 /*
- * Aligned so that huge pages fit: for descriptors too, and there modulo the offset, without which
+ * Aligned to the page size, which of hugetlb memory is that of its pool (kind/backing.c), and so
+ * that transparent huge pages fit: for descriptors too, and there modulo the offset, without which
  * the kernel never maps shared memory huge.
  */
 static void choose_alignment(const struct hostmem_backend *backend, const struct hm_values *values,

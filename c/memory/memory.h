@@ -9,7 +9,7 @@
 
 /* ---- advise.c ---- */
 
-/* Page sharing, dumping, huge pages as the properties say, and no copies in forked children. */
+/* Page merging, dumps and huge pages as the properties say, and MADV_DONTFORK. */
 int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		  struct hostmem_error *err);
 /* asked: whether the user asked for it, so that a kernel that cannot is an error. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * NUMA policy: whether one is possible here, binding memory to it, changing it. Does not choose
- * threads or count pages.
+ * NUMA policy: whether one is possible here, binding memory or a short-lived thread to it, changing
+ * it. Does not count pages.
  */
 #include <errno.h>
 #include <stdio.h>
