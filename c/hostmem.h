@@ -353,7 +353,7 @@ const struct hostmem_kind *hostmem_objects_get_kind(const struct hostmem_objects
 
 /* What a property's value is, and how it is written as text. */
 enum hostmem_type {
-	HOSTMEM_TYPE_BOOL = 1, /* on, yes, true, y; off, no, false, n */
+	HOSTMEM_TYPE_BOOL = 1, /* on, yes, true, y; off, no, false, n; or one of the choices */
 	HOSTMEM_TYPE_SIZE,     /* bytes: decimal or a fraction, then one of B K M G T P E (powers of
 				  1024) in either case; or 0x hex */
 	HOSTMEM_TYPE_UINT32,   /* decimal or 0x hex */
@@ -383,7 +383,8 @@ struct hostmem_property {
 	/* The value of a fresh object as text, or in words where that depends on host, kind or
 	 * defaults record. "" where there is none. */
 	const char *default_text;
-	/* For HOSTMEM_TYPE_ENUM: the choices, ended by NULL. Else NULL. */
+	/* For HOSTMEM_TYPE_ENUM, and HOSTMEM_TYPE_BOOL with more than on and off: the choices,
+	 * ended by NULL. Else NULL. */
 	const char *const *choices;
 	/* The kinds that have it, ended by NULL; NULL: all kinds of backends. */
 	const char *const *kinds;

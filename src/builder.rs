@@ -18,6 +18,7 @@ use crate::Origin;
 use crate::Policy;
 use crate::PreallocMode;
 use crate::Progress;
+use crate::Reserve;
 use crate::Result;
 use crate::Rom;
 use crate::Thp;
@@ -91,10 +92,10 @@ impl Builder {
     }
 
     /// Whether the kernel reserves swap space or huge pages for all of the memory when it is
-    /// mapped.
+    /// mapped: a [`Reserve`], or a `bool`.
     #[must_use]
-    pub fn reserve(self, on: bool) -> Self {
-        self.with("reserve", on)
+    pub fn reserve(self, reserve: impl Into<Reserve>) -> Self {
+        self.with("reserve", reserve.into())
     }
 
     /// Whether the kernel may merge identical pages (KSM).

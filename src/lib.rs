@@ -147,6 +147,7 @@ pub use crate::topology::HugePages;
 pub use crate::topology::Node;
 pub use crate::topology::Topology;
 pub use crate::value::PreallocMode;
+pub use crate::value::Reserve;
 pub use crate::value::Rom;
 pub use crate::value::Thp;
 pub use crate::value::Value;

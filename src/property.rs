@@ -37,7 +37,8 @@ impl Property {
         self.row.default_text
     }
 
-    /// The choices of a [`PropertyType::Enum`]; empty for other types.
+    /// The choices of a [`PropertyType::Enum`], or of a [`PropertyType::Bool`] that has more than
+    /// `on` and `off`; empty for other types.
     pub fn choices(&self) -> &[&'static str] {
         &self.row.choices
     }
@@ -103,7 +104,8 @@ pub(crate) fn find(name: &str) -> Option<Property> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PropertyType {
-    /// `on`, `yes`, `true`, `y`; `off`, `no`, `false`, `n`.
+    /// `on`, `yes`, `true`, `y`; `off`, `no`, `false`, `n`; or one of the
+    /// [choices](Property::choices), if there are any.
     Bool,
     /// A number of bytes: decimal or a fraction, then optionally one of `B K M G T P E` (powers of
     /// 1024) in either case; or 0x hex.
@@ -208,12 +210,13 @@ mod tests {
         assert!(names.is_sorted(), "{names:?}");
         for property in &table {
             assert!(!property.description().is_empty(), "{}", property.name());
-            assert_eq!(
-                property.value_type() == PropertyType::Enum,
-                !property.choices().is_empty(),
-                "{}",
-                property.name()
-            );
+            let choices = property.choices();
+            let complete = match property.value_type() {
+                PropertyType::Enum => !choices.is_empty(),
+                PropertyType::Bool => choices.is_empty() || choices.starts_with(&["off", "on"]),
+                _ => choices.is_empty(),
+            };
+            assert!(complete, "{}: {choices:?}", property.name());
         }
     }
 

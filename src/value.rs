@@ -15,7 +15,8 @@ use crate::Result;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Value {
-    /// For [`PropertyType::Bool`].
+    /// For [`PropertyType::Bool`]. One with [choices](crate::Property::choices) reads as text if it
+    /// is neither on nor off.
     Bool(bool),
     /// For [`PropertyType::Size`] in bytes, [`PropertyType::Uint32`], [`PropertyType::Node`] and
     /// [`PropertyType::Fd`]. Setting a descriptor by its number has to be allowed
@@ -43,7 +44,15 @@ impl Value {
 
     /// Reads the value in the form of the property's type, or as text if no other form fits.
     pub(crate) fn get(backend: BackendView<'_>, name: &str) -> Result<Self> {
-        match property::find(name).map(|property| property.value_type()) {
+        let property = property::find(name);
+        match property.as_ref().map(|property| property.value_type()) {
+            Some(PropertyType::Bool) if has_choices(&property) => {
+                Ok(match backend.get_text(name)?.as_str() {
+                    "on" => Self::Bool(true),
+                    "off" => Self::Bool(false),
+                    other => other.into(),
+                })
+            }
             Some(PropertyType::Bool) => backend.get_bool(name).map(Self::Bool),
             Some(PropertyType::Size | PropertyType::Uint32) => {
                 backend.get_number(name).map(Self::Number)
@@ -57,6 +66,11 @@ impl Value {
             _ => backend.get_text(name).map(Self::Text),
         }
     }
+}
+
+fn has_choices(property: &Option<property::Property>) -> bool {
+    let choices = property.as_ref().map(|property| property.choices());
+    choices.is_some_and(|choices| !choices.is_empty())
 }
 
 macro_rules! value_from {
@@ -147,6 +161,31 @@ choices! {
 }
 
 choices! {
+    /// Whether the kernel reserves swap space or huge pages for all of the memory when it is
+    /// mapped; the property `reserve`.
+    Reserve {
+        /// Reserved.
+        #[default]
+        On = "on",
+        /// Not reserved (`MAP_NORESERVE`); an error where that has no effect, and with `prealloc`.
+        Off = "off",
+        /// Not reserved where that has an effect; never an error. Huge pages from a pool are
+        /// reserved if `prealloc` is on, which takes all of them.
+        Try = "try",
+    }
+}
+
+impl From<bool> for Reserve {
+    fn from(on: bool) -> Self {
+        if on {
+            Self::On
+        } else {
+            Self::Off
+        }
+    }
+}
+
+choices! {
     /// Whether the memory is mapped read-only; the property `rom`.
     Rom {
         /// Read-only if the property `readonly` is on.
@@ -176,6 +215,7 @@ mod tests {
     #[test]
     fn the_names_are_the_tables() {
         assert_choices("policy", Policy::NAMES);
+        assert_choices("reserve", Reserve::NAMES);
         assert_choices("rom", Rom::NAMES);
         assert_choices("prealloc-mode", PreallocMode::NAMES);
         assert_choices("thp", Thp::NAMES);

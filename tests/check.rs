@@ -8,13 +8,18 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+use common::host::HugePages;
 use common::in_child;
 use common::objects;
 use common::page_size;
 use common::ram;
+use common::refusing;
 use common::skip;
+use common::Refusal;
 use hostmem::Builder;
 use hostmem::ErrorKind;
+use hostmem::Reserve;
+use hostmem::Value;
 
 /// Completes a configuration that cannot be; returns the kind of error and its message.
 fn refused(options: &str) -> (ErrorKind, String) {
@@ -158,6 +163,92 @@ fn reserve_off_maps_without_reserving() {
         let flags = common::vm_flags(claim.memory().as_ptr());
         assert_eq!(flags.contains(&"nr".to_owned()), noreserve, "{options}");
     }
+}
+
+/// Whether the kernel does without a reservation for memory of these options.
+fn is_noreserve(options: &str) -> bool {
+    let backend = ram(options).complete().expect(options);
+    let claim = backend.claim("test").unwrap();
+    common::vm_flags(claim.memory().as_ptr()).contains(&"nr".to_owned())
+}
+
+#[test]
+fn reserve_try_is_never_refused() {
+    {
+        let _turn = Overcommit::turn();
+        for share in ["off", "on"] {
+            let options = format!("size=1M,reserve=try,share={share}");
+            assert!(is_noreserve(&options), "{options}");
+        }
+        assert!(is_noreserve("size=1M,reserve=try,prealloc=on"));
+        let backend = ram("size=1M,reserve=try").complete().unwrap();
+        backend.set("prealloc", true).unwrap();
+        assert_eq!(backend.placement().unwrap().absent, 0);
+    }
+    let Some(_strict) = Overcommit::strict() else {
+        return skip("/proc/sys/vm/overcommit_memory cannot be set");
+    };
+    for options in ["size=1M,reserve=try", "size=1M,reserve=try,prealloc=on"] {
+        // The kernel reserves all the same in this mode.
+        assert!(!is_noreserve(options), "{options}");
+    }
+}
+
+/// Huge pages that prealloc takes at once are reserved, so that a shortage shows up front.
+#[test]
+fn reserve_try_leaves_a_short_pool_to_later() {
+    let Some(_pool) = HugePages::have(1) else {
+        return skip("no pool of 2 MiB pages can be had");
+    };
+    let size = (HugePages::available() + 8) << 21;
+    let options = format!("memory-backend-memfd,id=m0,size={size},hugetlb=on,hugetlbsize=2M");
+    let options = format!("{options},reserve=try");
+    let objects = objects();
+    assert!(objects.parse(&options).unwrap().complete().is_ok());
+    let builder = objects.parse(format!("{options},prealloc=on")).unwrap();
+    let error = builder.complete().unwrap_err().error;
+    assert_eq!(error.kind(), ErrorKind::NoMemory);
+    assert!(error.to_string().contains("the pool has"), "{error}");
+}
+
+/// As in a jail without /proc.
+#[test]
+fn reserve_off_is_tried_where_the_mode_cannot_be_read() {
+    let _turn = Overcommit::turn();
+    let builder = ram("size=1M,reserve=off");
+    let backend = refusing(&[Refusal::new(libc::SYS_openat, libc::ENOENT)], || {
+        builder.complete()
+    });
+    let backend = backend.unwrap();
+    let claim = backend.claim("test").unwrap();
+    assert!(common::vm_flags(claim.memory().as_ptr()).contains(&"nr".to_owned()));
+}
+
+#[test]
+fn reserve_is_a_boolean_with_a_third_choice() {
+    let mut builder = ram("size=1M,reserve=try");
+    assert_eq!(builder.get("reserve").unwrap(), "try".into());
+    for (value, text) in [
+        (Value::from(true), "on"),
+        (false.into(), "off"),
+        ("yes".into(), "on"),
+        (Reserve::Off.into(), "off"),
+        (Reserve::Try.into(), "try"),
+        (Reserve::from(true).into(), "on"),
+    ] {
+        builder.set("reserve", value).unwrap();
+        assert_eq!(builder.get_text("reserve").unwrap(), text);
+    }
+    assert_eq!(builder.get("reserve").unwrap(), true.into());
+    let builder = builder.reserve(Reserve::Try);
+    assert_eq!(builder.get("reserve").unwrap(), "try".into());
+    let mut builder = builder.reserve(false);
+    assert_eq!(builder.get("reserve").unwrap(), false.into());
+    let error = builder.set("reserve", "perhaps").unwrap_err();
+    assert!(error.to_string().contains("reserve=try"), "{error}");
+    // A plain boolean has no third choice.
+    let error = builder.set("share", "try").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value);
 }
 
 fn set_limit(resource: common::host::Resource, bytes: u64) {

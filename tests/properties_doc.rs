@@ -25,7 +25,9 @@ sets of nodes or CPUs are ids and ranges such as `0-1,3` (in an option string `,
 
 fn value(property: &Property) -> String {
     match property.value_type() {
-        PropertyType::Enum => property.choices().join(", "),
+        PropertyType::Bool | PropertyType::Enum if !property.choices().is_empty() => {
+            property.choices().join(", ")
+        }
         other => format!("{other:?}").to_lowercase(),
     }
 }

@@ -302,9 +302,15 @@ int hostmem_backend_get_bool(const struct hostmem_backend *backend, const char *
 {
 	struct hm_values values;
 	struct hm_value boolean;
+	const struct hm_row *row =
+		read_backend(backend, property, HM_FORM_BOOL, &values, &boolean, err);
 
-	if (!read_backend(backend, property, HM_FORM_BOOL, &values, &boolean, err))
+	if (!row)
 		return -1;
+	if (boolean.number > 1)
+		return hm_fail(err, HOSTMEM_ERROR_TYPE, 0,
+			       "%s: %s is '%s', which is no boolean; read it as text", backend->id,
+			       row->public.name, row->public.choices[boolean.number]);
 	*value = boolean.number;
 	return 0;
 }

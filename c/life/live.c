@@ -88,10 +88,10 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 			       "%s: prealloc cannot be switched off: the memory is already there; "
 			       "discard gives it back",
 			       backend->id);
-	if (!new->reserve)
+	if (new->reserve == HM_RESERVE_OFF)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: prealloc=on and reserve=off exclude each other; make a backend "
-			       "with reserve=on",
+			       "with reserve=on or reserve=try",
 			       backend->id);
 	if (!backend->mapping.size)
 		return 0;

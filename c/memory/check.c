@@ -174,26 +174,34 @@ static int get_overcommit_mode(const struct hostmem_backend *backend)
 static int check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
 			 struct hostmem_error *err)
 {
-	if (values->reserve || !values->prealloc)
+	if (values->reserve != HM_RESERVE_OFF || !values->prealloc)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-		       "%s: reserve=off and prealloc=on exclude each other: use reserve=on or "
-		       "prealloc=off",
+		       "%s: reserve=off and prealloc=on exclude each other: use reserve=on, "
+		       "reserve=try or prealloc=off",
 		       backend->id);
+}
+
+bool hm_check_reserves(const struct hm_values *values, bool huge)
+{
+	if (values->reserve == HM_RESERVE_TRY)
+		return huge && values->prealloc;
+	return values->reserve == HM_RESERVE_ON;
 }
 
 int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
 		     uint64_t page_size, struct hostmem_error *err)
 {
 	/* The kernel accounts as a whole for private memory that can be written only. */
-	if (values->reserve || values->share || hm_check_is_readonly(values) ||
+	if (values->reserve != HM_RESERVE_OFF || values->share || hm_check_is_readonly(values) ||
 	    page_size > backend->host->page_size)
 		return 0;
 	if (get_overcommit_mode(backend) != 2)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 		       "%s: reserve=off has no effect on private memory while "
-		       "/proc/sys/vm/overcommit_memory is 2: set it to 0 or 1, or use reserve=on",
+		       "/proc/sys/vm/overcommit_memory is 2: set it to 0 or 1, or use reserve=on "
+		       "or reserve=try",
 		       backend->id);
 }
 

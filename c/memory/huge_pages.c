@@ -115,7 +115,7 @@ int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_siz
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset=%ju is not a multiple of the huge page size, %ju bytes",
 			       backend->id, (uintmax_t)values->offset, (uintmax_t)page_size);
-	if (!values->reserve)
+	if (!hm_check_reserves(values, true))
 		return 0;
 	if (check_mount(backend, page_size, values, err))
 		return -1;

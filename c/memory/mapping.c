@@ -161,8 +161,9 @@ static bool maps_by_policy(const struct hostmem_backend *backend, const struct h
 {
 	struct hm_huge_pool pool;
 
-	return hm_backend_is_hugetlb(backend) && values->reserve && hm_policy_is_strict(values) &&
-	       !hm_huge_pools_get(backend->page_size, &pool) && !pool.overcommit;
+	return hm_backend_is_hugetlb(backend) && hm_check_reserves(values, true) &&
+	       hm_policy_is_strict(values) && !hm_huge_pools_get(backend->page_size, &pool) &&
+	       !pool.overcommit;
 }
 
 static int fill_mapping(struct hostmem_backend *backend, const struct hm_values *values,
@@ -198,7 +199,7 @@ int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *val
 		.fd = backend->backing.fd,
 		.offset = backend->backing.offset,
 		.shared = values->share,
-		.reserve = values->reserve,
+		.reserve = hm_check_reserves(values, hm_backend_is_hugetlb(backend)),
 		.sync = values->pmem,
 		.guard = values->guard,
 		.huge_page = backend->backing.huge_page,

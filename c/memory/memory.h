@@ -203,6 +203,11 @@ int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *
 /* Whether a file of this type can be mapped. property: what named it; path: "" for a descriptor. */
 int hm_check_file_type(const struct hostmem_backend *backend, const char *property,
 		       const char *path, const struct hm_file *file, struct hostmem_error *err);
+/*
+ * Whether the mapping reserves; huge: whether it is of huge pages of a pool. reserve=try reserves
+ * those that prealloc takes at once, so that a shortage shows before anything is populated.
+ */
+bool hm_check_reserves(const struct hm_values *values, bool huge);
 /* Whether reserve=off has an effect on memory with this page size. */
 int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_values *values,
 		     uint64_t page_size, struct hostmem_error *err);

@@ -22,6 +22,13 @@ enum hm_prealloc_mode {
 	HM_PREALLOC_BACKGROUND,
 };
 
+/* The first two are the values of a boolean. */
+enum hm_reserve {
+	HM_RESERVE_OFF,
+	HM_RESERVE_ON,
+	HM_RESERVE_TRY,
+};
+
 enum hm_rom {
 	HM_ROM_AUTO,
 	HM_ROM_ON,
@@ -46,6 +53,7 @@ struct hm_values {
 	uint64_t policy;
 	uint64_t prealloc_mode;
 	uint64_t prealloc_threads;
+	uint64_t reserve;
 	uint64_t thp;
 	struct hm_set host_nodes;
 	char mem_path[PATH_MAX];
@@ -62,7 +70,6 @@ struct hm_values {
 	bool prealloc;
 	bool prealloc_watch;
 	bool readonly;
-	bool reserve;
 	bool seal;
 	bool share;
 };
@@ -285,6 +292,8 @@ struct hm_value {
 	struct hm_set set;
 };
 
+/* Whether it is a boolean without other choices. */
+bool hm_value_is_plain_bool(const struct hm_row *row);
 /* Whether it is a set, whose parts may be given one by one. */
 bool hm_value_is_set(const struct hm_row *row);
 /* Turns a value in the form it was given in into what the row stores, or fails. */

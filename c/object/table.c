@@ -10,6 +10,7 @@
 #include "object.h"
 
 static const char *const prealloc_modes[] = { "wait", "background", NULL };
+static const char *const reserve_choices[] = { "off", "on", "try", NULL };
 static const char *const rom_choices[] = { "auto", "on", "off", NULL };
 static const char *const thp_choices[] = { "auto", "always", "never", NULL };
 
@@ -131,9 +132,10 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	ROW(READONLY, readonly, "readonly", BOOL, CONFIGURING, "off", NULL, file_and_fd_kinds,
 	    "Whether the file is opened, or the descriptor used, for reading only.",
 	    .initial = false),
-	ROW(RESERVE, reserve, "reserve", BOOL, CONFIGURING, "on", NULL, ALL_KINDS,
-	    "Whether the kernel reserves swap space or huge pages for all of the memory.",
-	    .initial = true),
+	ROW(RESERVE, reserve, "reserve", BOOL, CONFIGURING, "on", reserve_choices, ALL_KINDS,
+	    "Whether the kernel reserves swap space or huge pages for all of the memory; try does "
+	    "without where that has an effect, is never refused, and goes with prealloc.",
+	    .initial = HM_RESERVE_ON),
 	ROW(ROM, rom, "rom", ENUM, CONFIGURING, "auto", rom_choices, file_and_fd_kinds,
 	    "Whether the memory is read-only for the guest; auto is as readonly. off with "
 	    "readonly=on and share=off maps a private, writable copy of a template.",

@@ -8,6 +8,11 @@
 
 #include "object.h"
 
+bool hm_value_is_plain_bool(const struct hm_row *row)
+{
+	return row->public.type == HOSTMEM_TYPE_BOOL && !row->public.choices;
+}
+
 bool hm_value_is_set(const struct hm_row *row)
 {
 	return row->public.type == HOSTMEM_TYPE_NODES || row->public.type == HOSTMEM_TYPE_CPUS;
@@ -85,19 +90,47 @@ static void list_choices(const char *const *choices, char *text, size_t size)
 		hm_text_join(text, size, choices[i + 1] ? ", " : " or ", choices[i]);
 }
 
+static bool find_choice(const struct hm_row *row, struct hm_value *value)
+{
+	for (uint64_t i = 0; row->public.choices[i]; i++) {
+		if (!strcmp(row->public.choices[i], value->text)) {
+			value->number = i;
+			return true;
+		}
+	}
+	return false;
+}
+
 static int parse_enum(const char *id, const struct hm_row *row, struct hm_value *value,
 		      struct hostmem_error *err)
 {
 	char choices[256];
 
-	for (uint64_t i = 0; row->public.choices[i]; i++) {
-		if (!strcmp(row->public.choices[i], value->text)) {
-			value->number = i;
-			return 0;
-		}
-	}
+	if (find_choice(row, value))
+		return 0;
 	list_choices(row->public.choices, choices, sizeof(choices));
 	return fail_text(id, row, value->text, choices, err);
+}
+
+static int parse_bool(const char *id, const struct hm_row *row, struct hm_value *value,
+		      struct hostmem_error *err)
+{
+	const char *name = row->public.name;
+	bool is_on = false;
+
+	if (!hm_text_parse_bool(value->text, &is_on)) {
+		value->number = is_on;
+		return 0;
+	}
+	/* The choices begin with off and on. */
+	if (row->public.choices && find_choice(row, value))
+		return 0;
+	if (row->public.choices)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: %s=%.128s: write %s=on, %s=off or %s=%s", id, name, value->text,
+			       name, name, name, row->public.choices[2]);
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s=%.128s: write %s=on or %s=off", id,
+		       name, value->text, name, name);
 }
 
 static int check_number(const char *id, const struct hm_row *row, uint64_t number,
@@ -146,16 +179,10 @@ static int parse(const char *id, const struct hm_row *row, struct hm_value *valu
 {
 	const char *text = value->text;
 	static const char objects[] = "/objects/";
-	bool is_on = false;
 
 	switch (row->public.type) {
 	case HOSTMEM_TYPE_BOOL:
-		if (hm_text_parse_bool(text, &is_on))
-			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-				       "%s: %s=%.128s: write %s=on or %s=off", id, row->public.name,
-				       text, row->public.name, row->public.name);
-		value->number = is_on;
-		return 0;
+		return parse_bool(id, row, value, err);
 	case HOSTMEM_TYPE_ENUM:
 		return parse_enum(id, row, value, err);
 	case HOSTMEM_TYPE_NODES:
@@ -230,10 +257,11 @@ void hm_value_store(const struct hm_row *row, const struct hm_value *value, void
 {
 	void *field = (char *)record + row->offset;
 
-	switch (row->public.type) {
-	case HOSTMEM_TYPE_BOOL:
+	if (hm_value_is_plain_bool(row)) {
 		*(bool *)field = value->number;
-		break;
+		return;
+	}
+	switch (row->public.type) {
 	case HOSTMEM_TYPE_NODES:
 	case HOSTMEM_TYPE_CPUS:
 		*(struct hm_set *)field = value->set;
@@ -261,10 +289,11 @@ void hm_value_load(const struct hm_row *row, const void *record, struct hm_value
 	const void *field = (const char *)record + row->offset;
 
 	*value = (struct hm_value){ 0 };
-	switch (row->public.type) {
-	case HOSTMEM_TYPE_BOOL:
+	if (hm_value_is_plain_bool(row)) {
 		value->number = *(const bool *)field;
-		break;
+		return;
+	}
+	switch (row->public.type) {
 	case HOSTMEM_TYPE_NODES:
 	case HOSTMEM_TYPE_CPUS:
 		value->set = *(const struct hm_set *)field;
@@ -283,9 +312,10 @@ void hm_value_load(const struct hm_row *row, const void *record, struct hm_value
 int hm_value_format(const struct hm_row *row, const struct hm_value *value, char *buffer,
 		    size_t size)
 {
+	if (hm_value_is_plain_bool(row))
+		return hm_text_copy(value->number ? "on" : "off", buffer, size);
 	switch (row->public.type) {
 	case HOSTMEM_TYPE_BOOL:
-		return hm_text_copy(value->number ? "on" : "off", buffer, size);
 	case HOSTMEM_TYPE_ENUM:
 		return hm_text_copy(row->public.choices[value->number], buffer, size);
 	case HOSTMEM_TYPE_NODES:

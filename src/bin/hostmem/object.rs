@@ -143,10 +143,15 @@ fn required<'a>(object: &'a Map<String, Json>, key: &str, example: &str) -> Resu
 /// The value in the one JSON form that its property has. A property that does not exist is left
 /// for the library to refuse.
 pub(crate) fn value(id: &str, name: &str, json: &Json) -> Result<Value> {
-    let value_type = properties()
-        .find(|property| property.name() == name)
-        .map(|property| property.value_type());
+    let property = properties().find(|property| property.name() == name);
+    let value_type = property.as_ref().map(|property| property.value_type());
+    // A boolean's other choices; on and off are true and false.
+    let choice = |text: &str| {
+        let choices = property.iter().flat_map(|property| property.choices());
+        !matches!(text, "on" | "off") && choices.into_iter().any(|choice| *choice == text)
+    };
     let (value, expected) = match value_type {
+        Some(PropertyType::Bool) if json.as_str().is_some_and(choice) => (text(json), ""),
         Some(PropertyType::Bool) => (json.as_bool().map(Value::Bool), "true or false"),
         Some(PropertyType::Size) => (json.as_u64().map(Value::Number), "a number of bytes"),
         Some(PropertyType::Uint32 | PropertyType::Node) => {
@@ -177,6 +182,15 @@ fn text(json: &Json) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reserve_is_a_json_boolean_or_try() {
+        let of = |json: Json| value("m0", "reserve", &json).ok();
+        assert_eq!(of(true.into()), Some(Value::Bool(true)));
+        assert_eq!(of("try".into()), Some("try".into()));
+        assert_eq!(of("on".into()), None);
+        assert_eq!(value("m0", "share", &"try".into()).ok(), None);
+    }
 
     #[test]
     fn strings_in_single_quotes_are_json() {

@@ -107,10 +107,10 @@ fn has_kind(property: &Property, kind: Option<&str>) -> bool {
 
 fn type_name(property: &Property) -> String {
     match property.value_type() {
-        PropertyType::Bool => "bool".into(),
+        PropertyType::Bool if property.choices().is_empty() => "bool".into(),
         PropertyType::Size => "size".into(),
         PropertyType::Uint32 => "uint32".into(),
-        PropertyType::Enum => property.choices().join("|"),
+        PropertyType::Bool | PropertyType::Enum => property.choices().join("|"),
         PropertyType::Nodes => "nodes".into(),
         PropertyType::Node => "node".into(),
         PropertyType::Path => "path".into(),
@@ -159,6 +159,7 @@ fn to_json(rows: &[Property]) -> String {
             json!({
                 "name": row.name(),
                 "type": match row.value_type() {
+                    PropertyType::Bool => "bool".into(),
                     PropertyType::Enum => "enum".into(),
                     _ => type_name(row),
                 },
