@@ -417,8 +417,8 @@ enum hostmem_state {
 
 /*
  * Makes a backend in state configuring. The id is a letter, then letters, digits, '-', '.', '_', at
- * most HOSTMEM_ID_MAX bytes, not taken in the set. Errors: VALUE (id malformed or taken, kind
- * unknown or abstract, bad compat value), UNKNOWN_PROPERTY (compat value), NO_MEMORY.
+ * most HOSTMEM_ID_MAX bytes, not taken in the set; NULL makes one. Errors: VALUE (id malformed or
+ * taken, kind unknown or abstract, bad compat value), UNKNOWN_PROPERTY (compat value), NO_MEMORY.
  */
 int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend **backend,
 			const char *kind, const char *id, struct hostmem_error *err);
@@ -476,6 +476,14 @@ void hostmem_backend_free(struct hostmem_backend *backend);
 
 /* The state now. */
 enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backend);
+/*
+ * What messages call the backend: any text of 1 to HOSTMEM_ID_MAX bytes, the id unless set. No
+ * other thread may use the backend meanwhile. Errors: STATE (not configuring), VALUE (length).
+ */
+int hostmem_backend_set_label(struct hostmem_backend *backend, const char *label,
+			      struct hostmem_error *err);
+/* It lives as long as the object, and setting the label changes it. */
+const char *hostmem_backend_get_label(const struct hostmem_backend *backend);
 /* The id, and the kind's name, given to hostmem_backend_new(). They live as long as the object. */
 const char *hostmem_backend_get_id(const struct hostmem_backend *backend);
 const char *hostmem_backend_get_kind(const struct hostmem_backend *backend);
@@ -591,8 +599,8 @@ int hostmem_backend_get_warning(const struct hostmem_backend *backend, size_t in
  * Makes a backend from "kind,id=ID,property=value,...", the grammar of QEMU's -object: ",," is a
  * comma inside a value, a key given twice is refused unless it is a set, whose parts add up. A
  * boolean property alone is on, and off with "no" before its name, with a warning; any other key
- * without value is refused. The backend is configuring; nothing is left behind on failure. Errors:
- * as hostmem_backend_new() and hostmem_backend_set_text().
+ * without value is refused. Without id one is made. The backend is configuring; nothing is left
+ * behind on failure. Errors: as hostmem_backend_new() and hostmem_backend_set_text().
  */
 int hostmem_backend_new_from_options(struct hostmem_objects *objects,
 				     struct hostmem_backend **backend, const char *options,

@@ -64,6 +64,13 @@ impl Backend {
         self.handle.view().id()
     }
 
+    /// What messages call the backend: the id, or the text set by
+    /// [`Builder::label`](crate::Builder::label).
+    #[doc(alias = "hostmem_backend_get_label")]
+    pub fn label(&self) -> &str {
+        self.handle.view().label()
+    }
+
     /// The kind's name.
     #[doc(alias = "hostmem_backend_get_kind")]
     pub fn kind(&self) -> &str {

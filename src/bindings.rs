@@ -586,6 +586,17 @@ unsafe extern "C" {
     pub fn hostmem_backend_get_state(backend: *const hostmem_backend) -> hostmem_state;
 }
 unsafe extern "C" {
+    pub fn hostmem_backend_set_label(
+        backend: *mut hostmem_backend,
+        label: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_get_label(backend: *const hostmem_backend)
+        -> *const ::core::ffi::c_char;
+}
+unsafe extern "C" {
     pub fn hostmem_backend_get_id(backend: *const hostmem_backend) -> *const ::core::ffi::c_char;
 }
 unsafe extern "C" {

@@ -79,6 +79,17 @@ impl Builder {
         self
     }
 
+    /// What messages call the backend: any text of 1 to 128 bytes, as for names that are not ids.
+    /// The id unless set.
+    #[doc(alias = "hostmem_backend_set_label")]
+    #[must_use]
+    pub fn label(mut self, label: &str) -> Self {
+        if let Err(error) = self.handle.set_label(label) {
+            self.deferred.get_or_insert(error);
+        }
+        self
+    }
+
     /// The size in bytes; a multiple of the backing's page size. Required.
     #[must_use]
     pub fn size(self, bytes: u64) -> Self {

@@ -308,7 +308,7 @@ impl Slot {
 
     fn message(&self, why: &str) -> String {
         let (id, address) = (self.id, self.piece.guest_address());
-        let backend = self.piece.id();
+        let backend = self.piece.label();
         format!("{backend}: memory slot {id} at guest address {address:#x}: {why}")
     }
 }

@@ -66,14 +66,27 @@ impl Objects {
     /// [`NoMemory`](crate::ErrorKind::NoMemory).
     #[doc(alias = "hostmem_backend_new")]
     pub fn builder(&self, kind: &str, id: &str) -> Result<Builder> {
-        self.handle.new_backend(kind, id).map(Builder::from_handle)
+        let handle = self.handle.new_backend(kind, Some(id))?;
+        Ok(Builder::from_handle(handle))
+    }
+
+    /// Makes a backend without choosing an id: it gets one that is free in the set,
+    /// `anonymous-NUMBER`. [`Builder::label`] sets what messages call it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`builder`](Objects::builder) but those for the id.
+    #[doc(alias = "hostmem_backend_new")]
+    pub fn builder_anonymous(&self, kind: &str) -> Result<Builder> {
+        let handle = self.handle.new_backend(kind, None)?;
+        Ok(Builder::from_handle(handle))
     }
 
     /// Makes a backend from an option string, `kind,id=ID,property=value,...`, in the grammar of
     /// QEMU's `-object`: `,,` is a comma inside a value; a repeated key is an error, except for
     /// sets, which are joined. A boolean property without a value is on, and off with `no` before
     /// its name, with a [warning](Builder::warnings); any other key without a value is an error.
-    /// Paths may be in any encoding.
+    /// Without an id it gets one, as by [`builder_anonymous`](Objects::builder_anonymous). Paths may be in any encoding.
     ///
     /// # Errors
     ///

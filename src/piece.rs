@@ -79,6 +79,17 @@ impl Piece {
         self.part.claim.backend().view().id()
     }
 
+    /// What messages call the backend.
+    #[cfg(any(
+        feature = "kvm",
+        feature = "vhost",
+        feature = "vm-memory-017",
+        feature = "vm-memory-018"
+    ))]
+    pub(crate) fn label(&self) -> &str {
+        self.part.claim.backend().view().label()
+    }
+
     /// Does the same as [`Claim::inhibit_discard`](crate::Claim::inhibit_discard), for the whole
     /// memory.
     ///

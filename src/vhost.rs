@@ -78,7 +78,7 @@ impl fmt::Debug for MemoryTable {
 fn region(piece: &Piece) -> Result<VhostUserMemoryRegionInfo> {
     let memory = piece.memory();
     let fail = |why: &str| {
-        let message = format!("{}: vhost-user: {why}", piece.id());
+        let message = format!("{}: vhost-user: {why}", piece.label());
         Error::new(ErrorKind::Value, message)
     };
     let Some(fd) = memory.fd().filter(|_| memory.is_shared()) else {

@@ -372,13 +372,20 @@ fn help_among_objects_lists_kinds_and_properties() {
 }
 
 #[test]
+fn objects_without_ids_get_one() {
+    let json = "{'qom-type': 'memory-backend-ram', 'size': 65536}";
+    let report = json_of(&["alloc", "memory-backend-ram,size=64K", json, "--json"]);
+    assert_eq!(report["objects"][0]["id"], "anonymous-1");
+    assert_eq!(report["objects"][1]["id"], "anonymous-2");
+}
+
+#[test]
 fn wrong_input_is_one_message() {
     let ram = |options: &str| format!("memory-backend-ram,id=ram0,{options}");
     for (object, parts) in [
         ("".to_owned(), &["kind"][..]),
         ("no-such,id=ram0".into(), &["no-such", "memory-backend-ram"]),
         ("memory-backend,id=ram0,size=1M".into(), &["abstract"]),
-        ("memory-backend-ram,size=1M".into(), &["id"]),
         ("memory-backend-ram,id=0,size=1M".into(), &["letter"]),
         (ram("size=1MB"), &["ram0", "size", "1MB"]),
         (ram("prealloc=off"), &["ram0", "size"]),
@@ -412,7 +419,7 @@ fn wrong_json_is_one_message() {
         ("{".to_owned(), "JSON"),
         ("{}".into(), "qom-type"),
         ("{\"qom-type\": \"memory-backend-ram\",}".into(), "JSON"),
-        ("{\"qom-type\": \"memory-backend-ram\"}".into(), "id"),
+        ("{\"qom-type\": \"memory-backend-ram\"}".into(), "size"),
         ("{\"id\": \"ram0\"}".into(), "qom-type"),
         (with("size", json!(1)) + "x", "JSON"),
         (with("qom-type", json!("no-such")), "no-such"),

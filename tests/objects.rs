@@ -434,3 +434,48 @@ fn a_compat_text_with_a_nul_byte_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Value, "{error}");
     }
 }
+
+#[test]
+fn an_id_that_is_not_given_is_made() {
+    let set = objects();
+    let taken = set.builder(KIND, "anonymous-2").unwrap();
+    let first = set.builder_anonymous(KIND).unwrap();
+    let second = set.parse(format!("{KIND},size=64K")).unwrap();
+    assert_eq!((first.id(), second.id()), ("anonymous-1", "anonymous-3"));
+    let error = set.builder(KIND, first.id()).unwrap_err();
+    assert!(error.to_string().contains("is taken"), "{error}");
+    drop((taken, first));
+    let backend = second.complete().unwrap();
+    assert_eq!(backend.name(), "anonymous-3");
+    // A wrong option of one without an id is named by the id that it got.
+    let error = set.parse(format!("{KIND},size=no")).unwrap_err();
+    assert!(error.to_string().starts_with("anonymous-4: "), "{error}");
+    let error = set.builder_anonymous("no-such").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value);
+}
+
+#[test]
+fn messages_say_the_label() {
+    let set = objects();
+    let label = "RAM of 'vm 7' (100 %s)";
+    let builder = set.builder_anonymous(KIND).unwrap().label(label);
+    let failed = builder.complete().unwrap_err();
+    let message = failed.error.to_string();
+    assert!(message.starts_with(&format!("{label}: size")), "{message}");
+    let mut builder = failed.object;
+    let error = builder.set("no-such", 1u32).unwrap_err();
+    assert!(error.to_string().starts_with(label), "{error}");
+    let backend = builder.size(1 << 20).complete().unwrap();
+    assert_eq!(backend.label(), label);
+    assert_eq!(backend.id(), "anonymous-1");
+    let claim = backend.claim("vm").unwrap();
+    let error = claim.discard(0, 1).unwrap_err();
+    assert!(error.to_string().starts_with(label), "{error}");
+    for wrong in ["", "a\0b", &"x".repeat(129)] {
+        let builder = set.builder_anonymous(KIND).unwrap().label(wrong);
+        let error = builder.size(1 << 20).complete().unwrap_err().error;
+        assert_eq!(error.kind(), ErrorKind::Value, "{wrong}");
+    }
+    let plain = set.builder(KIND, "m0").unwrap().size(1 << 20);
+    assert_eq!(plain.complete().unwrap().label(), "m0");
+}

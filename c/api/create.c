@@ -116,16 +116,18 @@ int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend 
 	const struct hostmem_kind *found = find_kind(objects, kind, err);
 	struct hostmem_backend *made;
 
-	if (!found || check_id(id, err))
+	if (!found || (id && check_id(id, err)))
 		return -1;
 	made = calloc(1, sizeof(*made));
 	if (!made)
 		return hm_fail_alloc(err);
 	hm_backend_init(made, objects, found, id);
-	if (apply_compat(made, err) || hm_objects_add(objects, &made->entry, err)) {
+	if (apply_compat(made, err) || (id && hm_objects_add(objects, &made->entry, err))) {
 		hm_backend_destroy(made);
 		return -1;
 	}
+	if (!id)
+		hm_objects_add_anonymous(objects, made);
 	*backend = made;
 	return 0;
 }

@@ -203,16 +203,17 @@ static const char *get_kind(const struct options *options, struct hostmem_error 
 	return NULL;
 }
 
-static const char *get_id(const struct options *options, const char *kind,
-			  struct hostmem_error *err)
+/* *id is NULL when there is none. */
+static int get_id(const struct options *options, const char *kind, const char **id,
+		  struct hostmem_error *err)
 {
-	const struct option *id = find_option(options->parts, options->count, "id");
+	const struct option *option = find_option(options->parts, options->count, "id");
 
-	if (id && id->value)
-		return id->value;
-	hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: id %s, for example id=ram0", kind,
-		id ? "has no value; write id=VALUE" : "is missing; add one");
-	return NULL;
+	*id = option ? option->value : NULL;
+	if (!option || option->value)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: id has no value; write id=VALUE, for example id=ram0", kind);
 }
 
 int hostmem_options_get_kind(const char *text, char *buffer, size_t size, struct hostmem_error *err)
@@ -238,10 +239,10 @@ static int new_backend(struct hostmem_objects *objects, struct hostmem_backend *
 
 	if (!kind || hm_create_check_kind(objects, kind, err))
 		return -1;
-	id = get_id(options, kind, err);
-	if (!id || hostmem_backend_new(objects, &target.backend, kind, id, err))
+	if (get_id(options, kind, &id, err) ||
+	    hostmem_backend_new(objects, &target.backend, kind, id, err))
 		return -1;
-	target.id = id;
+	target.id = hostmem_backend_get_label(target.backend);
 	target.kind = kind;
 	if (set_options(&target, options->parts, options->count, err)) {
 		hostmem_backend_free(target.backend);
@@ -276,8 +277,13 @@ static int new_context(struct hostmem_objects *objects, struct hostmem_thread_co
 	if (strcmp(kind, HOSTMEM_THREAD_CONTEXT) != 0)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "kind '%.128s' is no " HOSTMEM_THREAD_CONTEXT, kind);
-	id = get_id(options, kind, err);
-	if (!id || hostmem_thread_context_new(objects, &target.context, id, err))
+	if (get_id(options, kind, &id, err))
+		return -1;
+	if (!id)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       HOSTMEM_THREAD_CONTEXT
+			       ": id is missing; add one, for example id=tc0");
+	if (hostmem_thread_context_new(objects, &target.context, id, err))
 		return -1;
 	target.id = id;
 	target.kind = kind;

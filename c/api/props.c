@@ -23,7 +23,7 @@ static int check_settable(const struct hostmem_backend *backend, const struct hm
 	    (ready && row->public.settable != HOSTMEM_SETTABLE_CONFIGURING))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: %s cannot be set while it is %s; %s",
-		       backend->id, row->public.name, hm_text_state(backend->state),
+		       backend->label, row->public.name, hm_text_state(backend->state),
 		       backend->state == HOSTMEM_STATE_COMPLETING
 			       ? "wait until it is complete"
 			       : "set it before completing, or make a new backend");
@@ -75,7 +75,7 @@ static int store_fd(struct hostmem_backend *backend, const struct hm_row *row,
 		duplicate = hm_os_duplicate((int)value->number);
 		if (duplicate < 0)
 			return hm_fail(err, HOSTMEM_ERROR_VALUE, -duplicate,
-				       "%s: %s=%ju cannot be duplicated: %s", backend->id,
+				       "%s: %s=%ju cannot be duplicated: %s", backend->label,
 				       row->public.name, (uintmax_t)value->number,
 				       strerror(-duplicate));
 		value->number = (uint64_t)duplicate;
@@ -102,7 +102,7 @@ static int store_link(struct hostmem_backend *backend, const struct hm_row *row,
 			return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 				       "%s: %s=%s: there is no thread-context of that id; make it "
 				       "first",
-				       backend->id, row->public.name, value->text);
+				       backend->label, row->public.name, value->text);
 	}
 	result = store(backend, row, value, origin, err);
 	if (!result)
@@ -122,16 +122,17 @@ static int check_source(const struct hostmem_backend *backend, const struct hm_r
 		       "%s: %s=%ju: a descriptor is not accepted by its number, which may be "
 		       "another file's; use Builder::fd (hostmem_backend_set_fd), or set "
 		       "fd_by_number in the defaults",
-		       backend->id, row->public.name, (uintmax_t)value->number);
+		       backend->label, row->public.name, (uintmax_t)value->number);
 }
 
 static int set(struct hostmem_backend *backend, const char *property, struct hm_value *value,
 	       enum hostmem_origin origin, struct hostmem_error *err)
 {
-	const struct hm_row *row = hm_table_find(backend->id, backend->kind->name, property, err);
+	const struct hm_row *row =
+		hm_table_find(backend->label, backend->kind->name, property, err);
 	int result;
 
-	if (!row || hm_value_check(backend->id, row, value, err) ||
+	if (!row || hm_value_check(backend->label, row, value, err) ||
 	    check_source(backend, row, value, err) ||
 	    hm_backend_check_process(backend, row->public.name, err))
 		return -1;
@@ -239,13 +240,13 @@ int hostmem_backend_rebind(struct hostmem_backend *backend, struct hostmem_rebin
 	int failed;
 
 	for (size_t i = 0; i < HM_ARRAY_LEN(binding); i++) {
-		if (hm_value_check(backend->id, hm_table_get(binding[i]), &bound[i], err))
+		if (hm_value_check(backend->label, hm_table_get(binding[i]), &bound[i], err))
 			return -1;
 	}
 	if (flags & ~(uint32_t)HOSTMEM_REBIND_MOVE_ALL)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: rebind: flags 0x%x: expected enum hostmem_rebind_flag",
-			       backend->id, flags);
+			       backend->label, flags);
 	if (hm_backend_check_process(backend, "rebind", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
@@ -264,9 +265,10 @@ static const struct hm_row *read_backend(const struct hostmem_backend *backend,
 					 struct hm_values *values, struct hm_value *value,
 					 struct hostmem_error *err)
 {
-	const struct hm_row *row = hm_table_find(backend->id, backend->kind->name, property, err);
+	const struct hm_row *row =
+		hm_table_find(backend->label, backend->kind->name, property, err);
 
-	if (!row || hm_value_check_form(backend->id, row, form, err))
+	if (!row || hm_value_check_form(backend->label, row, form, err))
 		return NULL;
 	hm_backend_snapshot(backend, values);
 	hm_value_load(row, values, value);
@@ -309,8 +311,9 @@ int hostmem_backend_get_bool(const struct hostmem_backend *backend, const char *
 		return -1;
 	if (boolean.number > 1)
 		return hm_fail(err, HOSTMEM_ERROR_TYPE, 0,
-			       "%s: %s is '%s', which is no boolean; read it as text", backend->id,
-			       row->public.name, row->public.choices[boolean.number]);
+			       "%s: %s is '%s', which is no boolean; read it as text",
+			       backend->label, row->public.name,
+			       row->public.choices[boolean.number]);
 	*value = boolean.number;
 	return 0;
 }
@@ -341,7 +344,8 @@ int hostmem_backend_get_list(const struct hostmem_backend *backend, const char *
 int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char *property,
 			       enum hostmem_origin *origin, struct hostmem_error *err)
 {
-	const struct hm_row *row = hm_table_find(backend->id, backend->kind->name, property, err);
+	const struct hm_row *row =
+		hm_table_find(backend->label, backend->kind->name, property, err);
 
 	if (!row)
 		return -1;

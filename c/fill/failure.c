@@ -51,7 +51,7 @@ static int report_shortage(const struct hm_failure *failure, struct hostmem_erro
 		       "offset %ju: %ju bytes are available%s and %ju are needed with a margin; "
 		       "use a smaller size, free memory, or leave the shortage to the kernel with "
 		       "prealloc-watch=off",
-		       fill->backend->id, (uintmax_t)atomic_load(&fill->backend->bytes_done),
+		       fill->backend->label, (uintmax_t)atomic_load(&fill->backend->bytes_done),
 		       (uintmax_t)fill->range.length,
 		       (uintmax_t)(fill->range.offset + failure->offset),
 		       (uintmax_t)shortage->available, limit, (uintmax_t)shortage->needed);
@@ -64,15 +64,15 @@ static int report_room(const struct hm_failure *failure, struct hostmem_error *e
 	char path[512];
 
 	hm_room_format_path(fill->backend, path, sizeof(path));
-	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOSPC,
-		       "%s: prealloc: stopped before the file system of %s is full, after %ju of "
-		       "%ju bytes, at offset %ju: %ju of its %ju bytes are free and %ju are "
-		       "needed; use a smaller size, or make room there",
-		       fill->backend->id, path, (uintmax_t)atomic_load(&fill->backend->bytes_done),
-		       (uintmax_t)fill->range.length,
-		       (uintmax_t)(fill->range.offset + failure->offset),
-		       (uintmax_t)shortage->available, (uintmax_t)shortage->total_room,
-		       (uintmax_t)shortage->needed);
+	return hm_fail(
+		err, HOSTMEM_ERROR_NO_MEMORY, ENOSPC,
+		"%s: prealloc: stopped before the file system of %s is full, after %ju of "
+		"%ju bytes, at offset %ju: %ju of its %ju bytes are free and %ju are "
+		"needed; use a smaller size, or make room there",
+		fill->backend->label, path, (uintmax_t)atomic_load(&fill->backend->bytes_done),
+		(uintmax_t)fill->range.length, (uintmax_t)(fill->range.offset + failure->offset),
+		(uintmax_t)shortage->available, (uintmax_t)shortage->total_room,
+		(uintmax_t)shortage->needed);
 }
 
 /* EFAULT is what the kernel answers where touching the page would be SIGBUS. */
@@ -89,13 +89,13 @@ static int report_fault(const struct hm_failure *failure, struct hostmem_error *
 		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, failure->error,
 			       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s; "
 			       "the backing has no memory left for it, touching it would be SIGBUS",
-			       fill->backend->id, done, size, offset, strerror(failure->error));
+			       fill->backend->label, done, size, offset, strerror(failure->error));
 	hm_room_format_path(fill->backend, path, sizeof(path));
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY,
 		       failure->error == EFAULT ? ENOSPC : failure->error,
 		       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s: no room is "
 		       "left on the file system of %s, or in its quota: %ju of %ju bytes are free",
-		       fill->backend->id, done, size, offset,
+		       fill->backend->label, done, size, offset,
 		       strerror(failure->error == EFAULT ? ENOSPC : failure->error), path,
 		       (uintmax_t)room.left, (uintmax_t)room.total);
 }
@@ -109,7 +109,7 @@ static int report_error(const struct hm_failure *failure, struct hostmem_error *
 		return report_fault(failure, err);
 	return hm_fail(err, hm_error_kind_of(failure->error), failure->error,
 		       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s%s",
-		       fill->backend->id, (uintmax_t)atomic_load(&fill->backend->bytes_done),
+		       fill->backend->label, (uintmax_t)atomic_load(&fill->backend->bytes_done),
 		       (uintmax_t)fill->range.length,
 		       (uintmax_t)(fill->range.offset + failure->offset), strerror(failure->error),
 		       why);
@@ -122,7 +122,7 @@ int hm_failure_report(const struct hm_failure *failure, const struct hm_values *
 
 	if (failure->error == ECANCELED)
 		hm_fail(err, HOSTMEM_ERROR_STATE, ECANCELED,
-			"%s: prealloc: cancelled after %ju of %ju bytes", fill->backend->id,
+			"%s: prealloc: cancelled after %ju of %ju bytes", fill->backend->label,
 			(uintmax_t)atomic_load(&fill->backend->bytes_done),
 			(uintmax_t)fill->range.length);
 	else if (failure->shortage.total_room)

@@ -212,7 +212,7 @@ static int check_contexts(const struct run *run, struct hostmem_error *err)
 		const struct hm_fill *fill = &run->fills[i];
 
 		if (fill->context &&
-		    hm_thread_context_check_ready(fill->context, fill->backend->id, err))
+		    hm_thread_context_check_ready(fill->context, fill->backend->label, err))
 			return -1;
 	}
 	return 0;

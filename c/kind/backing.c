@@ -21,7 +21,7 @@ static int check_file_size(const struct hostmem_backend *backend, const struct h
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: size=%ju from offset %ju on does not fit its backing, which has %ju "
 		       "bytes; use a smaller size",
-		       backend->id, (uintmax_t)values->size, (uintmax_t)backend->backing.offset,
+		       backend->label, (uintmax_t)values->size, (uintmax_t)backend->backing.offset,
 		       (uintmax_t)size);
 }
 
@@ -34,17 +34,17 @@ static int check_pages(const struct hostmem_backend *backend, const struct hm_va
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: size=%ju is not a multiple of the backing's page size, %ju "
 			       "bytes",
-			       backend->id, (uintmax_t)values->size, (uintmax_t)page);
+			       backend->label, (uintmax_t)values->size, (uintmax_t)page);
 	if (values->align % page)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: align=%ju is not a multiple of the backing's page size, %ju "
 			       "bytes",
-			       backend->id, (uintmax_t)values->align, (uintmax_t)page);
+			       backend->label, (uintmax_t)values->align, (uintmax_t)page);
 	if (backend->backing.offset % page)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset %ju is not a multiple of the backing's page size, %ju "
 			       "bytes",
-			       backend->id, (uintmax_t)backend->backing.offset, (uintmax_t)page);
+			       backend->label, (uintmax_t)backend->backing.offset, (uintmax_t)page);
 	return 0;
 }
 
@@ -57,12 +57,12 @@ static int check_access(const struct hostmem_backend *backend, const struct hm_v
 		return 0;
 	if (access < 0)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, -access,
-			       "%s: its backing is no open descriptor: %s", backend->id,
+			       "%s: its backing is no open descriptor: %s", backend->label,
 			       strerror(-access));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: share=on needs a backing that is open for reading and writing, this "
 		       "one is %s",
-		       backend->id, access == O_RDONLY ? "read-only" : "write-only");
+		       backend->label, access == O_RDONLY ? "read-only" : "write-only");
 }
 
 /* A kind may be the embedder's, so what it answered is looked at before it is used. */
@@ -84,14 +84,14 @@ static int check_backing(struct hostmem_backend *backend, const struct hm_values
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: share=on needs a backing with a descriptor, this kind gave "
 			       "anonymous memory; use share=off",
-			       backend->id);
+			       backend->label);
 	}
 	if (check_access(backend, values, err))
 		return -1;
 	result = hm_os_stat(backend->backing.fd, &file);
 	if (result)
 		return hm_fail(err, HOSTMEM_ERROR_IO, -result, "%s: cannot look at its backing: %s",
-			       backend->id, strerror(-result));
+			       backend->label, strerror(-result));
 	backend->page_size = file.page_size;
 	if (check_pages(backend, values, err) || check_file_size(backend, values, file.size, err))
 		return -1;
@@ -122,7 +122,8 @@ int hm_backing_seal(const struct hostmem_backend *backend, struct hostmem_error 
 		return 0;
 	result = hm_os_add_seals(backend->backing.fd, backend->backing.seals);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
-				"%s: cannot seal its backing: %s", backend->id, strerror(-result))
+				"%s: cannot seal its backing: %s", backend->label,
+				strerror(-result))
 		      : 0;
 }
 

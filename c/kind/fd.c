@@ -16,17 +16,17 @@ static int check_access(const struct hostmem_backend *backend, const struct hm_v
 
 	if (access < 0)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, -access, "%s: fd cannot be used: %s",
-			       backend->id, strerror(-access));
+			       backend->label, strerror(-access));
 	if (access == O_WRONLY)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: fd is open for writing only and cannot be mapped; open it "
 			       "for reading too",
-			       backend->id);
+			       backend->label);
 	if (access == O_RDONLY && !values->readonly)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: fd is open for reading only; use readonly=on, with "
 			       "rom=off,share=off for a private copy that can be written",
-			       backend->id);
+			       backend->label);
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static int check_seals(const struct hostmem_backend *backend, const struct hm_va
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: fd is sealed against writing; use readonly=on, or share=off",
-		       backend->id);
+		       backend->label);
 }
 
 static int check(void *data, const struct hostmem_backend *backend, struct hostmem_error *err)
@@ -53,11 +53,12 @@ static int check(void *data, const struct hostmem_backend *backend, struct hostm
 	hm_backend_snapshot(backend, &values);
 	if (values.fd == HM_FD_NONE)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: fd is required, the number of an open descriptor", backend->id);
+			       "%s: fd is required, the number of an open descriptor",
+			       backend->label);
 	result = hm_os_stat((int)values.fd, &file);
 	if (result)
 		return hm_fail(err, HOSTMEM_ERROR_IO, -result, "%s: cannot look at fd: %s",
-			       backend->id, strerror(-result));
+			       backend->label, strerror(-result));
 	if (hm_check_file_type(backend, "fd", "", &file, err) ||
 	    check_access(backend, &values, err))
 		return -1;
@@ -75,7 +76,7 @@ static int allocate(void *data, const struct hostmem_backend *backend,
 	fd = hm_os_duplicate((int)values.fd);
 	if (fd < 0)
 		return hm_fail(err, hm_error_kind_of(-fd), -fd, "%s: cannot duplicate fd: %s",
-			       backend->id, strerror(-fd));
+			       backend->label, strerror(-fd));
 	*backing = (struct hostmem_backing){ .fd = fd, .offset = values.offset };
 	return 0;
 }

@@ -22,7 +22,7 @@ static int fail(const struct hostmem_backend *backend, const struct hm_values *v
 		const char *what, int result, struct hostmem_error *err)
 {
 	return hm_fail(err, hm_error_kind_of(-result), -result,
-		       "%s: mem-path=%.512s: cannot %s: %s", backend->id, values->mem_path, what,
+		       "%s: mem-path=%.512s: cannot %s: %s", backend->label, values->mem_path, what,
 		       strerror(-result));
 }
 
@@ -64,7 +64,7 @@ static int check_new(const struct hostmem_backend *backend, const struct hm_valu
 			err, HOSTMEM_ERROR_VALUE, 0,
 			"%s: mem-path=%.512s: readonly=on needs a file that is there; nothing "
 			"can be made for reading only",
-			backend->id, values->mem_path);
+			backend->label, values->mem_path);
 	if (hm_check_file_limit(backend, values->offset + values->size, err))
 		return -1;
 	if (where->page_size > backend->host->page_size)
@@ -81,7 +81,7 @@ static int check_hugetlbfs(const struct hostmem_backend *backend, const struct h
 		err, HOSTMEM_ERROR_VALUE, 0,
 		"%s: hugetlbfs=on: mem-path=%.512s is not on a hugetlbfs; mount one (mount -t "
 		"hugetlbfs), or use hugetlbfs=off",
-		backend->id, values->mem_path);
+		backend->label, values->mem_path);
 }
 
 /* A file is made by its name, never where a link leads to that is not there. */
@@ -91,7 +91,7 @@ static int fail_dangling(const struct hostmem_backend *backend, const struct hm_
 	return hm_fail(err, values->readonly ? HOSTMEM_ERROR_VALUE : HOSTMEM_ERROR_IO, ENOENT,
 		       "%s: mem-path=%.512s is a symbolic link to %.512s, which does not exist; "
 		       "make that file, or give its path",
-		       backend->id, values->mem_path, target);
+		       backend->label, values->mem_path, target);
 }
 
 static int check_path(const struct hostmem_backend *backend, const struct hm_values *values,
@@ -125,12 +125,12 @@ static int check(void *data, const struct hostmem_backend *backend, struct hostm
 	hm_backend_snapshot(backend, &values);
 	if (!*values.mem_path)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: mem-path is required, a file or a directory", backend->id);
+			       "%s: mem-path is required, a file or a directory", backend->label);
 	if (values.pmem && !values.share)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: pmem=on needs share=on: what is written to a private mapping "
 			       "never reaches the file",
-			       backend->id);
+			       backend->label);
 	return check_path(backend, &values, err);
 }
 
@@ -186,7 +186,7 @@ static int open_found(const struct hostmem_backend *backend, const struct hm_val
 		return hm_fail(err, HOSTMEM_ERROR_IO, -opened,
 			       "%s: mem-path=%.512s: cannot be opened for writing; for a private "
 			       "copy of a file that may only be read use readonly=on,rom=off",
-			       backend->id, values->mem_path);
+			       backend->label, values->mem_path);
 	return opened < 0 ? fail(backend, values, "open it", opened, err) : opened;
 }
 

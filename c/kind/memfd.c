@@ -28,8 +28,8 @@ static int fail(const struct hostmem_backend *backend, const char *what, uint64_
 		struct hostmem_error *err)
 {
 	return hm_fail(err, hm_error_kind_of(-result), -result,
-		       "%s: cannot %s a memfd of %ju bytes: %s", backend->id, what, (uintmax_t)size,
-		       strerror(-result));
+		       "%s: cannot %s a memfd of %ju bytes: %s", backend->label, what,
+		       (uintmax_t)size, strerror(-result));
 }
 
 int hm_memfd_create(const struct hostmem_backend *backend, uint64_t size, uint64_t page_size,

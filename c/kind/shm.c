@@ -17,7 +17,7 @@ static int check(void *data, const struct hostmem_backend *backend, struct hostm
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: share=off: POSIX shared memory is always shared; use share=on, "
 			       "or memory-backend-ram",
-			       backend->id);
+			       backend->label);
 	return hm_check_file_limit(backend, values.size, err);
 }
 
@@ -39,7 +39,7 @@ static int fail(const struct hostmem_backend *backend, const char *what, int res
 {
 	return hm_fail(err, hm_error_kind_of(-result), -result,
 		       "%s: cannot %s POSIX shared memory: %s; is /dev/shm there and writable?",
-		       backend->id, what, strerror(-result));
+		       backend->label, what, strerror(-result));
 }
 
 static int allocate(void *data, const struct hostmem_backend *backend,

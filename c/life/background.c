@@ -140,7 +140,7 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 	if (result)
 		return hm_fail(err, hm_error_kind_of(-result), -result,
 			       "%s: prealloc-mode=background: cannot make an eventfd: %s",
-			       backend->id, strerror(-result));
+			       backend->label, strerror(-result));
 	atomic_store(&backend->bytes_total, backend->mapping.size);
 	result = hm_thread_create(&filler, run, backend);
 	if (!result)
@@ -150,6 +150,6 @@ int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *e
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: prealloc-mode=background: cannot create a thread: %s; use "
 				"prealloc-mode=wait",
-				backend->id, strerror(-result))
+				backend->label, strerror(-result))
 		      : 0;
 }

@@ -14,12 +14,12 @@ static int claim_locked(struct hostmem_backend *backend, const char *owner,
 {
 	if (backend->state == HOSTMEM_STATE_MAPPED)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
-			       "%s: cannot be claimed by '%s': '%s' holds it", backend->id, owner,
-			       backend->owner);
+			       "%s: cannot be claimed by '%s': '%s' holds it", backend->label,
+			       owner, backend->owner);
 	if (backend->state != HOSTMEM_STATE_READY)
 		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 			       "%s: cannot be claimed while it is %s; complete it first",
-			       backend->id, hm_text_state(backend->state));
+			       backend->label, hm_text_state(backend->state));
 	backend->state = HOSTMEM_STATE_MAPPED;
 	hm_text_copy(owner, backend->owner, sizeof(backend->owner));
 	return 0;
@@ -33,7 +33,7 @@ int hostmem_backend_claim(struct hostmem_backend *backend, const char *owner,
 	if (!*owner || strlen(owner) > HOSTMEM_ID_MAX)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: an owner's name has 1 to %d bytes, this one has %zu",
-			       backend->id, HOSTMEM_ID_MAX, strlen(owner));
+			       backend->label, HOSTMEM_ID_MAX, strlen(owner));
 	pthread_mutex_lock(&backend->lock);
 	result = claim_locked(backend, owner, err);
 	pthread_mutex_unlock(&backend->lock);
@@ -54,7 +54,7 @@ int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_erro
 	if (state == HOSTMEM_STATE_MAPPED)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
-		       "%s: cannot be released: it is not claimed, it is %s", backend->id,
+		       "%s: cannot be released: it is not claimed, it is %s", backend->label,
 		       hm_text_state(state));
 }
 
@@ -65,7 +65,7 @@ static int fail_piece(const struct hostmem_backend *backend, const struct hostme
 {
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: piece of %ju bytes at offset %ju for guest address 0x%jx: %s",
-		       backend->id, (uintmax_t)piece->length, (uintmax_t)piece->offset,
+		       backend->label, (uintmax_t)piece->length, (uintmax_t)piece->offset,
 		       (uintmax_t)piece->guest_address, why);
 }
 

@@ -144,7 +144,7 @@ static int begin_completing(struct hostmem_backend *backend, struct completion *
 		return 0;
 	return hm_fail(
 		err, state == HOSTMEM_STATE_COMPLETING ? HOSTMEM_ERROR_BUSY : HOSTMEM_ERROR_STATE,
-		0, "%s: complete: the backend is %s already", backend->id, hm_text_state(state));
+		0, "%s: complete: the backend is %s already", backend->label, hm_text_state(state));
 }
 
 /* Makes a backend that is completing ready. Called with the lock held. */

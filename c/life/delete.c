@@ -12,11 +12,11 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 	if (backend->state == HOSTMEM_STATE_MAPPED)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted: '%s' holds it; release it first",
-			       backend->id, backend->owner);
+			       backend->label, backend->owner);
 	if (hm_running_is_filler(backend))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted from inside its preallocation's callback",
-			       backend->id);
+			       backend->label);
 	/*
 	 * A preallocation in the background is cancelled; one that a caller waits for is not. In a
 	 * forked child nothing runs.
@@ -24,14 +24,16 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 	if (!hm_backend_is_forked(backend) && (backend->state == HOSTMEM_STATE_COMPLETING ||
 					       backend->running == HM_RUNNING_FOREGROUND))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: cannot be deleted while it is %s",
-			       backend->id, backend->running ? "being preallocated" : "completing");
+			       backend->label,
+			       backend->running ? "being preallocated" : "completing");
 	if (backend->inhibitors)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted: '%s' has pinned its pages; allow discard "
 			       "first",
-			       backend->id, backend->inhibitors->name);
+			       backend->label, backend->inhibitors->name);
 	if (backend->state == HOSTMEM_STATE_DELETED)
-		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: is deleted already", backend->id);
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: is deleted already",
+			       backend->label);
 	return 0;
 }
 

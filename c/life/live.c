@@ -87,12 +87,12 @@ static int change_prealloc(struct hostmem_backend *backend, const struct hm_valu
 		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 			       "%s: prealloc cannot be switched off: the memory is already there; "
 			       "discard gives it back",
-			       backend->id);
+			       backend->label);
 	if (new->reserve == HM_RESERVE_OFF)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: prealloc=on and reserve=off exclude each other; make a backend "
 			       "with reserve=on or reserve=try",
-			       backend->id);
+			       backend->label);
 	if (!backend->mapping.size)
 		return 0;
 	return hm_running_is_background(new) ? populate_in_background(backend, new, err)

@@ -24,7 +24,7 @@ static int check_inhibited(const struct hostmem_backend *backend, const char *wh
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 		       "%s: %s: '%s' has inhibited it, since its device has pinned the pages",
-		       backend->id, what, name);
+		       backend->label, what, name);
 }
 
 static struct hm_inhibitor *new_inhibitor(const struct hostmem_backend *backend, const char *name,
@@ -36,7 +36,7 @@ static struct hm_inhibitor *new_inhibitor(const struct hostmem_backend *backend,
 		hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			"%s: the name of an inhibitor of discard has 1 to %d bytes, this one has "
 			"%zu",
-			backend->id, HOSTMEM_ID_MAX, strlen(name));
+			backend->label, HOSTMEM_ID_MAX, strlen(name));
 		return NULL;
 	}
 	inhibitor = calloc(1, sizeof(*inhibitor));
@@ -106,7 +106,7 @@ int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *n
 	pthread_mutex_unlock(&backend->lock);
 	if (!found)
 		return hm_fail(err, HOSTMEM_ERROR_STATE, 0, "%s: discard is not inhibited by '%s'",
-			       backend->id, name);
+			       backend->label, name);
 	free(found);
 	return 0;
 }
@@ -122,13 +122,13 @@ static int check_range(const struct hostmem_backend *backend, const char *what,
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: %s: offset %ju and length %ju are not both multiples of the "
 			       "page size, %ju bytes",
-			       backend->id, what, (uintmax_t)range->offset,
+			       backend->label, what, (uintmax_t)range->offset,
 			       (uintmax_t)range->length, (uintmax_t)page);
 	if (range->offset > size || range->length > size - range->offset)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: %s: offset %ju with length %ju is outside the memory of %ju "
 			       "bytes",
-			       backend->id, what, (uintmax_t)range->offset,
+			       backend->label, what, (uintmax_t)range->offset,
 			       (uintmax_t)range->length, (uintmax_t)size);
 	return 0;
 }
@@ -195,12 +195,12 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 	if (backend->readonly)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: discard: the memory is for reading only and keeps its contents",
-			       backend->id);
+			       backend->label);
 	if (!range->length)
 		return 0;
 	result = discard_for_good(backend, range);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
-				"%s: discard of %ju bytes at offset %ju: %s%s", backend->id,
+				"%s: discard of %ju bytes at offset %ju: %s%s", backend->label,
 				(uintmax_t)range->length, (uintmax_t)range->offset,
 				strerror(-result),
 				result == -EOPNOTSUPP ? "; this file system cannot make holes" : "")

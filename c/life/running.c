@@ -33,7 +33,7 @@ static int fail_own_callback(const struct hostmem_backend *backend, const char *
 			     struct hostmem_error *err)
 {
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
-		       "%s: %s: not from inside the preallocation's own callback", backend->id,
+		       "%s: %s: not from inside the preallocation's own callback", backend->label,
 		       what);
 }
 
@@ -41,8 +41,8 @@ int hm_running_fail_busy(const struct hostmem_backend *backend, const char *what
 			 struct hostmem_error *err)
 {
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
-		       "%s: %s: a preallocation is running; try again when it is done", backend->id,
-		       what);
+		       "%s: %s: a preallocation is running; try again when it is done",
+		       backend->label, what);
 }
 
 /*
@@ -185,7 +185,7 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 		return hm_backend_check_process(backend, "wait", err);
 	if (!ended)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, ETIMEDOUT,
-			       "%s: prealloc: still running after %ju ms", backend->id,
+			       "%s: prealloc: still running after %ju ms", backend->label,
 			       (uintmax_t)milliseconds);
 	return failed ? -1 : 0;
 }

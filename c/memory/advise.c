@@ -20,7 +20,7 @@ static int fail(const struct hostmem_backend *backend, const char *property, con
 		int result, struct hostmem_error *err)
 {
 	return hm_fail(err, hm_error_kind_of(-result), -result, "%s: %s: madvise(%s) failed: %s",
-		       backend->id, property, name, strerror(-result));
+		       backend->label, property, name, strerror(-result));
 }
 
 /* EINVAL is how a kernel built without page sharing answers (madvise(2)). */
@@ -35,7 +35,7 @@ int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool aske
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, EINVAL,
 			       "%s: merge=on: this kernel has no same-page merging (CONFIG_KSM); "
 			       "use merge=off",
-			       backend->id);
+			       backend->label);
 	return fail(backend, "merge", merge ? "MADV_MERGEABLE" : "MADV_UNMERGEABLE", result, err);
 }
 
@@ -51,7 +51,7 @@ int hm_advise_dump(const struct hostmem_backend *backend, bool dump, bool asked,
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, EINVAL,
 			       "%s: dump=on: the kernel does not dump memory of this device; use "
 			       "dump=off",
-			       backend->id);
+			       backend->label);
 	return fail(backend, "dump", dump ? "MADV_DODUMP" : "MADV_DONTDUMP", result, err);
 }
 
@@ -93,7 +93,7 @@ static int check_always_huge(const struct hostmem_backend *backend, struct hostm
 			err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 			"%s: thp=always: transparent huge pages are disabled for this process "
 			"(PR_SET_THP_DISABLE, prctl(2)): enable them, or use thp=auto",
-			backend->id);
+			backend->label);
 	/* Shared memory is collapsed into huge pages, whatever the setting. */
 	if (backend->backing.fd >= 0)
 		return 0;
@@ -104,7 +104,7 @@ static int check_always_huge(const struct hostmem_backend *backend, struct hostm
 		err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 		"%s: thp=always: this host gives no transparent huge pages, %s is never: set "
 		"it to madvise or always, or use thp=auto",
-		backend->id, path);
+		backend->label, path);
 }
 
 int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
@@ -128,7 +128,7 @@ int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, EINVAL,
 			       "%s: thp=always: this kernel has no transparent huge pages for this "
 			       "memory; use thp=auto",
-			       backend->id);
+			       backend->label);
 	return fail(backend, "thp", "MADV_HUGEPAGE", result, err);
 }
 
@@ -162,11 +162,11 @@ static int fail_lock(const struct hostmem_backend *backend, int result, struct h
 		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, -result,
 			       "%s: lock=on: the kernel refused to lock %zu bytes (%s); "
 			       "RLIMIT_MEMLOCK is %ju bytes: raise it (ulimit -l) or use lock=off",
-			       backend->id, backend->mapping.size, strerror(-result),
+			       backend->label, backend->mapping.size, strerror(-result),
 			       (uintmax_t)limit);
 	}
 	return hm_fail(err, hm_error_kind_of(-result), -result,
-		       "%s: lock=on: the kernel refused to lock %zu bytes: %s", backend->id,
+		       "%s: lock=on: the kernel refused to lock %zu bytes: %s", backend->label,
 		       backend->mapping.size, strerror(-result));
 }
 

@@ -23,14 +23,14 @@ static int check_size(const struct hostmem_backend *backend, const struct hm_val
 
 	if (!values->size)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: size is required, for example size=1G", backend->id);
+			       "%s: size is required, for example size=1G", backend->label);
 	if (values->size % page)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: size=%ju is not a multiple of the page size, %ju bytes",
-			       backend->id, (uintmax_t)values->size, (uintmax_t)page);
+			       backend->label, (uintmax_t)values->size, (uintmax_t)page);
 	if (values->size > SIZE_LIMIT)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "%s: size=%ju is more than an address space holds", backend->id,
+			       "%s: size=%ju is more than an address space holds", backend->label,
 			       (uintmax_t)values->size);
 	return 0;
 }
@@ -43,11 +43,11 @@ static int check_offset(const struct hostmem_backend *backend, const struct hm_v
 	if (values->offset % page)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset=%ju is not a multiple of the page size, %ju bytes",
-			       backend->id, (uintmax_t)values->offset, (uintmax_t)page);
+			       backend->label, (uintmax_t)values->offset, (uintmax_t)page);
 	if (values->offset > SIZE_LIMIT - values->size)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset=%ju with size=%ju is more than a file holds",
-			       backend->id, (uintmax_t)values->offset, (uintmax_t)values->size);
+			       backend->label, (uintmax_t)values->offset, (uintmax_t)values->size);
 	return 0;
 }
 
@@ -62,7 +62,7 @@ static int check_align(const struct hostmem_backend *backend, const struct hm_va
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: align=%ju: expected a power of two from the page size on, %ju "
 			       "bytes; 0 chooses one",
-			       backend->id, (uintmax_t)values->align, (uintmax_t)page);
+			       backend->label, (uintmax_t)values->align, (uintmax_t)page);
 	return 0;
 }
 
@@ -77,12 +77,12 @@ static int check_rom(const struct hostmem_backend *backend, const struct hm_valu
 	if (values->rom == HM_ROM_ON && !values->readonly)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: rom=on needs readonly=on; add it, or use rom=auto",
-			       backend->id);
+			       backend->label);
 	if (values->rom == HM_ROM_OFF && values->readonly && values->share)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: rom=off with readonly=on needs share=off: memory that is read "
 			       "only and shared cannot be written",
-			       backend->id);
+			       backend->label);
 	return 0;
 }
 
@@ -145,7 +145,7 @@ int hm_check_file_type(const struct hostmem_backend *backend, const char *proper
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: %s%s%.512s is %s; use a regular file, a block device, a DAX device or "
 		       "another character device whose driver provides memory",
-		       backend->id, property, *path ? "=" : "", path, type_name(file->mode));
+		       backend->label, property, *path ? "=" : "", path, type_name(file->mode));
 }
 
 /* Growing a file past the limit does not fail: it kills the process (SIGXFSZ, setrlimit(2)). */
@@ -159,7 +159,7 @@ int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: size: a file of %ju bytes is above RLIMIT_FSIZE, %ju bytes: raise it "
 		       "(ulimit -f), or use a smaller size",
-		       backend->id, (uintmax_t)size, (uintmax_t)limit);
+		       backend->label, (uintmax_t)size, (uintmax_t)limit);
 }
 
 /* The kernel's overcommit mode now, else when the host was probed; -1: unknown. */
@@ -179,7 +179,7 @@ static int check_reserve(const struct hostmem_backend *backend, const struct hm_
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: reserve=off and prealloc=on exclude each other: use reserve=on, "
 		       "reserve=try or prealloc=off",
-		       backend->id);
+		       backend->label);
 }
 
 bool hm_check_reserves(const struct hm_values *values, bool huge)
@@ -202,7 +202,7 @@ int hm_check_reserve(const struct hostmem_backend *backend, const struct hm_valu
 		       "%s: reserve=off has no effect on private memory while "
 		       "/proc/sys/vm/overcommit_memory is 2: set it to 0 or 1, or use reserve=on "
 		       "or reserve=try",
-		       backend->id);
+		       backend->label);
 }
 
 /* The number after a name in /proc/self/status; 0 when there is none. */
@@ -233,7 +233,7 @@ int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values 
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: lock=on: %ju bytes do not fit RLIMIT_MEMLOCK, %ju bytes, of which %ju "
 		       "are locked: raise it (ulimit -l), or use lock=off",
-		       backend->id, (uintmax_t)size, (uintmax_t)limit, (uintmax_t)locked);
+		       backend->label, (uintmax_t)size, (uintmax_t)limit, (uintmax_t)locked);
 }
 
 static int check_context(const struct hostmem_backend *backend, const struct hm_values *values,
@@ -243,7 +243,7 @@ static int check_context(const struct hostmem_backend *backend, const struct hm_
 	int result = 0;
 
 	if (context && values->prealloc)
-		result = hm_thread_context_check_ready(context, backend->id, err);
+		result = hm_thread_context_check_ready(context, backend->label, err);
 	hm_thread_context_unlink(context);
 	return result;
 }

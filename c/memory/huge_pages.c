@@ -31,7 +31,7 @@ static int fail_pool(const struct hostmem_backend *backend, uint64_t page_size, 
 		"%s: size: %ju huge pages of %ju KiB are wanted; %s has %ju%s, %ju of them free, "
 		"of which %ju are promised to others%s; raise "
 		"/sys/kernel/mm/hugepages/hugepages-%jukB/nr_hugepages, or use a smaller size",
-		backend->id, (uintmax_t)wanted, (uintmax_t)(page_size / 1024), where,
+		backend->label, (uintmax_t)wanted, (uintmax_t)(page_size / 1024), where,
 		(uintmax_t)pool->total, format_surplus(pool, surplus, sizeof(surplus)),
 		(uintmax_t)pool->free, (uintmax_t)pool->reserved, more,
 		(uintmax_t)(page_size / 1024));
@@ -48,7 +48,7 @@ static int check_huge_limit(const struct hostmem_backend *backend, uint64_t page
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
 		       "%s: size: %ju huge pages of %ju KiB are wanted; the control group's limit "
 		       "%.512s is %ju bytes, %ju of them left; raise it, or use a smaller size",
-		       backend->id, (uintmax_t)(values->size / page_size),
+		       backend->label, (uintmax_t)(values->size / page_size),
 		       (uintmax_t)(page_size / 1024), limit.file, (uintmax_t)limit.limit,
 		       (uintmax_t)limit.available);
 }
@@ -72,8 +72,8 @@ static int check_mount(const struct hostmem_backend *backend, uint64_t page_size
 		       "%s: size: %ju huge pages of %ju KiB are wanted; the mount that %s is on "
 		       "has room for %ju (size=), %ju of them free; mount it with a larger size, "
 		       "or use a smaller size",
-		       backend->id, (uintmax_t)(wanted / page_size), (uintmax_t)(page_size / 1024),
-		       path, (uintmax_t)(room.total / page_size),
+		       backend->label, (uintmax_t)(wanted / page_size),
+		       (uintmax_t)(page_size / 1024), path, (uintmax_t)(room.total / page_size),
 		       (uintmax_t)(room.left / page_size));
 }
 
@@ -110,11 +110,11 @@ int hm_huge_pages_check(const struct hostmem_backend *backend, uint64_t page_siz
 	if (values->size % page_size)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: size=%ju is not a multiple of the huge page size, %ju bytes",
-			       backend->id, (uintmax_t)values->size, (uintmax_t)page_size);
+			       backend->label, (uintmax_t)values->size, (uintmax_t)page_size);
 	if (values->offset % page_size)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: offset=%ju is not a multiple of the huge page size, %ju bytes",
-			       backend->id, (uintmax_t)values->offset, (uintmax_t)page_size);
+			       backend->label, (uintmax_t)values->offset, (uintmax_t)page_size);
 	if (!hm_check_reserves(values, true))
 		return 0;
 	if (check_mount(backend, page_size, values, err))
@@ -150,7 +150,7 @@ int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: hugetlbsize=%ju has no effect without hugetlb=on; add it, or "
 			       "leave hugetlbsize out",
-			       backend->id, (uintmax_t)values->hugetlbsize);
+			       backend->label, (uintmax_t)values->hugetlbsize);
 	if (!values->hugetlb)
 		return 0;
 	page = hm_huge_pages_wanted(backend, values);
@@ -161,7 +161,7 @@ int hm_huge_pages_check_wanted(const struct hostmem_backend *backend,
 	hm_huge_pools_format_sizes(sizes, text, sizeof(text));
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: hugetlbsize=%ju: this host has no huge pages of that size; it has %s",
-		       backend->id, (uintmax_t)page, *text ? text : "none");
+		       backend->label, (uintmax_t)page, *text ? text : "none");
 }
 
 void hm_huge_pages_append(const struct hostmem_backend *backend, const struct hm_values *values,

@@ -109,7 +109,7 @@ static int fail_map(const struct hostmem_backend *backend, const struct hm_value
 	bool is_value = result == -ENODEV || result == -EINVAL;
 
 	hm_fail(err, is_value ? HOSTMEM_ERROR_VALUE : hm_error_kind_of(-result), -result,
-		"%s: cannot map %ju bytes: %s%s", backend->id, (uintmax_t)values->size,
+		"%s: cannot map %ju bytes: %s%s", backend->label, (uintmax_t)values->size,
 		strerror(-result), map_hint(backend, values, result));
 	if (result == -EAGAIN)
 		append_lock_limit(err);

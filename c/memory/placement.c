@@ -224,7 +224,7 @@ int hm_placement_fail(const struct hostmem_backend *backend, int result, struct 
 {
 	return hm_fail(err, HOSTMEM_ERROR_IO, -result,
 		       "%s: placement: /proc/self/smaps and numa_maps cannot be read: %s",
-		       backend->id, strerror(-result));
+		       backend->label, strerror(-result));
 }
 
 int hm_placement_count(const struct hostmem_backend *backend, const struct hm_values *values,

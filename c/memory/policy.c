@@ -83,7 +83,7 @@ static int check_nodes(const struct hostmem_backend *backend, const char *proper
 		hm_set_format(&missing, bad, sizeof(bad));
 		hm_set_format(&topology.allowed, have, sizeof(have));
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s: %s %s %s; usable nodes: %s",
-			       backend->id, property, one ? "node" : "nodes", bad,
+			       backend->label, property, one ? "node" : "nodes", bad,
 			       one ? needs[i].one : needs[i].several, *have ? have : "none");
 	}
 	return 0;
@@ -97,18 +97,18 @@ static int check_combination(const struct hostmem_backend *backend, const struct
 	if (hm_policy_takes_nodes(values->policy) && !has_nodes(values))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: policy=%s needs host-nodes, for example host-nodes=0",
-			       backend->id, policy);
+			       backend->label, policy);
 	if (!hm_policy_takes_nodes(values->policy) && has_nodes(values))
 		return hm_fail(
 			err, HOSTMEM_ERROR_VALUE, 0,
 			"%s: host-nodes is set but policy=%s takes no nodes; say policy=bind, "
 			"preferred or interleave, or leave host-nodes out",
-			backend->id, policy);
+			backend->label, policy);
 	if (values->home_node != HM_NODE_NONE && values->policy != HM_POLICY_BIND &&
 	    values->policy != HM_POLICY_PREFERRED_MANY)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: home-node goes with policy=bind or preferred-many, not %s",
-			       backend->id, policy);
+			       backend->label, policy);
 	return 0;
 }
 
@@ -122,22 +122,22 @@ static int check_kernel(const struct hostmem_backend *backend, const struct hm_v
 
 	if (os_error == EINVAL && hm_numa_policy_since[policy])
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
-			       "%s: policy=%s needs Linux %s", backend->id, name,
+			       "%s: policy=%s needs Linux %s", backend->label, name,
 			       hm_numa_policy_since[policy]);
 	if (os_error == EPERM)
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
 			       "%s: policy=%s: mbind is forbidden in this process (a container's "
 			       "seccomp profile?): allow it, or use policy=default",
-			       backend->id, name);
+			       backend->label, name);
 	if (os_error)
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
-			       "%s: policy=%s: this host cannot do it (mbind: %s)", backend->id,
+			       "%s: policy=%s: this host cannot do it (mbind: %s)", backend->label,
 			       name, strerror(os_error));
 	if (policy == HM_POLICY_PREFERRED && count > 1)
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 			       "%s: policy=preferred with several host-nodes needs Linux 5.15; "
 			       "this kernel would use only the first: give one node",
-			       backend->id);
+			       backend->label);
 	return 0;
 }
 
@@ -153,7 +153,7 @@ static int check_home_node(const struct hostmem_backend *backend, const struct h
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
 			       "%s: home-node needs Linux 5.17 and set_mempolicy_home_node allowed "
 			       "(%s)",
-			       backend->id, strerror(os_error));
+			       backend->label, strerror(os_error));
 	hm_set_add(&node, values->home_node);
 	return check_nodes(backend, "home-node", &node, err);
 }
@@ -168,7 +168,7 @@ int hm_policy_check(const struct hostmem_backend *backend, const struct hm_value
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 			       "%s: %s: hostmem is built without NUMA (feature `numa`); build with "
 			       "it, or use policy=default without host-nodes and home-node",
-			       backend->id,
+			       backend->label,
 			       values->policy != HM_POLICY_DEFAULT ? "policy"
 			       : has_nodes(values)                 ? "host-nodes"
 								   : "home-node");
@@ -203,7 +203,7 @@ int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values
 
 	hm_set_format(&values->host_nodes, nodes, sizeof(nodes));
 	return hm_fail(err, kind, -result, "%s: policy=%s,host-nodes=%s: %s failed: %s%s",
-		       backend->id, hm_numa_policy_names[values->policy], nodes, call,
+		       backend->label, hm_numa_policy_names[values->policy], nodes, call,
 		       strerror(-result), hint_of(result));
 }
 

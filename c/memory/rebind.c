@@ -59,7 +59,7 @@ static int check_room(const struct hostmem_backend *backend, const struct hm_val
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOMEM,
 		       "%s: policy=%s,host-nodes=%s: %ju bytes would have to move there, where %ju "
 		       "are available; free memory on these nodes, or give more nodes",
-		       backend->id, hm_numa_policy_names[new->policy], nodes, (uintmax_t)wanted,
+		       backend->label, hm_numa_policy_names[new->policy], nodes, (uintmax_t)wanted,
 		       (uintmax_t)room);
 }
 
@@ -113,7 +113,7 @@ static int fail(const struct hostmem_backend *backend, const struct hm_values *n
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, EPERM,
 			       "%s: policy: moving pages that others use too (MOVE_ALL) needs "
 			       "CAP_SYS_NICE; rebind without it",
-			       backend->id);
+			       backend->label);
 	return hm_policy_fail(backend, new, call, result, err);
 }
 

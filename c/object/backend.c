@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "object.h"
@@ -34,7 +35,8 @@ void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *ob
 {
 	pthread_condattr_t attributes;
 
-	hm_text_copy(id, backend->id, sizeof(backend->id));
+	hm_text_copy(id ? id : "", backend->id, sizeof(backend->id));
+	hm_text_copy(id ? id : kind->name, backend->label, sizeof(backend->label));
 	backend->entry.id = backend->id;
 	backend->entry.backend = backend;
 	backend->fill_event = -1;
@@ -103,7 +105,7 @@ int hm_backend_check_process(const struct hostmem_backend *backend, const char *
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 		       "%s: %s: memory and preallocation belong to the process that completed the "
 		       "backend, not to its forked children",
-		       backend->id, what);
+		       backend->label, what);
 }
 
 bool hm_backend_has_memory(enum hostmem_state state)
@@ -121,7 +123,7 @@ int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostme
 {
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
 		       "%s: there is no memory while the backend is %s; complete it first",
-		       backend->id, hm_text_state(state));
+		       backend->label, hm_text_state(state));
 }
 
 pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend)
@@ -149,6 +151,28 @@ void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values
 const char *hostmem_backend_get_id(const struct hostmem_backend *backend)
 {
 	return backend->id;
+}
+
+const char *hostmem_backend_get_label(const struct hostmem_backend *backend)
+{
+	return backend->label;
+}
+
+int hostmem_backend_set_label(struct hostmem_backend *backend, const char *label,
+			      struct hostmem_error *err)
+{
+	size_t length = strlen(label);
+
+	if (hostmem_backend_get_state(backend) != HOSTMEM_STATE_CONFIGURING)
+		return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+			       "%s: its label can only be set before it is completed",
+			       backend->label);
+	if (!length || length > HOSTMEM_ID_MAX)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: a label has 1 to %d bytes, this one has %zu", backend->label,
+			       HOSTMEM_ID_MAX, length);
+	hm_text_copy(label, backend->label, sizeof(backend->label));
+	return 0;
 }
 
 const char *hostmem_backend_get_kind(const struct hostmem_backend *backend)

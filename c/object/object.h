@@ -157,6 +157,8 @@ enum hm_running {
 
 struct hostmem_backend {
 	char id[HOSTMEM_ID_MAX + 1];
+	/* What messages call it; the id unless another was set while configuring. */
+	char label[HOSTMEM_ID_MAX + 1];
 	struct hm_entry entry;
 	struct hostmem_objects *objects;
 	const struct hostmem_kind *kind;
@@ -313,7 +315,10 @@ int hm_value_format(const struct hm_row *row, const struct hm_value *value, char
 
 /* ---- backend.c: the record of a backend ---- */
 
-/* Initialises a zeroed record: configuring, with the defaults of its set and kind. */
+/*
+ * Initialises a zeroed record: configuring, with the defaults of its set and kind. Without an id
+ * (NULL) messages name the kind until hm_objects_add_anonymous().
+ */
 void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *objects,
 		     const struct hostmem_kind *kind, const char *id);
 /* Frees a record without memory, and closes the descriptor that it owns. */
@@ -386,6 +391,8 @@ struct hostmem_objects {
 	size_t compat_len;
 	struct hm_registered_kind *registered;
 	struct hm_entry *entries;
+	/* Ids made so far. */
+	uint64_t anonymous;
 };
 
 /* The parent of all kinds of backends; what is set for it applies to each. */
@@ -409,6 +416,8 @@ const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects,
 /* Takes the object's id in the set, and a reference to the set. */
 int hm_objects_add(struct hostmem_objects *objects, struct hm_entry *entry,
 		   struct hostmem_error *err);
+/* Makes an id for a backend without one, which is its label too, and adds it. */
+void hm_objects_add_anonymous(struct hostmem_objects *objects, struct hostmem_backend *backend);
 /* Removes the object; its id is free again. */
 void hm_objects_remove(struct hostmem_objects *objects, const struct hm_entry *entry);
 /* A new link to the thread-context of that id; NULL if there is none. */

@@ -3,6 +3,7 @@
  * A set of objects: ids, kinds, defaults, links to thread-contexts, and the reference counts of the
  * set and of contexts. Does not know what a backend does.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -205,22 +206,39 @@ static struct hm_entry *find_entry(const struct hostmem_objects *objects, const 
 	return entry;
 }
 
+/* Called with the set's lock held; false when the id is taken. */
+static bool add_locked(struct hostmem_objects *objects, struct hm_entry *entry)
+{
+	if (find_entry(objects, entry->id))
+		return false;
+	entry->next = objects->entries;
+	objects->entries = entry;
+	objects->references++;
+	return true;
+}
+
 int hm_objects_add(struct hostmem_objects *objects, struct hm_entry *entry,
 		   struct hostmem_error *err)
 {
-	bool taken;
+	bool added;
 
 	pthread_mutex_lock(&objects->lock);
-	taken = find_entry(objects, entry->id);
-	if (!taken) {
-		entry->next = objects->entries;
-		objects->entries = entry;
-		objects->references++;
-	}
+	added = add_locked(objects, entry);
 	pthread_mutex_unlock(&objects->lock);
-	return taken ? hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-			       "id '%s' is taken by another object; choose another", entry->id)
-		     : 0;
+	return added ? 0
+		     : hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "id '%s' is taken by another object; choose another", entry->id);
+}
+
+void hm_objects_add_anonymous(struct hostmem_objects *objects, struct hostmem_backend *backend)
+{
+	pthread_mutex_lock(&objects->lock);
+	do {
+		snprintf(backend->id, sizeof(backend->id), "anonymous-%ju",
+			 (uintmax_t)++objects->anonymous);
+	} while (!add_locked(objects, &backend->entry));
+	pthread_mutex_unlock(&objects->lock);
+	hm_text_copy(backend->id, backend->label, sizeof(backend->label));
 }
 
 /* Called with the set's lock held. */

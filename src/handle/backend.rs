@@ -62,6 +62,13 @@ impl BackendHandle {
         unsafe { BackendView::from_raw(self.raw()) }
     }
 
+    pub(crate) fn set_label(&self, label: &str) -> Result<()> {
+        let label = to_c(label)?;
+        // SAFETY: the backend is alive; the text outlives the call. Only a `Builder` that is owned
+        // calls this, and nothing else reads the label until it is complete.
+        check(|err| unsafe { sys::hostmem_backend_set_label(self.raw(), label.as_ptr(), err) })
+    }
+
     pub(crate) fn set_text(&self, property: &str, text: impl AsRef<[u8]>) -> Result<()> {
         let (text, call) = (to_c(text)?, sys::hostmem_backend_set_text);
         // SAFETY: the backend is alive; the text outlives the call.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Owned sets of objects.
 
+use std::ffi::CStr;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::ptr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -103,11 +105,13 @@ impl ObjectsHandle {
         Some((text(kind.name), text(kind.description), kind))
     }
 
-    pub(crate) fn new_backend(&self, kind: &str, id: &str) -> Result<Arc<BackendHandle>> {
-        let (kind, id) = (to_c(kind)?, to_c(id)?);
-        // SAFETY: the set is alive; the texts outlive the call.
+    /// Without an id one is made.
+    pub(crate) fn new_backend(&self, kind: &str, id: Option<&str>) -> Result<Arc<BackendHandle>> {
+        let (kind, id) = (to_c(kind)?, id.map(to_c).transpose()?);
+        let raw_id = id.as_deref().map_or(ptr::null(), CStr::as_ptr);
+        // SAFETY: the set is alive; the texts outlive the call, and the id may be NULL.
         make(|backend, err| unsafe {
-            sys::hostmem_backend_new(self.raw(), backend, kind.as_ptr(), id.as_ptr(), err)
+            sys::hostmem_backend_new(self.raw(), backend, kind.as_ptr(), raw_id, err)
         })
         .map(BackendHandle::new)
     }

@@ -44,6 +44,12 @@ impl<'a> BackendView<'a> {
         unsafe { from_c(sys::hostmem_backend_get_id(self.raw)) }
     }
 
+    /// Does not change while it is borrowed: setting it needs the only owner of the builder.
+    pub(crate) fn label(self) -> &'a str {
+        // SAFETY: the backend lives for 'a, and its label as long.
+        unsafe { from_c(sys::hostmem_backend_get_label(self.raw)) }
+    }
+
     pub(crate) fn kind(self) -> &'a str {
         // SAFETY: the backend lives for 'a, and the name of its kind as long.
         unsafe { from_c(sys::hostmem_backend_get_kind(self.raw)) }

@@ -84,7 +84,10 @@ impl<B: Bitmap> Bitmap for Pinned<B> {
 pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMmap<Pinned<B>>> {
     let memory = piece.memory();
     let fail = |kind, why: &dyn fmt::Display| {
-        Error::new(kind, format!("{}: region of vm-memory: {why}", piece.id()))
+        Error::new(
+            kind,
+            format!("{}: region of vm-memory: {why}", piece.label()),
+        )
     };
     if memory.is_readonly() {
         let why = "the memory is read-only, and a device that writes to it would end the process \
@@ -134,7 +137,7 @@ pub fn guest_memory<B: NewBitmap>(pieces: &[Piece]) -> Result<GuestMemoryMmap<Pi
         .map(|piece| guest_region(piece, B::with_len(piece.memory().len() as usize)))
         .collect::<Result<Vec<_>>>()?;
     GuestMemoryMmap::from_regions(regions).map_err(|error| {
-        let place = |piece: &&Piece| format!("{} at {:#x}", piece.id(), piece.guest_address());
+        let place = |piece: &&Piece| format!("{} at {:#x}", piece.label(), piece.guest_address());
         let places = pieces.iter().map(place).collect::<Vec<_>>().join(", ");
         Error::new(
             ErrorKind::Value,

@@ -116,25 +116,35 @@ fn with_double_quotes(text: &str) -> String {
 /// Begins the object that the members of a JSON object describe.
 pub(crate) fn from_members(objects: &Objects, object: &Map<String, Json>) -> Result<ObjectBuilder> {
     let kind = required(object, "qom-type", "memory-backend-ram")?;
-    let id = required(object, "id", "ram0")?;
+    let id = object.get("id").map(|_| required(object, "id", "ram0"));
+    let id = id.transpose()?;
     let properties = object
         .iter()
         .filter(|(name, _)| *name != "qom-type" && *name != "id");
     if kind == THREAD_CONTEXT {
+        let id = required(object, "id", "tc0")?;
         let mut builder = objects.thread_context(id)?;
         for (name, json) in properties {
             builder.set(name, value(id, name, json)?)?;
         }
         return Ok(ObjectBuilder::ThreadContext(builder));
     }
-    let mut builder = objects.builder(kind, id)?;
+    let mut builder = match id {
+        Some(id) => objects.builder(kind, id),
+        None => objects.builder_anonymous(kind),
+    }?;
+    let id = builder.id().to_owned();
     for (name, json) in properties {
-        builder.set(name, value(id, name, json)?)?;
+        builder.set(name, value(&id, name, json)?)?;
     }
     Ok(ObjectBuilder::Backend(builder))
 }
 
-fn required<'a>(object: &'a Map<String, Json>, key: &str, example: &str) -> Result<&'a str> {
+pub(crate) fn required<'a>(
+    object: &'a Map<String, Json>,
+    key: &str,
+    example: &str,
+) -> Result<&'a str> {
     object.get(key).and_then(Json::as_str).ok_or_else(|| {
         format!("JSON object: {key} is missing or no string; add \"{key}\": \"{example}\"").into()
     })

@@ -25,6 +25,7 @@ pub(crate) fn add(monitor: &mut Monitor, mut members: Map<String, Json>) -> Answ
     for (name, value) in &mut members {
         qom::resolve_link(monitor, name, value)?;
     }
+    object::required(&members, "id", "ram0")?;
     let made = match object::from_members(&monitor.set, &members)? {
         ObjectBuilder::Backend(builder) => make_memory(monitor, builder)?,
         ObjectBuilder::ThreadContext(builder) => {
