@@ -525,6 +525,7 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
  * holes, as a PC has one below 4 GiB. Bytes.
  */
 struct hostmem_piece {
+	/* UINT64_MAX: the guest does not see it. */
 	uint64_t guest_address;
 	/* From the beginning of the memory. */
 	uint64_t offset;
@@ -532,11 +533,11 @@ struct hostmem_piece {
 };
 
 /*
- * Checks whether a piece can be given to a guest beside others, which were checked before: it is
- * not empty and inside the memory, its guest addresses end below 2^64, its three numbers are
- * multiples of the page size (so that huge pages are whole in the guest too), and it overlaps none
- * of the others, neither in the memory nor in guest addresses. Errors: STATE (not ready or mapped),
- * VALUE (which of these it is).
+ * Checks whether a piece can be used beside others, which were checked before: it is not empty and
+ * inside the memory, its offset is a multiple of the page size, its guest addresses end below 2^64,
+ * and it overlaps none of the others, neither in the memory nor in guest addresses. A memory slot
+ * needs a guest address and a length that are multiples of the page size too. Errors: STATE (not
+ * ready or mapped), VALUE (which of these it is).
  */
 int hostmem_backend_check_piece(const struct hostmem_backend *backend,
 				const struct hostmem_piece *piece,

@@ -13,13 +13,14 @@ use crate::PieceRange;
 use crate::Result;
 
 /// Exclusive use of a backend's memory; a backend has at most one claim. It is reference-counted by
-/// its [pieces](Claim::pieces) and [inhibitors](Claim::inhibit_discard), and released when the last
-/// of these and the claim itself are dropped.
+/// its clones, [pieces](Claim::pieces) and [inhibitors](Claim::inhibit_discard), and released when
+/// the last of these is dropped.
 ///
 /// Until then the memory stays mapped at its address and cannot be deleted. A claim may outlive its
 /// [`Backend`](crate::Backend); the backend is then deleted when the claim is released.
 #[doc(alias = "hostmem_backend_claim")]
 #[doc(alias = "hostmem_backend_release")]
+#[derive(Clone)]
 pub struct Claim {
     handle: Arc<ClaimHandle>,
 }
@@ -38,13 +39,16 @@ impl Claim {
     /// # Errors
     ///
     /// [`Value`](crate::ErrorKind::Value): a piece is empty, is not inside the memory, ends beyond
-    /// the last guest address, has a number that is not a multiple of the [page
+    /// the last guest address, has an offset that is not a multiple of the [page
     /// size](Memory::page_size), or overlaps another piece of this claim in the memory or in guest
     /// addresses.
     #[doc(alias = "hostmem_backend_check_piece")]
     pub fn pieces(&self, ranges: &[PieceRange]) -> Result<Vec<Piece>> {
         // If one is refused, those before it are dropped with the result.
-        let pieces = ranges.iter().map(|range| Piece::new(&self.handle, *range));
+        let pieces = ranges.iter().map(|range| {
+            let guest_address = Some(range.guest_address);
+            Piece::new(&self.handle, guest_address, range.offset, range.length)
+        });
         pieces.collect()
     }
 
@@ -54,12 +58,20 @@ impl Claim {
     ///
     /// Those of [`pieces`](Claim::pieces).
     pub fn piece(&self, guest_address: u64) -> Result<Piece> {
-        let range = PieceRange {
-            guest_address,
-            offset: 0,
-            length: self.memory().len(),
-        };
-        Piece::new(&self.handle, range)
+        let length = self.memory().len();
+        Piece::new(&self.handle, Some(guest_address), 0, length)
+    }
+
+    /// Makes a range of the memory a piece without a guest address, for memory that no guest sees,
+    /// or that a device puts where the guest wants it (ivshmem): see
+    /// `SlotOptions::guest_address` of the module `kvm`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pieces`](Claim::pieces).
+    #[doc(alias = "hostmem_backend_check_piece")]
+    pub fn host_piece(&self, offset: u64, length: u64) -> Result<Piece> {
+        Piece::new(&self.handle, None, offset, length)
     }
 
     /// The owner's name, given when claiming.
@@ -87,8 +99,8 @@ impl Claim {
     /// A running preallocation skips the range from then on; the call waits for the chunks that are
     /// being populated, a few milliseconds.
     ///
-    /// Only the claim can discard, since the contents are lost; an unclaimed backend has to be
-    /// claimed first.
+    /// Only the claim and its [pieces](Piece::discard) can discard, since the contents are lost; an
+    /// unclaimed backend has to be claimed first.
     ///
     /// # Errors
     ///

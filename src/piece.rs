@@ -13,34 +13,27 @@ use std::sync::PoisonError;
 use crate::handle::ClaimHandle;
 use crate::sys;
 use crate::DiscardInhibited;
+use crate::Error;
+use crate::ErrorKind;
 use crate::Memory;
 use crate::Result;
 
-/// A range of the memory and its guest address, in bytes. All three are multiples of the memory's
-/// [page size](Memory::page_size).
+/// A range of the memory and its guest address, in bytes.
 #[doc(alias = "hostmem_piece")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PieceRange {
-    /// The guest physical address.
+    /// The guest physical address. A KVM memory slot needs a multiple of the memory's [page
+    /// size](Memory::page_size); regions of vm-memory and vhost-user do not.
     pub guest_address: u64,
-    /// The offset in the memory.
+    /// The offset in the memory, a multiple of its page size.
     pub offset: u64,
-    /// The length, at least one page.
+    /// The length, at least 1. A KVM memory slot needs a multiple of the page size.
     pub length: u64,
 }
 
-impl PieceRange {
-    fn to_raw(self) -> sys::hostmem_piece {
-        sys::hostmem_piece {
-            guest_address: self.guest_address,
-            offset: self.offset,
-            length: self.length,
-        }
-    }
-}
-
-/// A piece of claimed memory at its guest address, made by [`Claim::pieces`](crate::Claim::pieces):
-/// it becomes a KVM memory slot, a vm-memory region or a vhost-user region.
+/// A piece of claimed memory: it becomes a KVM memory slot, a vm-memory region or a vhost-user
+/// region at its guest address. Made by [`Claim::pieces`](crate::Claim::pieces), or without a guest
+/// address by [`Claim::host_piece`](crate::Claim::host_piece).
 ///
 /// Clones share the piece. Until the last clone is dropped, the whole memory stays claimed, and so
 /// mapped, and no other piece can overlap this one.
@@ -51,26 +44,86 @@ pub struct Piece {
 
 impl Piece {
     /// Reserves the range, until the last clone of the piece is dropped.
-    pub(crate) fn new(claim: &Arc<ClaimHandle>, range: PieceRange) -> Result<Self> {
-        claim.reserve_piece(range.to_raw())?;
+    pub(crate) fn new(
+        claim: &Arc<ClaimHandle>,
+        guest_address: Option<u64>,
+        offset: u64,
+        length: u64,
+    ) -> Result<Self> {
+        let label = claim.backend().view().label();
+        // C's word for no guest address, so as one it would not be checked.
+        if guest_address == Some(u64::MAX) {
+            let message = format!(
+                "{label}: piece of {length} bytes at offset {offset} for guest address \
+                 {:#x}: its end is beyond the last guest address",
+                u64::MAX
+            );
+            return Err(Error::new(ErrorKind::Value, message));
+        }
+        claim.reserve_piece(sys::hostmem_piece {
+            guest_address: guest_address.unwrap_or(u64::MAX),
+            offset,
+            length,
+        })?;
         let part = Arc::new(Part {
             claim: Arc::clone(claim),
-            range,
+            guest_address,
+            offset,
+            length,
             #[cfg(feature = "kvm")]
             slots: Mutex::default(),
         });
         Ok(Self { part })
     }
 
-    /// The guest physical address in bytes.
-    pub fn guest_address(&self) -> u64 {
-        self.part.range.guest_address
+    /// The guest physical address in bytes; `None` for a piece that no guest sees.
+    pub fn guest_address(&self) -> Option<u64> {
+        self.part.guest_address
     }
 
-    /// The offset of the piece in the claim's memory, in bytes. Add it to an offset in the piece to
-    /// get the offset that [`Claim::discard`](crate::Claim::discard) takes.
+    /// The offset of the piece in the claim's memory, in bytes.
     pub fn offset(&self) -> u64 {
-        self.part.range.offset
+        self.part.offset
+    }
+
+    /// Discards a range of the piece, as [`Claim::discard`](crate::Claim::discard) does. The offset
+    /// is in the piece. For the balloon or virtio-mem device that has the piece.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Claim::discard`](crate::Claim::discard), and [`Value`](ErrorKind::Value) (a range
+    /// that is not inside the piece).
+    #[doc(alias = "hostmem_backend_discard")]
+    pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        let offset = self.check("discard", offset, length)?;
+        self.part.claim.backend().discard(offset, length)
+    }
+
+    /// Populates a range of the piece, as [`Claim::populate`](crate::Claim::populate) does. The
+    /// offset is in the piece.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Claim::populate`](crate::Claim::populate), and [`Value`](ErrorKind::Value) (a
+    /// range that is not inside the piece).
+    #[doc(alias = "hostmem_backend_populate")]
+    pub fn populate(&self, offset: u64, length: u64) -> Result<()> {
+        let offset = self.check("populate", offset, length)?;
+        self.part.claim.backend().populate(offset, length)
+    }
+
+    /// The offset in the memory of a range that is inside the piece.
+    pub(crate) fn check(&self, what: &str, offset: u64, length: u64) -> Result<u64> {
+        let size = self.part.length;
+        if offset <= size && length <= size - offset {
+            return Ok(self.part.offset + offset);
+        }
+        let label = self.label();
+        let message = format!(
+            "{label}: {what}: offset {offset} with length {length} is outside the piece of {size} \
+             bytes"
+        );
+        Err(Error::new(ErrorKind::Value, message))
     }
 
     /// The id of the backend.
@@ -80,12 +133,6 @@ impl Piece {
     }
 
     /// What messages call the backend.
-    #[cfg(any(
-        feature = "kvm",
-        feature = "vhost",
-        feature = "vm-memory-017",
-        feature = "vm-memory-018"
-    ))]
     pub(crate) fn label(&self) -> &str {
         self.part.claim.backend().view().label()
     }
@@ -103,12 +150,11 @@ impl Piece {
 
     /// The piece's memory, borrowed from the piece.
     pub fn memory(&self) -> Memory<'_> {
-        let PieceRange { offset, length, .. } = self.part.range;
-        Memory::new(&self.part.claim, offset, length)
+        Memory::new(&self.part.claim, self.part.offset, self.part.length)
     }
 }
 
-/// A KVM memory slot: the address of the `VmFd`, and the slot's id.
+/// A KVM memory slot: the identity of the VM, and the slot's id.
 #[cfg(feature = "kvm")]
 pub(crate) type SlotKey = (usize, u32);
 
@@ -133,10 +179,7 @@ impl fmt::Debug for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Piece")
             .field("id", &self.id())
-            .field(
-                "guest_address",
-                &format_args!("{:#x}", self.guest_address()),
-            )
+            .field("guest_address", &self.guest_address())
             .field("offset", &self.offset())
             .field("length", &self.memory().len())
             .finish_non_exhaustive()
@@ -146,7 +189,9 @@ impl fmt::Debug for Piece {
 /// What the clones of a piece share: the reserved range, freed when it is dropped.
 struct Part {
     claim: Arc<ClaimHandle>,
-    range: PieceRange,
+    guest_address: Option<u64>,
+    offset: u64,
+    length: u64,
     /// The KVM memory slots it is in.
     #[cfg(feature = "kvm")]
     slots: Mutex<Vec<SlotKey>>,
@@ -162,6 +207,6 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.claim.free_piece(self.range.offset);
+        self.claim.free_piece(self.offset);
     }
 }

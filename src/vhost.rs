@@ -45,7 +45,7 @@ impl MemoryTable {
     /// # Errors
     ///
     /// [`Value`](ErrorKind::Value): memory that the device's process cannot share (anonymous or
-    /// private), or that is read-only.
+    /// private), that is read-only, or without a guest address.
     pub fn new(pieces: &[Piece]) -> Result<Self> {
         Ok(Self {
             regions: pieces.iter().map(region).collect::<Result<_>>()?,
@@ -92,10 +92,13 @@ fn region(piece: &Piece) -> Result<VhostUserMemoryRegionInfo> {
             "the memory is read-only, and devices map it for writing; leave it out of the table",
         ));
     }
+    let Some(guest_address) = piece.guest_address() else {
+        return Err(fail("the piece has no guest address"));
+    };
     // The feature `xen` of the crate vhost adds fields.
     #[allow(clippy::needless_update)]
     Ok(VhostUserMemoryRegionInfo {
-        guest_phys_addr: piece.guest_address(),
+        guest_phys_addr: guest_address,
         memory_size: memory.len(),
         userspace_addr: memory.as_ptr() as u64,
         mmap_offset: memory.fd_offset(),

@@ -8,6 +8,7 @@ mod guest;
 #[path = "../examples/guest_memfd/kind.rs"]
 mod guest_memfd;
 
+use std::io;
 use std::sync::Arc;
 
 use common::host::HugePages;
@@ -26,6 +27,8 @@ use guest::MESSAGE;
 use guest_memfd::GuestMemfd;
 use hostmem::kvm::MemorySlot;
 use hostmem::kvm::SlotOptions;
+use hostmem::kvm::SlotRegion;
+use hostmem::kvm::SlotVm;
 use hostmem::Backend;
 use hostmem::ErrorKind;
 use hostmem::Piece;
@@ -69,7 +72,7 @@ fn loaded_ram() -> (Backend, Vec<Piece>) {
 
 fn slots(vm: &Arc<VmFd>, pieces: &[Piece]) -> Vec<MemorySlot> {
     let ids = 0..;
-    let add = |(id, piece)| MemorySlot::new(vm, id, piece).unwrap();
+    let add = |(id, piece)| MemorySlot::new(Arc::clone(vm), id, piece).unwrap();
     ids.zip(pieces).map(add).collect()
 }
 
@@ -128,7 +131,7 @@ fn a_dropped_slot_is_out_of_the_guest() {
     let end = End::Read(MESSAGE);
     assert_eq!(guest::run(&kvm, &vm).unwrap(), (String::new(), end));
     // And can be put in again.
-    MemorySlot::new(&vm, 1, &pieces[1]).unwrap();
+    MemorySlot::new(Arc::clone(&vm), 1, &pieces[1]).unwrap();
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn a_slot_keeps_the_memory_and_the_vm() {
         slots.remove(0);
         assert!(is_mapped(address));
         assert_eq!(slots[0].id(), 1);
-        assert_eq!(slots[0].piece().guest_address(), HIGH);
+        assert_eq!(slots[0].piece().guest_address(), Some(HIGH));
         drop(slots);
         assert!(!is_mapped(address));
     });
@@ -171,7 +174,7 @@ fn what_kvm_refuses_is_said() {
         (0xffff, &others[0], &format!("{number} slots")),
         (0xffff_0005, &others[0], "KVM refuses it"),
     ] {
-        let error = MemorySlot::new(&vm, id, piece).unwrap_err();
+        let error = MemorySlot::new(Arc::clone(&vm), id, piece).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value, "{id}: {error}");
         let prefix = format!("{}: memory slot {id} at guest address 0x0: ", piece.id());
         assert!(error.to_string().starts_with(&prefix), "{error}");
@@ -179,7 +182,7 @@ fn what_kvm_refuses_is_said() {
     }
     // The last slot, and the same piece in another virtual machine, are allowed.
     let other = Arc::new(kvm.create_vm().unwrap());
-    MemorySlot::new(&other, number - 1, &pieces[0]).unwrap();
+    MemorySlot::new(Arc::clone(&other), number - 1, &pieces[0]).unwrap();
     // What was refused holds nothing.
     drop(others);
     assert_eq!(second.state(), State::Ready);
@@ -194,7 +197,7 @@ fn a_guest_address_may_be_too_high() {
     let backend = backend("memory-backend-ram,id=ram0");
     let claim = backend.claim("vm0").unwrap();
     let piece = claim.piece(1 << 60).unwrap();
-    let error = MemorySlot::new(&vm, 0, &piece).unwrap_err();
+    let error = MemorySlot::new(Arc::clone(&vm), 0, &piece).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Value, "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert!(
@@ -209,9 +212,9 @@ fn a_guest_does_not_write_to_a_read_only_slot() {
         return;
     };
     let (_backend, pieces) = loaded_ram();
-    let _low = MemorySlot::new(&vm, 0, &pieces[0]).unwrap();
+    let _low = MemorySlot::new(Arc::clone(&vm), 0, &pieces[0]).unwrap();
     let options = SlotOptions::new().readonly(true);
-    let _high = MemorySlot::with(&vm, 1, &pieces[1], options).unwrap();
+    let _high = MemorySlot::with(Arc::clone(&vm), 1, &pieces[1], options).unwrap();
     let end = End::Write(HIGH + SAID_AT);
     assert_eq!(guest::run(&kvm, &vm).unwrap(), (SAYS.to_owned(), end));
     assert_eq!(mark(&pieces), 0);
@@ -236,8 +239,8 @@ fn read_only_memory_is_a_read_only_slot() {
         length: HALF,
     };
     let high = rom.claim("vm0").unwrap().pieces(&[high]).unwrap();
-    let _low = MemorySlot::new(&vm, 0, &low[0]).unwrap();
-    let _high = MemorySlot::new(&vm, 1, &high[0]).unwrap();
+    let _low = MemorySlot::new(Arc::clone(&vm), 0, &low[0]).unwrap();
+    let _high = MemorySlot::new(Arc::clone(&vm), 1, &high[0]).unwrap();
     let end = End::Write(HIGH + SAID_AT);
     assert_eq!(guest::run(&kvm, &vm).unwrap(), (SAYS.to_owned(), end));
 }
@@ -248,9 +251,9 @@ fn what_the_guest_writes_is_in_the_dirty_log() {
         return;
     };
     let (_backend, pieces) = loaded_ram();
-    let _low = MemorySlot::new(&vm, 0, &pieces[0]).unwrap();
+    let _low = MemorySlot::new(Arc::clone(&vm), 0, &pieces[0]).unwrap();
     let logging = SlotOptions::new().log_dirty_pages(true);
-    let mut high = MemorySlot::with(&vm, 1, &pieces[1], logging).unwrap();
+    let mut high = MemorySlot::with(Arc::clone(&vm), 1, &pieces[1], logging).unwrap();
     let clean = vec![0; (HALF / page_size() / 64) as usize];
     assert_eq!(high.dirty_log().unwrap(), clean);
     assert_eq!(guest::run(&kvm, &vm).unwrap(), halted());
@@ -265,7 +268,7 @@ fn what_the_guest_writes_is_in_the_dirty_log() {
     high.log_dirty_pages(true).unwrap();
     assert_eq!(high.dirty_log().unwrap(), clean);
     drop(high);
-    MemorySlot::new(&vm, 1, &pieces[1]).unwrap();
+    MemorySlot::new(Arc::clone(&vm), 1, &pieces[1]).unwrap();
 }
 
 /// `KVM_SET_USER_MEMORY_REGION`, from `linux/kvm.h`.
@@ -310,7 +313,7 @@ fn a_change_that_fails_leaves_the_slot_as_it_was() {
         assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
         assert_eq!(slots[0].dirty_log().unwrap_err().kind(), ErrorKind::State);
         let other = Arc::new(kvm.create_vm().unwrap());
-        let error = MemorySlot::new(&other, 0, &pieces[0]).unwrap_err();
+        let error = MemorySlot::new(Arc::clone(&other), 0, &pieces[0]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
     });
     assert_eq!(guest::run(&kvm, &vm).unwrap(), halted());
@@ -354,13 +357,14 @@ fn guest_memfd_is_the_memory_of_its_vm() {
     for (id, piece) in (0..).zip(&pieces) {
         let memory = piece.memory();
         let options = SlotOptions::new().guest_memfd(memory.fd().unwrap(), memory.fd_offset());
-        let error = MemorySlot::with(&vm, id, piece, options.log_dirty_pages(true)).unwrap_err();
+        let error = MemorySlot::with(Arc::clone(&vm), id, piece, options.log_dirty_pages(true))
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value, "{error}");
         assert!(
             error.to_string().contains("which guest_memfd excludes"),
             "{error}"
         );
-        slots.push(MemorySlot::with(&vm, id, piece, options).unwrap());
+        slots.push(MemorySlot::with(Arc::clone(&vm), id, piece, options).unwrap());
     }
     assert_eq!(guest::run(&kvm, &vm).unwrap(), halted());
     assert_eq!(mark(&pieces), guest::MARK);
@@ -376,12 +380,202 @@ fn what_is_no_guest_memfd_is_refused() {
     let (_backend, pieces) = loaded("memory-backend-memfd,id=ram0");
     let fd = pieces[0].memory().fd().unwrap();
     let options = SlotOptions::new().guest_memfd(fd, 0);
-    let error = MemorySlot::with(&vm, 0, &pieces[0], options).unwrap_err();
+    let error = MemorySlot::with(Arc::clone(&vm), 0, &pieces[0], options).unwrap_err();
     let expected = match vm.check_extension(Cap::GuestMemfd) {
         true => (ErrorKind::Value, "no guest_memfd of this VM"),
         false => (ErrorKind::Unsupported, "has no guest_memfd"),
     };
     assert_eq!(error.kind(), expected.0, "{error}");
     assert!(error.to_string().contains(expected.1), "{error}");
-    MemorySlot::new(&vm, 0, &pieces[0]).unwrap();
+    MemorySlot::new(Arc::clone(&vm), 0, &pieces[0]).unwrap();
+}
+
+/// A VMM's own trait of virtual machines, behind which it has KVM.
+trait Hypervisor: Send + Sync {
+    fn create_region(&self, region: [u64; 4], readonly: bool) -> io::Result<()>;
+    fn remove_region(&self, region: [u64; 4]) -> io::Result<()>;
+}
+
+impl Hypervisor for VmFd {
+    fn create_region(&self, region: [u64; 4], readonly: bool) -> io::Result<()> {
+        let [slot, guest_phys_addr, memory_size, userspace_addr] = region;
+        let region = kvm_bindings::kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: u32::from(readonly) * kvm_bindings::KVM_MEM_READONLY,
+            guest_phys_addr,
+            memory_size,
+            userspace_addr,
+        };
+        // SAFETY: only `OwnVm` calls it, with memory that stays mapped.
+        unsafe { self.set_user_memory_region(region) }
+            .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    }
+
+    fn remove_region(&self, mut region: [u64; 4]) -> io::Result<()> {
+        region[2] = 0;
+        self.create_region(region, false)
+    }
+}
+
+struct OwnVm(Arc<dyn Hypervisor>);
+
+fn numbers(slot: &SlotRegion) -> [u64; 4] {
+    let host = slot.host_address() as u64;
+    [slot.id().into(), slot.guest_address(), slot.size(), host]
+}
+
+// SAFETY: KVM uses the memory of a slot until it is removed.
+unsafe impl SlotVm for OwnVm {
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).cast::<()>() as usize
+    }
+
+    fn set_slot(&self, slot: &SlotRegion) -> io::Result<()> {
+        self.0.create_region(numbers(slot), slot.is_readonly())
+    }
+
+    fn clear_slot(&self, slot: &SlotRegion) -> io::Result<()> {
+        self.0.remove_region(numbers(slot))
+    }
+}
+
+#[test]
+fn a_vmms_own_vm_has_slots() {
+    let Some((kvm, vm)) = machine() else {
+        return;
+    };
+    let (backend, pieces) = loaded_ram();
+    let own = Arc::new(OwnVm(Arc::clone(&vm) as Arc<dyn Hypervisor>));
+    let low = MemorySlot::new(&*own, 0, &pieces[0]).unwrap();
+    let options = SlotOptions::new().readonly(true);
+    let high = MemorySlot::with(Arc::clone(&own), 1, &pieces[1], options).unwrap();
+    assert!(high.region().is_readonly());
+    let error = MemorySlot::new(Arc::clone(&own), 1, &pieces[1]).unwrap_err();
+    assert!(
+        error.to_string().contains("in that slot already"),
+        "{error}"
+    );
+    let error = MemorySlot::new(&*own, 7, &pieces[0]).unwrap_err();
+    assert!(error.to_string().contains("overlap"), "{error}");
+    let end = End::Write(HIGH + SAID_AT);
+    assert_eq!(guest::run(&kvm, &vm).unwrap(), (SAYS.to_owned(), end));
+    drop((low, high));
+
+    let vm = Arc::new(kvm.create_vm().unwrap());
+    let own = OwnVm(Arc::clone(&vm) as Arc<dyn Hypervisor>);
+    let low = MemorySlot::new(&own, 0, &pieces[0]).unwrap();
+    let mut high = MemorySlot::new(&own, 1, &pieces[1]).unwrap();
+    assert_eq!(guest::run(&kvm, &vm).unwrap(), halted());
+    high.log_dirty_pages(true).unwrap();
+    // This VM has no dirty log of its own.
+    assert_eq!(high.dirty_log().unwrap_err().kind(), ErrorKind::Io);
+    drop((low, high, pieces));
+    assert_eq!(backend.state(), State::Ready);
+}
+
+#[test]
+fn a_vm_may_be_borrowed_or_owned() {
+    let Some((kvm, _)) = machine() else {
+        return;
+    };
+    let (backend, pieces) = loaded_ram();
+    let vm = kvm.create_vm().unwrap();
+    let slots: Vec<MemorySlot<&VmFd>> = (0..)
+        .zip(&pieces)
+        .map(|(id, piece)| MemorySlot::new(&vm, id, piece).unwrap())
+        .collect();
+    let error = MemorySlot::new(&vm, 0, &pieces[0]).unwrap_err();
+    assert!(
+        error.to_string().contains("in that slot already"),
+        "{error}"
+    );
+    let vm = Arc::new(kvm.create_vm().unwrap());
+    let shared = self::slots(&vm, &pieces);
+    drop(slots);
+    assert_eq!(guest::run(&kvm, &vm).unwrap(), halted());
+    drop(shared);
+    let owned = MemorySlot::new(kvm.create_vm().unwrap(), 0, &pieces[0]).unwrap();
+    drop((owned, pieces));
+    assert_eq!(backend.state(), State::Ready);
+}
+
+/// As firecracker cuts one region into many slots.
+#[test]
+fn a_slot_may_be_a_part_of_a_piece() {
+    let Some((kvm, vm)) = machine() else {
+        return;
+    };
+    let (_backend, pieces) = loaded_ram();
+    let _low = MemorySlot::new(&vm, 0, &pieces[0]).unwrap();
+    let page = page_size();
+    let part = |id: u32, offset, length| {
+        let options = SlotOptions::new().range(offset, length);
+        MemorySlot::with(&vm, id, &pieces[1], options)
+    };
+    let first = part(1, 0, page).unwrap();
+    let rest = part(2, page, HALF - page).unwrap();
+    assert_eq!(rest.region().guest_address(), HIGH + page);
+    assert_eq!(rest.region().size(), HALF - page);
+    assert_eq!(
+        rest.region().host_address(),
+        pieces[1].memory().as_ptr().wrapping_add(page as usize)
+    );
+    assert_eq!(guest::run(&kvm, &vm).unwrap(), halted());
+    assert_eq!(mark(&pieces), guest::MARK);
+    drop((first, rest));
+    for (offset, length, expected) in [
+        (0, HALF + page, "outside the piece"),
+        (HALF, page, "outside the piece"),
+        (u64::MAX, page, "outside the piece"),
+        (page / 2, page, "its guest address is"),
+        (page, page / 2, "its length is"),
+        (page, 0, "its length is"),
+    ] {
+        let error = part(1, offset, length).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_slot_is_of_whole_pages() {
+    let Some((_kvm, vm)) = machine() else {
+        return;
+    };
+    let backend = backend("memory-backend-ram,id=ram0");
+    let claim = backend.claim("vm0").unwrap();
+    let page = page_size();
+    for (guest_address, length, expected) in [
+        (0x9fc00, page, "its guest address is 0x9fc00"),
+        (0x10_0000, page + 1, "its length is"),
+    ] {
+        let range = PieceRange {
+            guest_address,
+            offset: 0,
+            length,
+        };
+        let pieces = claim.pieces(&[range]).unwrap();
+        let error = MemorySlot::new(&vm, 0, &pieces[0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+/// As a device that puts its memory where the guest wants it.
+#[test]
+fn a_piece_without_a_guest_address_gets_one_in_a_slot() {
+    let Some((kvm, vm)) = machine() else {
+        return;
+    };
+    let (_ram, low) = loaded_ram();
+    let _low = MemorySlot::new(&vm, 0, &low[0]).unwrap();
+    let (backend, pieces) = loaded("memory-backend-memfd,id=shm0");
+    drop(pieces);
+    let piece = backend.claim("ivshmem").unwrap().host_piece(HALF, HALF);
+    let piece = piece.unwrap();
+    let error = MemorySlot::new(&vm, 1, &piece).unwrap_err();
+    assert!(error.to_string().contains("no guest address"), "{error}");
+    let options = SlotOptions::new().guest_address(HIGH);
+    let _slot = MemorySlot::with(&vm, 1, &piece, options).unwrap();
+    assert_eq!(guest::run(&kvm, &vm).unwrap(), halted());
 }

@@ -61,7 +61,7 @@ fn halves(backend: &Backend) -> Vec<Piece> {
 /// A word of the VMM's, by guest address.
 fn word(pieces: &[Piece], at: u64) -> *mut u64 {
     let piece = &pieces[usize::from(at >= HIGH)];
-    let offset = at - piece.guest_address();
+    let offset = at - piece.guest_address().unwrap();
     piece.memory().as_ptr().wrapping_add(offset as usize).cast()
 }
 

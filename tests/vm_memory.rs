@@ -48,8 +48,11 @@ macro_rules! version {
             use vm_memory::$guest_memory;
             use vm_memory::Bytes;
             use vm_memory::GuestAddress;
+            use vm_memory::GuestAddressSpace;
+            use vm_memory::GuestMemoryAtomic;
             use vm_memory::GuestMemoryMmap;
             use vm_memory::GuestMemoryRegion;
+            use vm_memory::GuestRegionCollection;
             use vm_memory::GuestRegionMmap;
             use vm_memory::MemoryRegionAddress;
             use vm_memory::MmapRegion;
@@ -75,7 +78,7 @@ macro_rules! version {
                     memory.write_obj(at, GuestAddress(at)).unwrap();
                     assert_eq!(memory.read_obj::<u64>(GuestAddress(at)).unwrap(), at);
                     let piece = &pieces[piece];
-                    let offset = (at - piece.guest_address()) as usize;
+                    let offset = (at - piece.guest_address().unwrap()) as usize;
                     let word = piece.memory().as_ptr().wrapping_add(offset).cast::<u64>();
                     // SAFETY: inside the piece, and aligned; nobody writes to it now.
                     assert_eq!(unsafe { word.read_volatile() }, at);
@@ -167,8 +170,8 @@ macro_rules! version {
                     region.write_obj(7u64, MemoryRegionAddress(0)).unwrap();
                     let read = region.read_obj::<u64>(MemoryRegionAddress(0));
                     assert_eq!(read.unwrap(), 7);
-                    let piece = MmapRegion::bitmap(&region).piece();
-                    assert_eq!(piece.guest_address(), HIGH);
+                    let piece = MmapRegion::bitmap(&region).piece().unwrap();
+                    assert_eq!(piece.guest_address(), Some(HIGH));
                     assert!(is_mapped(address));
                     drop(region);
                     assert!(!is_mapped(address));
@@ -218,6 +221,108 @@ macro_rules! version {
                     guest_memory::<()>(&[]).unwrap_err().kind(),
                     ErrorKind::Value
                 );
+            }
+
+            /// As firecracker's tests make memory, and code that knows only the alias.
+            #[test]
+            fn vm_memory_maps_memory_of_the_same_type() {
+                type Memory = GuestMemoryMmap<Pinned<AtomicBitmap>>;
+                let ranges = [(GuestAddress(0x9fc00), 0x40400)];
+                let own = Memory::from_ranges(&ranges).unwrap();
+                own.write_obj(7u8, GuestAddress(0x9fc00)).unwrap();
+                let region = own.iter().next().unwrap();
+                assert!(region.bitmap().dirty_at(0));
+                assert!(MmapRegion::bitmap(region).piece().is_none());
+                let mapped = MmapRegion::<Pinned<()>>::new(0x1000).unwrap();
+                assert!(mapped.bitmap().piece().is_none());
+                assert!(Pinned::<()>::default().piece().is_none());
+
+                // And both go into one map.
+                let (_backend, pieces) = halves("memory-backend-ram");
+                let high = guest_region(&pieces[1], AtomicBitmap::default()).unwrap();
+                let both = own.insert_region(Arc::new(high)).unwrap();
+                let has_piece = |region: &GuestRegionMmap<Pinned<AtomicBitmap>>| {
+                    MmapRegion::bitmap(region).piece().is_some()
+                };
+                assert_eq!(
+                    both.iter().map(has_piece).collect::<Vec<_>>(),
+                    [false, true]
+                );
+            }
+
+            /// A snapshot of the map keeps memory that was unplugged meanwhile.
+            #[test]
+            fn a_snapshot_keeps_what_it_has() {
+                let (backend, pieces) = halves("memory-backend-ram");
+                let memory = guest_memory::<()>(&pieces).unwrap();
+                drop(pieces);
+                let atomic = GuestMemoryAtomic::new(memory);
+                let snapshot = atomic.memory();
+                let (rest, unplugged) = snapshot
+                    .remove_region(GuestAddress(HIGH), SIZE / 2)
+                    .unwrap();
+                atomic.lock().unwrap().replace(rest);
+                drop(unplugged);
+                assert_eq!(atomic.memory().num_regions(), 1);
+                snapshot.write_obj(7u8, GuestAddress(HIGH)).unwrap();
+                let kept = snapshot.into_inner();
+                assert_eq!(kept.read_obj::<u8>(GuestAddress(HIGH)).unwrap(), 7);
+                drop(kept);
+                assert_eq!(backend.state(), State::Mapped);
+                drop(atomic);
+                assert_eq!(backend.state(), State::Ready);
+            }
+
+            #[test]
+            fn pieces_are_regions_of_a_collection() {
+                type Region = GuestRegionMmap<Pinned<()>>;
+                let (backend, pieces) = halves("memory-backend-memfd");
+                let regions: Vec<Region> = pieces
+                    .iter()
+                    .map(|piece| guest_region(piece, ()).unwrap())
+                    .collect();
+                let all = GuestRegionCollection::from_regions(regions).unwrap();
+                all.write_obj(5u8, GuestAddress(HIGH)).unwrap();
+                let (low, high) = all.remove_region(GuestAddress(HIGH), SIZE / 2).unwrap();
+                let again = low.insert_region(high).unwrap();
+                assert_eq!(again.read_obj::<u8>(GuestAddress(HIGH)).unwrap(), 5);
+                drop((all, low, again, pieces));
+                assert_eq!(backend.state(), State::Ready);
+            }
+
+            /// As firecracker's system memory at 0x9fc00.
+            #[test]
+            fn a_region_need_not_be_of_whole_pages() {
+                let size = 64 * page_size();
+                let backend = backend(&format!("memory-backend-memfd,id=ram0,size={size}"));
+                let claim = backend.claim("vm0").unwrap();
+                let ranges = [
+                    (0x9fc00, 0, 0x10400),
+                    (0xb0000, 32 * page_size(), page_size()),
+                ];
+                let ranges = ranges.map(|(guest_address, offset, length)| super::PieceRange {
+                    guest_address,
+                    offset,
+                    length,
+                });
+                let memory = guest_memory::<()>(&claim.pieces(&ranges).unwrap()).unwrap();
+                let at = GuestAddress(0x9fc00 + 0x10400 - 4);
+                memory.write_obj([1u32, 2], at).unwrap();
+                assert_eq!(memory.read_obj::<[u32; 2]>(at).unwrap(), [1, 2]);
+                assert_eq!(memory.last_addr(), GuestAddress(0xb0000 + page_size() - 1));
+            }
+
+            #[test]
+            fn a_piece_without_a_guest_address_is_no_region() {
+                let backend = backend("memory-backend-memfd,id=ram0,size=1M");
+                let piece = backend
+                    .claim("vm0")
+                    .unwrap()
+                    .host_piece(0, 1 << 20)
+                    .unwrap();
+                let error = guest_region(&piece, ()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Value);
+                assert!(error.to_string().contains("no guest address"), "{error}");
             }
 
             /// What takes vm-memory's type by its name takes it.

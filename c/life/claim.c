@@ -69,16 +69,19 @@ static int fail_piece(const struct hostmem_backend *backend, const struct hostme
 		       (uintmax_t)piece->guest_address, why);
 }
 
-static int fail_alignment(const struct hostmem_backend *backend,
-			  const struct hostmem_memory *memory, const struct hostmem_piece *piece,
-			  const char *what, struct hostmem_error *err)
+static int fail_offset(const struct hostmem_backend *backend, const struct hostmem_memory *memory,
+		       const struct hostmem_piece *piece, struct hostmem_error *err)
 {
 	char why[128];
 
-	snprintf(why, sizeof(why),
-		 "its %s is wrong, as all three are multiples of the page size, %ju bytes", what,
+	snprintf(why, sizeof(why), "its offset is no multiple of the page size, %ju bytes",
 		 (uintmax_t)memory->page_size);
 	return fail_piece(backend, piece, err, why);
+}
+
+static bool has_guest_address(const struct hostmem_piece *piece)
+{
+	return piece->guest_address != UINT64_MAX;
 }
 
 /* Neither end wraps: both were checked. */
@@ -94,13 +97,9 @@ static int check_bounds(const struct hostmem_backend *backend, const struct host
 		return fail_piece(backend, piece, err, "it is empty");
 	if (piece->offset > memory->size || piece->length > memory->size - piece->offset)
 		return fail_piece(backend, piece, err, "it is not inside the memory");
-	if (piece->length % memory->page_size)
-		return fail_alignment(backend, memory, piece, "length", err);
 	if (piece->offset % memory->page_size)
-		return fail_alignment(backend, memory, piece, "offset", err);
-	if (piece->guest_address % memory->page_size)
-		return fail_alignment(backend, memory, piece, "guest address", err);
-	if (piece->length > UINT64_MAX - piece->guest_address)
+		return fail_offset(backend, memory, piece, err);
+	if (has_guest_address(piece) && piece->length > UINT64_MAX - piece->guest_address)
 		return fail_piece(backend, piece, err, "its end is beyond the last guest address");
 	return 0;
 }
@@ -119,7 +118,8 @@ int hostmem_backend_check_piece(const struct hostmem_backend *backend,
 		if (overlap(piece->offset, piece->length, other->offset, other->length))
 			return fail_piece(backend, piece, err,
 					  "another piece has part of that memory");
-		if (overlap(piece->guest_address, piece->length, other->guest_address,
+		if (has_guest_address(piece) && has_guest_address(other) &&
+		    overlap(piece->guest_address, piece->length, other->guest_address,
 			    other->length))
 			return fail_piece(backend, piece, err,
 					  "another piece has some of these guest addresses");

@@ -84,7 +84,7 @@ fn boot(kvm: &Kvm, vm: &Arc<VmFd>, claim: &Claim, guest_memfd: bool) -> Result<S
             Some(fd) => SlotOptions::new().guest_memfd(fd, memory.fd_offset()),
             None => SlotOptions::new(),
         };
-        MemorySlot::with(vm, id, piece, options)
+        MemorySlot::with(Arc::clone(vm), id, piece, options)
     });
     let _slots = slots.collect::<hostmem::Result<Vec<_>>>()?;
     let (said, _) = guest::run(kvm, vm)?;

@@ -25,16 +25,28 @@ use crate::Result;
 /// The bitmap of a region: a dirty bitmap `B`, and the piece of memory, which it keeps mapped.
 ///
 /// `MmapRegion::bitmap(&region)` returns it, and it derefs to the inner bitmap. Only
-/// [`guest_region`] and [`guest_memory`] make one.
+/// [`guest_region`] and [`guest_memory`] make one with a piece. Without a piece it is `B` alone, so
+/// that what vm-memory maps by itself (`GuestMemoryMmap::from_ranges`, `MmapRegion::new`) can be of
+/// the same type.
+#[derive(Default)]
 pub struct Pinned<B> {
     bitmap: B,
-    piece: Piece,
+    piece: Option<Piece>,
 }
 
 impl<B> Pinned<B> {
-    /// The piece of memory that it keeps mapped.
-    pub fn piece(&self) -> &Piece {
-        &self.piece
+    /// The piece of memory that it keeps mapped; `None` for memory that vm-memory has mapped.
+    pub fn piece(&self) -> Option<&Piece> {
+        self.piece.as_ref()
+    }
+}
+
+impl<B: NewBitmap> NewBitmap for Pinned<B> {
+    fn with_len(len: usize) -> Self {
+        Self {
+            bitmap: B::with_len(len),
+            piece: None,
+        }
     }
 }
 
@@ -94,11 +106,14 @@ pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMm
                    (SIGSEGV); make it a memory slot only";
         return Err(fail(ErrorKind::Value, &why));
     }
+    let Some(guest_address) = piece.guest_address() else {
+        return Err(fail(ErrorKind::Value, &"the piece has no guest address"));
+    };
     let file = file_offset(memory).map_err(|error| fail(ErrorKind::Io, &error))?;
     let (address, length) = (memory.as_ptr(), memory.len() as usize);
     let pinned = Pinned {
         bitmap,
-        piece: piece.clone(),
+        piece: Some(piece.clone()),
     };
     let mut builder = MmapRegionBuilder::new_with_bitmap(length, pinned)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
@@ -108,13 +123,13 @@ pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMm
         builder = builder.with_file_offset(file);
     }
     // SAFETY: address and length are a piece's, which is mapped, readable and writable while the
-    // piece lives. The region owns the piece by its bitmap, which cannot be moved out or replaced,
+    // piece lives. The region owns the piece by its bitmap, of which there are only shared references,
     // and does not unmap memory that was passed by address.
     let builder = unsafe { builder.with_raw_mmap_pointer(address) };
     let region = builder
         .build()
         .map_err(|error| fail(ErrorKind::Value, &error))?;
-    GuestRegionMmap::new(region, GuestAddress(piece.guest_address())).ok_or_else(|| {
+    GuestRegionMmap::new(region, GuestAddress(guest_address)).ok_or_else(|| {
         fail(
             ErrorKind::Value,
             &"its end is beyond the last guest address",
@@ -137,7 +152,10 @@ pub fn guest_memory<B: NewBitmap>(pieces: &[Piece]) -> Result<GuestMemoryMmap<Pi
         .map(|piece| guest_region(piece, B::with_len(piece.memory().len() as usize)))
         .collect::<Result<Vec<_>>>()?;
     GuestMemoryMmap::from_regions(regions).map_err(|error| {
-        let place = |piece: &&Piece| format!("{} at {:#x}", piece.label(), piece.guest_address());
+        let place = |piece: &&Piece| {
+            let address = piece.guest_address().unwrap_or_default();
+            format!("{} at {address:#x}", piece.label())
+        };
         let places = pieces.iter().map(place).collect::<Vec<_>>().join(", ");
         Error::new(
             ErrorKind::Value,

@@ -6,7 +6,7 @@ use hostmem::vm_memory::v018::Pinned;
 fn main() {
     let _ = Pinned {
         bitmap: (),
-        piece: piece(),
+        piece: Some(piece()),
     };
 }
 
