@@ -775,8 +775,8 @@ void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
 /* ---- Ranges of the memory ---- */
 
 /*
- * Both take a range of a ready or mapped backend: offset and length in bytes, multiples of the page
- * size of hostmem_backend_get_memory(), inside the memory; length 0 does nothing.
+ * Each takes a range of a ready or mapped backend: offset and length in bytes, multiples of the
+ * page size of hostmem_backend_get_memory(), inside the memory; length 0 does nothing.
  */
 
 /*
@@ -791,6 +791,34 @@ void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
  */
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			    struct hostmem_error *err);
+
+/* What a discarded range reads as. */
+enum hostmem_discard_to {
+	HOSTMEM_DISCARD_TO_BACKING = 1, /* zero; a private mapping of a user's file: the file */
+	HOSTMEM_DISCARD_TO_ZERO,        /* zero */
+};
+
+/*
+ * Discards as hostmem_backend_discard() does. To ZERO anonymous memory takes the place of a private
+ * mapping of a user's file, for good: the file is not seen there any more. Its errors, and
+ * NO_MEMORY (mappings, vm.max_map_count).
+ */
+int hostmem_backend_discard_to(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			       enum hostmem_discard_to to, struct hostmem_error *err);
+
+/* How a range may be accessed. */
+enum hostmem_access {
+	HOSTMEM_ACCESS_NONE = 1, /* an access raises SIGSEGV, in KVM_RUN it is EFAULT */
+	HOSTMEM_ACCESS_ALL,      /* as when the backend was completed */
+};
+
+/*
+ * Makes a range inaccessible, as memory that is unplugged, or accessible again. Contents stay.
+ * Inaccessible memory cannot be populated. Errors: STATE (not ready or mapped), BUSY (a
+ * preallocation is running), VALUE (range), NO_MEMORY (mappings, vm.max_map_count), IO.
+ */
+int hostmem_backend_protect(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			    enum hostmem_access access, struct hostmem_error *err);
 /*
  * Inhibits discard, and deleting, from when this returns until hostmem_backend_allow_discard() with
  * the same name (1 to HOSTMEM_ID_MAX bytes, shown to others): for a device that has pinned the

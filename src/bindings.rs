@@ -977,6 +977,38 @@ unsafe extern "C" {
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }
+impl hostmem_discard_to {
+    pub const HOSTMEM_DISCARD_TO_BACKING: hostmem_discard_to = hostmem_discard_to(1);
+    pub const HOSTMEM_DISCARD_TO_ZERO: hostmem_discard_to = hostmem_discard_to(2);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct hostmem_discard_to(pub ::core::ffi::c_uint);
+unsafe extern "C" {
+    pub fn hostmem_backend_discard_to(
+        backend: *mut hostmem_backend,
+        offset: u64,
+        length: u64,
+        to: hostmem_discard_to,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+impl hostmem_access {
+    pub const HOSTMEM_ACCESS_NONE: hostmem_access = hostmem_access(1);
+    pub const HOSTMEM_ACCESS_ALL: hostmem_access = hostmem_access(2);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct hostmem_access(pub ::core::ffi::c_uint);
+unsafe extern "C" {
+    pub fn hostmem_backend_protect(
+        backend: *mut hostmem_backend,
+        offset: u64,
+        length: u64,
+        access: hostmem_access,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
 unsafe extern "C" {
     pub fn hostmem_backend_inhibit_discard(
         backend: *mut hostmem_backend,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::handle::to_c;
 use crate::handle::ClaimHandle;
+use crate::sys;
 use crate::Piece;
 use crate::PieceRange;
 use crate::Result;
@@ -114,6 +115,36 @@ impl Claim {
         self.handle.backend().discard(offset, length)
     }
 
+    /// Discards a range as [`discard`](Claim::discard) does, and says what it reads as afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`discard`](Claim::discard), and [`NoMemory`](crate::ErrorKind::NoMemory) (too many
+    /// mappings, `vm.max_map_count`).
+    #[doc(alias = "hostmem_backend_discard_to")]
+    pub fn discard_to(&self, offset: u64, length: u64, to: DiscardTo) -> Result<()> {
+        let backend = self.handle.backend();
+        backend.discard_to(offset, length, to.to_raw())
+    }
+
+    /// Makes a range inaccessible, as memory that is unplugged, or accessible again. Its contents
+    /// stay. An access to inaccessible memory, by this process or through vm-memory, raises
+    /// `SIGSEGV`; by a guest it ends `KVM_RUN` with `EFAULT`. It cannot be populated.
+    ///
+    /// Offset and length are in bytes, multiples of the [page size](Memory::page_size), inside the
+    /// memory. Each inaccessible range takes up to two more mappings of the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (range), [`Busy`](crate::ErrorKind::Busy) (a
+    /// preallocation is running), [`NoMemory`](crate::ErrorKind::NoMemory) (too many mappings,
+    /// `vm.max_map_count`), [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_protect")]
+    pub fn protect(&self, offset: u64, length: u64, access: Access) -> Result<()> {
+        let backend = self.handle.backend();
+        backend.protect(offset, length, access.to_raw())
+    }
+
     /// Makes [`discard`](Claim::discard) fail until the guard is dropped. For devices that have
     /// pinned the pages (VFIO) and would go on using the freed ones. The name (1 to 128 bytes)
     /// appears in the error of `discard`. A discard that is running has finished when this returns.
@@ -159,11 +190,56 @@ impl fmt::Debug for Claim {
     }
 }
 
+/// What a discarded range reads as.
+#[doc(alias = "hostmem_discard_to")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DiscardTo {
+    /// As zero; a private mapping of a user's file as the file.
+    #[default]
+    Backing,
+    /// As zero. In a private mapping of a user's file, anonymous memory takes the place of the
+    /// range for good: the file is not seen there any more, also not after
+    /// [`discard`](Claim::discard).
+    Zero,
+}
+
+impl DiscardTo {
+    pub(crate) fn to_raw(self) -> sys::hostmem_discard_to {
+        match self {
+            Self::Backing => sys::hostmem_discard_to::HOSTMEM_DISCARD_TO_BACKING,
+            Self::Zero => sys::hostmem_discard_to::HOSTMEM_DISCARD_TO_ZERO,
+        }
+    }
+}
+
+/// How a range of the memory may be accessed; for [`Claim::protect`] and [`Piece::protect`].
+#[doc(alias = "hostmem_access")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Access {
+    /// Not at all.
+    None,
+    /// As when the backend was completed: for reading, and for writing unless it is
+    /// [read-only](Memory::is_readonly).
+    All,
+}
+
+impl Access {
+    pub(crate) fn to_raw(self) -> sys::hostmem_access {
+        match self {
+            Self::None => sys::hostmem_access::HOSTMEM_ACCESS_NONE,
+            Self::All => sys::hostmem_access::HOSTMEM_ACCESS_ALL,
+        }
+    }
+}
+
 /// The memory of a claimed backend, or a piece of it, borrowed from the [claim](Claim::memory) or
 /// [piece](Piece::memory).
 ///
 /// It is a pointer and a length, never a slice: a guest, or a process that maps the same
-/// descriptor, may write at any time, and the owner of the claim may [discard](Claim::discard).
+/// descriptor, may write at any time, and the owner of the claim may [discard](Claim::discard) it
+/// or make it [inaccessible](Claim::protect), so that an access ends the process.
 /// Accesses must be volatile or atomic.
 #[doc(alias = "hostmem_memory")]
 #[derive(Clone, Copy)]

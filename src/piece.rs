@@ -12,7 +12,9 @@ use std::sync::PoisonError;
 
 use crate::handle::ClaimHandle;
 use crate::sys;
+use crate::Access;
 use crate::DiscardInhibited;
+use crate::DiscardTo;
 use crate::Error;
 use crate::ErrorKind;
 use crate::Memory;
@@ -97,6 +99,38 @@ impl Piece {
     pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
         let offset = self.check("discard", offset, length)?;
         self.part.claim.backend().discard(offset, length)
+    }
+
+    /// Discards a range as [`discard`](Piece::discard) does, and says what it reads as afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`discard`](Piece::discard), and [`NoMemory`](ErrorKind::NoMemory) (too many
+    /// mappings, `vm.max_map_count`).
+    #[doc(alias = "hostmem_backend_discard_to")]
+    pub fn discard_to(&self, offset: u64, length: u64, to: DiscardTo) -> Result<()> {
+        let offset = self.check("discard", offset, length)?;
+        let backend = self.part.claim.backend();
+        backend.discard_to(offset, length, to.to_raw())
+    }
+
+    /// Makes a range inaccessible, as memory that is unplugged, or accessible again. Its contents
+    /// stay. An access to inaccessible memory, by this process or through vm-memory, raises
+    /// `SIGSEGV`; by a guest it ends `KVM_RUN` with `EFAULT`. It cannot be populated.
+    ///
+    /// Offset and length are in bytes, multiples of the [page size](Memory::page_size), inside the
+    /// piece. Each inaccessible range takes up to two more mappings of the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](ErrorKind::Value) (range), [`Busy`](ErrorKind::Busy) (a
+    /// preallocation is running), [`NoMemory`](ErrorKind::NoMemory) (too many mappings,
+    /// `vm.max_map_count`), [`Io`](ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_protect")]
+    pub fn protect(&self, offset: u64, length: u64, access: Access) -> Result<()> {
+        let offset = self.check("protect", offset, length)?;
+        let backend = self.part.claim.backend();
+        backend.protect(offset, length, access.to_raw())
     }
 
     /// Populates a range of the piece, as [`Claim::populate`](crate::Claim::populate) does. The

@@ -14,8 +14,10 @@ use common::page_size;
 use common::ram;
 use common::refusing;
 use common::Refusal;
+use hostmem::Access;
 use hostmem::Backend;
 use hostmem::Claim;
+use hostmem::DiscardTo;
 use hostmem::ErrorKind;
 use hostmem::Placement;
 
@@ -366,4 +368,152 @@ fn a_forked_child_has_nothing_to_discard() {
             assert_eq!(read(&claim, 0), 7, "{share}");
         }
     });
+}
+
+/// A file of sevens, mapped privately, and the claim on it.
+fn private_file(options: &str) -> (tempfile::NamedTempFile, Backend, Claim) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), vec![7; SIZE as usize]).unwrap();
+    let options = format!(
+        "memory-backend-file,id=f0,size={SIZE},mem-path={},{options}",
+        file.path().display()
+    );
+    let backend = common::objects()
+        .parse(options)
+        .unwrap()
+        .complete()
+        .unwrap();
+    let claim = backend.claim("test").unwrap();
+    (file, backend, claim)
+}
+
+#[test]
+fn a_private_file_can_be_discarded_to_zero() {
+    let node = common::bindable_node();
+    let policy = node.map_or(String::new(), |node| {
+        format!("policy=bind,host-nodes={node},")
+    });
+    let (file, backend, claim) = private_file(&format!("{policy}thp=never,dump=off"));
+    let page = page_size();
+    write(&claim, 0, 9);
+    write(&claim, 3 * page, 9);
+    claim.discard_to(0, page, DiscardTo::Backing).unwrap();
+    assert_eq!(read(&claim, 0), 7);
+    let piece = claim.piece(0).unwrap();
+    piece
+        .discard_to(2 * page, 2 * page, DiscardTo::Zero)
+        .unwrap();
+    assert_eq!([read(&claim, page), read(&claim, 2 * page)], [7, 0]);
+    assert_eq!([read(&claim, 3 * page), read(&claim, 4 * page)], [0, 7]);
+    assert!(std::fs::read(file.path())
+        .unwrap()
+        .iter()
+        .all(|byte| *byte == 7));
+
+    // The new memory has the properties of the rest, and goes on being the backend's.
+    let at = claim.memory().as_ptr().wrapping_add(2 * page as usize);
+    let flags = common::vm_flags(at);
+    for flag in ["dc", "dd", "nh"] {
+        assert!(flags.contains(&flag.to_owned()), "{flag}: {flags:?}");
+    }
+    if let Some(node) = node {
+        let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap();
+        let start = format!("{:08x} ", at as usize);
+        let line = maps.lines().find(|line| line.starts_with(&start)).unwrap();
+        assert!(line.contains(&format!("bind:{node}")), "{line}");
+    }
+    claim.populate(0, SIZE).unwrap();
+    assert_eq!(resident(&backend), SIZE);
+    write(&claim, 2 * page, 9);
+    claim.discard(2 * page, page).unwrap();
+    assert_eq!(read(&claim, 2 * page), 0);
+    drop((claim, piece));
+    let address = at as usize;
+    backend.delete().unwrap();
+    assert!(!common::is_mapped(address));
+}
+
+#[test]
+fn what_cannot_be_mapped_leaves_the_range_as_it_was() {
+    let (_file, _backend, claim) = private_file("thp=never");
+    write(&claim, 0, 9);
+    let refusals = [
+        Refusal::new(libc::SYS_mmap, libc::ENOMEM),
+        Refusal::new(libc::SYS_mremap, libc::ENOMEM),
+    ];
+    for refusal in refusals {
+        let error = refusing(&[refusal], || claim.discard_to(0, SIZE, DiscardTo::Zero));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::NoMemory);
+        assert_eq!([read(&claim, 0), read(&claim, page_size())], [9, 7]);
+    }
+    let pinned = claim.inhibit_discard("vfio0").unwrap();
+    let error = claim.discard_to(0, SIZE, DiscardTo::Zero).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    drop(pinned);
+    claim.discard_to(0, SIZE, DiscardTo::Zero).unwrap();
+    assert_eq!(read(&claim, 0), 0);
+}
+
+#[test]
+fn all_other_memory_is_discarded_to_zero_as_ever() {
+    for options in ["share=off", "share=on"] {
+        let (backend, claim) = ready(options);
+        fill(&claim);
+        claim.discard_to(0, SIZE, DiscardTo::Zero).unwrap();
+        assert_eq!(resident(&backend), 0, "{options}");
+        assert_eq!(read(&claim, 0), 0, "{options}");
+    }
+}
+
+/// The permissions of the mapping at an offset, as in /proc/self/maps.
+fn permissions(claim: &Claim, offset: u64) -> String {
+    let at = claim.memory().as_ptr() as u64 + offset;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let of = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        (number(start)?..number(end)?)
+            .contains(&at)
+            .then(|| rest[..4].to_owned())
+    };
+    maps.lines().find_map(of).unwrap()
+}
+
+#[test]
+fn a_range_is_made_inaccessible_and_back() {
+    let page = page_size();
+    for options in ["share=off", "share=on"] {
+        let (_backend, claim) = ready(options);
+        fill(&claim);
+        let piece = claim.piece(0).unwrap();
+        piece.protect(page, 2 * page, Access::None).unwrap();
+        let seen = [0, 1, 2, 3].map(|n| permissions(&claim, n * page)[..3].to_owned());
+        assert_eq!(seen, ["rw-", "---", "---", "rw-"], "{options}");
+        // The kernel does not reach it for the process either.
+        let mut pipe = [0; 2];
+        let address = claim.memory().as_ptr().wrapping_add(page as usize);
+        // SAFETY: the array has room for two; the kernel checks the address.
+        let written = unsafe {
+            assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+            let written = libc::write(pipe[1], address.cast(), 1);
+            libc::close(pipe[0]);
+            libc::close(pipe[1]);
+            written
+        };
+        assert_eq!(written, -1, "{options}");
+        claim.populate(page, page).unwrap_err();
+        claim.protect(page, page, Access::All).unwrap();
+        assert_eq!(read(&claim, page), 7, "{options}");
+        claim.discard(2 * page, page).unwrap();
+        claim.protect(0, SIZE, Access::All).unwrap();
+        assert_eq!(read(&claim, 2 * page), 0, "{options}");
+        let error = claim.protect(0, SIZE + page, Access::None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        piece.protect(SIZE, page, Access::None).unwrap_err();
+    }
+    let (_file, _backend, claim) = private_file("readonly=on");
+    claim.protect(0, SIZE, Access::None).unwrap();
+    claim.protect(0, SIZE, Access::All).unwrap();
+    assert_eq!(&permissions(&claim, 0)[..3], "r--");
 }

@@ -109,6 +109,8 @@ struct hm_file {
 
 int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset);
 int hm_os_unmap(void *address, size_t size);
+/* Moves a mapping to where another one is, which is unmapped in the same step. */
+int hm_os_move(void *from, size_t size, void *to);
 int hm_os_protect(void *address, size_t size, int protection);
 int hm_os_advise(void *address, size_t size, int advice);
 /*

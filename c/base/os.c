@@ -50,6 +50,13 @@ int hm_os_protect(void *address, size_t size, int protection)
 	return or_errno(mprotect(address, size, protection));
 }
 
+int hm_os_move(void *from, size_t size, void *to)
+{
+	void *moved = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+
+	return moved == MAP_FAILED ? -errno : 0;
+}
+
 int hm_os_advise(void *address, size_t size, int advice)
 {
 	return or_errno(madvise(address, size, advice));

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "compat.h"
 #include "life.h"
@@ -178,15 +179,29 @@ static int discard(const struct hostmem_backend *backend, const struct hm_range 
 	return drop_pages(address, (size_t)range->length);
 }
 
-/* What is discarded while a preallocation runs is not filled by it any more. */
-static int discard_for_good(struct hostmem_backend *backend, const struct hm_range *range)
+/* All but private mappings of a user's file read as zero already. */
+static int discard_to_zero(const struct hostmem_backend *backend, const struct hm_range *range)
 {
-	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, discard, backend)
-					      : discard(backend, range);
+	bool own = backend->backing.flags & HOSTMEM_BACKING_OWN;
+
+	if (backend->backing.fd < 0 || backend->shared || own)
+		return discard(backend, range);
+	return hm_mapping_replace(backend, range);
+}
+
+/* What is discarded while a preallocation runs is not filled by it any more. */
+static int discard_for_good(struct hostmem_backend *backend, const struct hm_range *range,
+			    enum hostmem_discard_to to)
+{
+	int (*run)(const struct hostmem_backend *, const struct hm_range *) =
+		to == HOSTMEM_DISCARD_TO_ZERO ? discard_to_zero : discard;
+
+	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, run, backend)
+					      : run(backend, range);
 }
 
 static int discard_checked(struct hostmem_backend *backend, const struct hm_range *range,
-			   struct hostmem_error *err)
+			   enum hostmem_discard_to to, struct hostmem_error *err)
 {
 	int result;
 
@@ -198,7 +213,7 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 			       backend->label);
 	if (!range->length)
 		return 0;
-	result = discard_for_good(backend, range);
+	result = discard_for_good(backend, range, to);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: discard of %ju bytes at offset %ju: %s%s", backend->label,
 				(uintmax_t)range->length, (uintmax_t)range->offset,
@@ -220,6 +235,12 @@ static int check_usable(const struct hostmem_backend *backend, struct hostmem_er
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			    struct hostmem_error *err)
 {
+	return hostmem_backend_discard_to(backend, offset, length, HOSTMEM_DISCARD_TO_BACKING, err);
+}
+
+int hostmem_backend_discard_to(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			       enum hostmem_discard_to to, struct hostmem_error *err)
+{
 	const struct hm_range range = { .offset = offset, .length = length };
 	int result;
 
@@ -230,7 +251,50 @@ int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, ui
 	if (!result)
 		result = check_inhibited(backend, "discard", err);
 	if (!result)
-		result = discard_checked(backend, &range, err);
+		result = discard_checked(backend, &range, to, err);
+	pthread_mutex_unlock(&backend->change);
+	return result;
+}
+
+static int protect_checked(struct hostmem_backend *backend, const struct hm_range *range,
+			   enum hostmem_access access, struct hostmem_error *err)
+{
+	int protection = backend->readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+	int result;
+
+	if (check_range(backend, "protect", range, err))
+		return -1;
+	/* It would fail there. */
+	if (hm_backend_is_running(backend))
+		return hm_running_fail_busy(backend, "protect", err);
+	if (!range->length)
+		return 0;
+	if (access == HOSTMEM_ACCESS_NONE)
+		protection = PROT_NONE;
+	result = hm_os_protect(backend->mapping.address + range->offset, (size_t)range->length,
+			       protection);
+	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
+				"%s: protect of %ju bytes at offset %ju: %s%s", backend->label,
+				(uintmax_t)range->length, (uintmax_t)range->offset,
+				strerror(-result),
+				result == -ENOMEM ? "; each such range is a mapping of its own: "
+						    "raise vm.max_map_count"
+						  : "")
+		      : 0;
+}
+
+int hostmem_backend_protect(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			    enum hostmem_access access, struct hostmem_error *err)
+{
+	const struct hm_range range = { .offset = offset, .length = length };
+	int result;
+
+	if (hm_backend_check_process(backend, "protect", err))
+		return -1;
+	pthread_mutex_lock(&backend->change);
+	result = check_usable(backend, err);
+	if (!result)
+		result = protect_checked(backend, &range, access, err);
 	pthread_mutex_unlock(&backend->change);
 	return result;
 }

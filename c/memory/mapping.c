@@ -217,6 +217,51 @@ int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *val
 	return result ? fail_map(backend, values, result, err) : 0;
 }
 
+/*
+ * Mapped elsewhere first and then moved, so that at no time anything else, or nothing, is in its
+ * place: a mapping that fails leaves the range as it was.
+ */
+static int put_anonymous(const struct hostmem_backend *backend, const struct hm_values *values,
+			 uint8_t *to, size_t length)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	bool huge = hm_backend_is_hugetlb(backend);
+	void *address = NULL;
+	int result;
+
+	if (huge)
+		flags |= MAP_HUGETLB | __builtin_ctzll(backend->page_size) << MAP_HUGE_SHIFT;
+	if (!hm_check_reserves(values, huge))
+		flags |= MAP_NORESERVE;
+	result = hm_os_map(&address, length, PROT_READ | PROT_WRITE, flags, -1, 0);
+	if (result)
+		return result;
+	result = hm_os_move(address, length, to);
+	if (result)
+		hm_os_unmap(address, length);
+	return result;
+}
+
+int hm_mapping_replace(const struct hostmem_backend *backend, const struct hm_range *range)
+{
+	uint8_t *address = backend->mapping.address + range->offset;
+	size_t length = (size_t)range->length;
+	struct hostmem_error err = { .os_error = EIO };
+	struct hm_values values;
+	int result;
+
+	hm_backend_snapshot(backend, &values);
+	result = put_anonymous(backend, &values, address, length);
+	if (result)
+		return result;
+	/* What the rest has already is not changed by having it again. */
+	if (hm_advise_all(backend, &values, &err) || hm_policy_bind(backend, &values, &err))
+		return err.os_error ? -err.os_error : -EIO;
+	if (values.lock && !hm_backend_is_hugetlb(backend))
+		return hm_os_lock(address, length, MLOCK_ONFAULT);
+	return 0;
+}
+
 /* For /proc/self/maps; a kernel without names for anonymous memory (5.17) does without. */
 void hm_mapping_name(const struct hostmem_backend *backend)
 {

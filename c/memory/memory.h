@@ -142,6 +142,11 @@ int hm_rebind(const struct hostmem_backend *backend, const struct hm_values *old
  */
 int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *values,
 		    struct hostmem_error *err);
+/*
+ * Puts new anonymous memory in the place of a range, with advice, policy and lock as the rest.
+ * Returns 0 or -errno; on failure the range may be new already.
+ */
+int hm_mapping_replace(const struct hostmem_backend *backend, const struct hm_range *range);
 /* Names anonymous memory for /proc/self/maps, where the kernel can (5.17). */
 void hm_mapping_name(const struct hostmem_backend *backend);
 /* Makes the memory accessible; advice and policy come before. */

@@ -190,6 +190,30 @@ impl BackendHandle {
         check(|err| unsafe { sys::hostmem_backend_discard(self.raw(), offset, length, err) })
     }
 
+    pub(crate) fn discard_to(
+        &self,
+        offset: u64,
+        length: u64,
+        to: sys::hostmem_discard_to,
+    ) -> Result<()> {
+        // SAFETY: as for discard(). Where other memory takes its place, that is mapped at the same
+        // address in the same step.
+        check(|err| unsafe { sys::hostmem_backend_discard_to(self.raw(), offset, length, to, err) })
+    }
+
+    pub(crate) fn protect(
+        &self,
+        offset: u64,
+        length: u64,
+        access: sys::hostmem_access,
+    ) -> Result<()> {
+        // SAFETY: the backend is alive. The memory stays mapped; an access to it while it is
+        // inaccessible ends the process, as `Memory` says, and reaches no other memory.
+        check(|err| unsafe {
+            sys::hostmem_backend_protect(self.raw(), offset, length, access, err)
+        })
+    }
+
     pub(crate) fn inhibit_discard(&self, name: &CStr) -> Result<()> {
         // SAFETY: the backend is alive; the text outlives the call.
         check(|err| unsafe { sys::hostmem_backend_inhibit_discard(self.raw(), name.as_ptr(), err) })
