@@ -15,7 +15,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("object", "backend objects table thread_context value"),
     (
         "memory",
-        "advise check effect huge_pages mapping placement policy policy_status populate rebind room",
+        "advise check discard effect huge_pages mapping placement policy policy_status populate rebind room scrub",
     ),
     ("kind", "backing fd file kinds memfd ram shm"),
     (

@@ -697,8 +697,8 @@ typedef void (*hostmem_progress_callback)(void *data, uint64_t done, uint64_t to
  */
 void hostmem_backend_set_progress(struct hostmem_backend *backend,
 				  hostmem_progress_callback callback, void *data);
-/* How far the running or last preallocation is, in bytes; both 0 when there was none. Never waits.
- */
+/* How far the running or last preallocation, or scrub, is, in bytes; both 0 when there was none.
+ * Never waits. */
 void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
 				  uint64_t *total);
 
@@ -739,10 +739,10 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
  * Stops whatever preallocates the backend, within one chunk, and returns at once: one in the
- * background, and one that a caller waits for (complete, populate, prealloc=on). That caller gets
- * STATE with os_error ECANCELED; backends that complete together all fail. Does nothing when none
- * runs, and does not affect the next one. May be called from inside callbacks. For a program that
- * is asked to end.
+ * background, and one that a caller waits for (complete, populate, scrub, prealloc=on). That caller
+ * gets STATE with os_error ECANCELED; backends that complete together all fail. Does nothing when
+ * none runs, and does not affect the next one. May be called from inside callbacks. For a program
+ * that is asked to end.
  */
 void hostmem_backend_interrupt(struct hostmem_backend *backend);
 /*
@@ -838,6 +838,27 @@ int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *n
  */
 int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			     struct hostmem_error *err);
+/*
+ * Makes the range read as zero, for everyone who maps it, and leaves it where it is: pages that are
+ * present keep their node, their size and their lock; those that are absent stay absent; those that
+ * are swapped out are given back. For a guest that starts again: it is faster than discarding and
+ * populating, needs no free memory, and leaves huge pages huge. Nobody may be using the range
+ * meanwhile: what is written there during the call may be lost.
+ *
+ * The threads are those that would preallocate the backend. The progress callback is called, and
+ * hostmem_backend_interrupt() stops it: what is not zero by then is unchanged. What is discarded
+ * meanwhile is left out. It is allowed while discard is inhibited: pinned pages stay.
+ *
+ * Of a file on disk the parts that are not in memory become holes, which are allocated again with
+ * prealloc=on; on a file system that cannot make holes they are overwritten, and so present. Small
+ * pages that are merged with others (KSM) and not zero get memory of their own.
+ *
+ * Errors: STATE (not ready or mapped; interrupted, with os_error ECANCELED), VALUE (range;
+ * read-only memory; a private mapping of a file of the user's, which reads as the file: discard
+ * gives that back), BUSY (a preallocation or scrub is running), NO_MEMORY, IO.
+ */
+int hostmem_backend_scrub(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			  struct hostmem_error *err);
 
 /* ---- Rebinding ---- */
 

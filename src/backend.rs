@@ -315,8 +315,8 @@ impl Backend {
 }
 
 /// Stops preallocations of one backend from any thread, also those that a caller waits for:
-/// [`Builder::complete`](crate::Builder::complete), [`Backend::populate`], `prealloc=on`. Does not
-/// keep the backend alive.
+/// [`Builder::complete`](crate::Builder::complete), [`Backend::populate`], [`Claim::scrub`],
+/// `prealloc=on`. Does not keep the backend alive.
 #[derive(Clone, Debug)]
 pub struct Interrupter {
     handle: Weak<BackendHandle>,

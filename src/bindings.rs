@@ -1031,6 +1031,14 @@ unsafe extern "C" {
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }
+unsafe extern "C" {
+    pub fn hostmem_backend_scrub(
+        backend: *mut hostmem_backend,
+        offset: u64,
+        length: u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
 impl hostmem_rebind_flag {
     pub const HOSTMEM_REBIND_MOVE_ALL: hostmem_rebind_flag = hostmem_rebind_flag(1);
 }

@@ -174,6 +174,36 @@ impl Claim {
         self.handle.backend().populate(offset, length)
     }
 
+    /// Makes a range of the memory read as zero, for everyone who maps it, and leaves it where it
+    /// is: pages that are present keep their node, their size and their lock; those that are absent
+    /// stay absent; those that are swapped out are given back. Offset and length are in bytes,
+    /// multiples of the [page size](Memory::page_size), inside the memory; length 0 does nothing.
+    ///
+    /// For a guest that starts again: it is faster than [discarding](Claim::discard) and
+    /// [populating](Claim::populate), needs no free memory, and leaves huge pages huge. Nobody may be
+    /// using the range meanwhile: what is written there during the call may be lost.
+    ///
+    /// The threads are those that would preallocate the backend. The progress callback is called,
+    /// and an [`Interrupter`](crate::Interrupter) stops it: what is not zero by
+    /// then is unchanged. What is discarded meanwhile is left out. It is allowed while discard is
+    /// [inhibited](Claim::inhibit_discard): pinned pages stay.
+    ///
+    /// Of a file on disk the parts that are not in memory become holes, which are allocated again
+    /// with `prealloc=on`; on a file system that cannot make holes they are overwritten, and so
+    /// present. Small pages that are merged with others (KSM) and not zero get memory of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (range; read-only memory; a private mapping of a file of
+    /// the user's, which reads as the file: `discard` gives that back),
+    /// [`Busy`](crate::ErrorKind::Busy) (a preallocation or scrub is running),
+    /// [`State`](crate::ErrorKind::State) (interrupted),
+    /// [`NoMemory`](crate::ErrorKind::NoMemory), [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_scrub")]
+    pub fn scrub(&self, offset: u64, length: u64) -> Result<()> {
+        self.handle.backend().scrub(offset, length)
+    }
+
     /// The memory, borrowed from the claim.
     #[doc(alias = "hostmem_backend_get_memory")]
     pub fn memory(&self) -> Memory<'_> {

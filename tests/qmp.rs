@@ -435,6 +435,7 @@ fn ranges_are_filled_and_given_back() {
             ("x-populate", range(0, 1 << 20), 1 << 20),
             ("x-discard", range(page, 2 * page), (1 << 20) - 2 * page),
             ("x-populate", range(page, page), (1 << 20) - page),
+            ("x-scrub", range(0, 1 << 20), (1 << 20) - page),
             ("x-discard", range(0, 1 << 20), 0),
             ("x-discard", range(0, 0), 0),
         ] {
@@ -453,7 +454,8 @@ fn ranges_are_filled_and_given_back() {
             json!({ "id": "a", "offset": 0 }),
         ] {
             client.fails("GenericError", "x-discard", arguments.clone());
-            client.fails("GenericError", "x-populate", arguments);
+            client.fails("GenericError", "x-populate", arguments.clone());
+            client.fails("GenericError", "x-scrub", arguments);
         }
     }
 }

@@ -251,4 +251,18 @@ confined! {
             backend.set("lock", false).unwrap();
         });
     };
+
+    scrubbing: || {
+        may(&[PREALLOC, "scrub", "memfd, ram with share=on"], Methods::NONE, |objects| {
+            for (kind, options) in [
+                ("ram", "prealloc=on"),
+                ("memfd", "thp=never"),
+                ("memfd", "share=off"),
+            ] {
+                let backend = make(objects, kind, options);
+                let claim = backend.claim("vm0").unwrap();
+                claim.scrub(0, claim.memory().len()).unwrap();
+            }
+        });
+    };
 }

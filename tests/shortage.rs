@@ -956,34 +956,6 @@ fn limits_are_found_wherever_they_are_mounted() {
     });
 }
 
-/// A file of the host's that its memory may go to.
-struct Swap<'a> {
-    path: &'a Path,
-}
-
-impl<'a> Swap<'a> {
-    fn start(path: &'a Path, size: u64) -> Option<Self> {
-        fs::write(path, vec![0; size as usize]).unwrap();
-        let run = |program: &str| {
-            let output = std::process::Command::new(program).arg(path).output();
-            output.is_ok_and(|output| output.status.success())
-        };
-        if !run("mkswap") || !run("swapon") {
-            skip("no swap can be added here");
-            return None;
-        }
-        Some(Self { path })
-    }
-}
-
-impl Drop for Swap<'_> {
-    fn drop(&mut self) {
-        let path = std::ffi::CString::new(self.path.to_str().unwrap()).unwrap();
-        // SAFETY: reads the text.
-        assert_eq!(unsafe { libc::swapoff(path.as_ptr()) }, 0);
-    }
-}
-
 /// As much as its own limit of swap allows.
 #[test]
 fn a_group_may_use_swap() {
@@ -995,7 +967,7 @@ fn a_group_may_use_swap() {
         if meminfo("SwapTotal:") > 0 {
             return skip("there is swap already");
         }
-        let Some(_swap) = Swap::start(&path, 128 * MIB) else {
+        let Some(_swap) = host::Swap::start(&path, 128 * MIB) else {
             return;
         };
         let Some(group) = Group::enter("memory") else {

@@ -155,6 +155,8 @@ int hm_os_get_room(int fd, uint64_t *total, uint64_t *room);
 int hm_os_seek(int fd, uint64_t offset, int whence, uint64_t *found);
 /* Gives a file blocks, without changing its size. */
 int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
+/* Reads all of a range of a file; what is behind its end is zero. */
+int hm_os_read_at(int fd, void *buffer, size_t size, uint64_t offset);
 int hm_os_add_seals(int fd, unsigned int seals);
 int hm_os_close_on_exec(int fd);
 int hm_os_close(int fd);
@@ -204,6 +206,16 @@ int hm_resident_count(int fd, uint64_t offset, uint8_t *address, uint64_t size, 
 /* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
  */
 int hm_resident_count_own(const uint8_t *address, uint64_t size, uint64_t *own);
+/* Which base pages of a range are in memory: bit 0 of a byte for each. */
+int hm_resident_get(uint8_t *address, uint64_t size, unsigned char *pages);
+/* Of an entry of pagemap: the page is present; swapped out or being moved; of a file or shared; in
+ * this one mapping only. */
+#define HM_PAGEMAP_PRESENT   (UINT64_C(1) << 63)
+#define HM_PAGEMAP_SWAPPED   (UINT64_C(1) << 62)
+#define HM_PAGEMAP_FILE      (UINT64_C(1) << 61)
+#define HM_PAGEMAP_EXCLUSIVE (UINT64_C(1) << 56)
+/* The entry of /proc/self/pagemap of each base page. */
+int hm_resident_get_pagemap(const uint8_t *address, size_t pages, uint64_t *entries);
 
 /* ---- numa.c: NUMA policies of ranges and threads ---- */
 

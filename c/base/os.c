@@ -331,6 +331,25 @@ int hm_os_allocate(int fd, uint64_t offset, uint64_t length)
 	return result;
 }
 
+int hm_os_read_at(int fd, void *buffer, size_t size, uint64_t offset)
+{
+	size_t length = 0;
+
+	while (length < size) {
+		ssize_t got =
+			pread(fd, (char *)buffer + length, size - length, (off_t)(offset + length));
+
+		if (got < 0 && errno != EINTR)
+			return -errno;
+		if (got == 0) {
+			memset((char *)buffer + length, 0, size - length);
+			break;
+		}
+		length += got > 0 ? (size_t)got : 0;
+	}
+	return 0;
+}
+
 int hm_os_add_seals(int fd, unsigned int seals)
 {
 	return or_errno(fcntl(fd, F_ADD_SEALS, seals));

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base.h"
@@ -110,18 +111,18 @@ int hm_resident_count(int fd, uint64_t offset, uint8_t *address, uint64_t size, 
 	return count_data(fd, offset, address, size, resident);
 }
 
-/* Of an entry of pagemap: the page is present, of a file or shared, in this one mapping only. */
-#define PAGEMAP_PRESENT   (UINT64_C(1) << 63)
-#define PAGEMAP_FILE      (UINT64_C(1) << 61)
-#define PAGEMAP_EXCLUSIVE (UINT64_C(1) << 56)
+int hm_resident_get(uint8_t *address, uint64_t size, unsigned char *pages)
+{
+	return mincore(address, (size_t)size, pages) ? -errno : 0;
+}
 
 static uint64_t count_own_pages(const uint64_t *entries, size_t len)
 {
-	const uint64_t own = PAGEMAP_PRESENT | PAGEMAP_EXCLUSIVE;
+	const uint64_t own = HM_PAGEMAP_PRESENT | HM_PAGEMAP_EXCLUSIVE;
 	uint64_t count = 0;
 
 	for (size_t i = 0; i < len; i++)
-		count += (entries[i] & (own | PAGEMAP_FILE)) == own;
+		count += (entries[i] & (own | HM_PAGEMAP_FILE)) == own;
 	return count;
 }
 
@@ -147,6 +148,19 @@ int hm_resident_count_own(const uint8_t *address, uint64_t size, uint64_t *own)
 		next += (size_t)got / sizeof(entries[0]);
 		left -= (size_t)got / sizeof(entries[0]);
 	}
+	close(fd);
+	return result;
+}
+
+int hm_resident_get_pagemap(const uint8_t *address, size_t pages, uint64_t *entries)
+{
+	uint64_t first = (uintptr_t)address / hm_os_page_size();
+	int fd = hm_os_open("/proc/self/pagemap", O_RDONLY);
+	int result;
+
+	if (fd < 0)
+		return fd;
+	result = hm_os_read_at(fd, entries, pages * sizeof(entries[0]), first * sizeof(entries[0]));
 	close(fd);
 	return result;
 }

@@ -100,6 +100,11 @@ static int report_fault(const struct hm_failure *failure, struct hostmem_error *
 		       (uintmax_t)room.left, (uintmax_t)room.total);
 }
 
+static const char *get_name(const struct hm_fill *fill)
+{
+	return fill->scrubs ? "scrub" : "prealloc";
+}
+
 static int report_error(const struct hm_failure *failure, struct hostmem_error *err)
 {
 	const struct hm_fill *fill = failure->fill;
@@ -107,12 +112,12 @@ static int report_error(const struct hm_failure *failure, struct hostmem_error *
 
 	if (failure->error == EFAULT || failure->error == ENOSPC || failure->error == EDQUOT)
 		return report_fault(failure, err);
-	return hm_fail(err, hm_error_kind_of(failure->error), failure->error,
-		       "%s: prealloc: failed after %ju of %ju bytes, at offset %ju: %s%s",
-		       fill->backend->label, (uintmax_t)atomic_load(&fill->backend->bytes_done),
-		       (uintmax_t)fill->range.length,
-		       (uintmax_t)(fill->range.offset + failure->offset), strerror(failure->error),
-		       why);
+	return hm_fail(
+		err, hm_error_kind_of(failure->error), failure->error,
+		"%s: %s: failed after %ju of %ju bytes, at offset %ju: %s%s", fill->backend->label,
+		get_name(fill), (uintmax_t)atomic_load(&fill->backend->bytes_done),
+		(uintmax_t)fill->range.length, (uintmax_t)(fill->range.offset + failure->offset),
+		strerror(failure->error), why);
 }
 
 int hm_failure_report(const struct hm_failure *failure, const struct hm_values *values,
@@ -122,8 +127,8 @@ int hm_failure_report(const struct hm_failure *failure, const struct hm_values *
 
 	if (failure->error == ECANCELED)
 		hm_fail(err, HOSTMEM_ERROR_STATE, ECANCELED,
-			"%s: prealloc: cancelled after %ju of %ju bytes", fill->backend->label,
-			(uintmax_t)atomic_load(&fill->backend->bytes_done),
+			"%s: %s: cancelled after %ju of %ju bytes", fill->backend->label,
+			get_name(fill), (uintmax_t)atomic_load(&fill->backend->bytes_done),
 			(uintmax_t)fill->range.length);
 	else if (failure->shortage.total_room)
 		report_room(failure, err);

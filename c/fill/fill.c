@@ -14,6 +14,9 @@
 /* Small pages take this many times as long as the same bytes in huge pages. */
 #define SMALL_PAGES_FACTOR 16
 
+/* Scrubbing takes this many times less, whatever the pages are. */
+#define SCRUB_FACTOR 4
+
 /* Bytes that are counted between two checks for a cancel. */
 #define COUNT_SIZE (64 * MIB)
 
@@ -82,9 +85,12 @@ static void find_room(struct hm_fill *fill)
 	}
 }
 
-void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
-		  const struct hm_values *values, const struct hm_range *range)
+void hm_fill_init(struct hm_fill *fill, const struct hm_prealloc_request *request)
 {
+	struct hostmem_backend *backend = request->backend;
+	const struct hm_values *values = request->values;
+	const struct hm_range *range = &request->range;
+
 	*fill = (struct hm_fill){
 		.backend = backend,
 		.range = *range,
@@ -94,8 +100,9 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 		.context = hm_objects_get_link(backend),
 	};
 	fill->fresh = is_fresh(backend);
-	fill->takes_memory = values->prealloc_watch && takes_memory(backend);
-	if (values->prealloc_watch)
+	fill->scrubs = request->scrub;
+	fill->takes_memory = values->prealloc_watch && !request->scrub && takes_memory(backend);
+	if (values->prealloc_watch && !request->scrub)
 		find_room(fill);
 	fill->locked = values->lock || hm_os_is_locked(fill->address, range->length);
 	atomic_store(&fill->absent, (int64_t)range->length);
@@ -104,6 +111,8 @@ void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
 	fill->callback_data = backend->progress_data;
 	pthread_mutex_unlock(&backend->lock);
 	hm_populate_begin(&fill->plan, backend, values);
+	if (request->scrub)
+		hm_scrub_begin(&fill->scrub, backend, values);
 	fill->chunk = choose_chunk(backend, &fill->plan);
 	atomic_store(&backend->bytes_done, 0);
 	atomic_store(&backend->bytes_total, range->length);
@@ -131,6 +140,8 @@ bool hm_fill_begin_again(struct hm_fill *fill)
 
 uint64_t hm_fill_count_work(const struct hm_fill *fill)
 {
+	if (fill->scrubs)
+		return fill->range.length / SCRUB_FACTOR;
 	return fill->plan.huge_size ? fill->range.length : fill->range.length * SMALL_PAGES_FACTOR;
 }
 
@@ -196,7 +207,7 @@ bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
 	return true;
 }
 
-/* Populates the parts of a range of the memory that were not discarded. */
+/* Populates or scrubs the parts of a range of the memory that were not discarded. */
 static int populate_parts(struct hm_fill *fill, struct hm_range rest)
 {
 	const struct hostmem_backend *backend = fill->backend;
@@ -204,8 +215,10 @@ static int populate_parts(struct hm_fill *fill, struct hm_range rest)
 	int result = 0;
 
 	while (!result && hm_gaps_next_part(&backend->gaps, &rest, &part)) {
-		result = hm_populate_range(&fill->plan, backend->mapping.address + part.offset,
-					   part.length);
+		uint8_t *address = backend->mapping.address + part.offset;
+
+		result = fill->scrubs ? hm_scrub_range(&fill->scrub, address, part.length)
+				      : hm_populate_range(&fill->plan, address, part.length);
 		if (result == HM_POPULATE_AGAIN) {
 			atomic_store(&fill->again, true);
 			result = 0;

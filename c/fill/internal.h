@@ -13,6 +13,9 @@
 struct hm_fill {
 	struct hostmem_backend *backend;
 	struct hm_populate plan;
+	/* It is scrubbed and not populated. */
+	bool scrubs;
+	struct hm_scrub scrub;
 	/* Of the memory. Offsets of chunks count from its begin, which is at the address. */
 	struct hm_range range;
 	uint8_t *address;
@@ -51,9 +54,8 @@ struct hm_fill {
 	struct hm_fill *next_in_pool;
 };
 
-/* values live as long as the fill. */
-void hm_fill_init(struct hm_fill *fill, struct hostmem_backend *backend,
-		  const struct hm_values *values, const struct hm_range *range);
+/* The request's values live as long as the fill. */
+void hm_fill_init(struct hm_fill *fill, const struct hm_prealloc_request *request);
 void hm_fill_destroy(struct hm_fill *fill);
 /* The bytes of huge pages that would take as long. */
 uint64_t hm_fill_count_work(const struct hm_fill *fill);

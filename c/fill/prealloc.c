@@ -186,8 +186,7 @@ static int begin_run(struct run *run, const struct hm_prealloc_request *requests
 	}
 	pthread_mutex_init(&run->failure.lock, NULL);
 	for (size_t i = 0; i < len; i++)
-		hm_fill_init(&run->fills[i], requests[i].backend, requests[i].values,
-			     &requests[i].range);
+		hm_fill_init(&run->fills[i], &requests[i]);
 	run->pools_len = hm_pools_assign(run->pools, run->fills, requests, len);
 	for (size_t i = 0; i < run->pools_len; i++)
 		run->jobs[i] = (struct job){ .run = run, .pool = &run->pools[i] };
@@ -253,7 +252,7 @@ bool hm_prealloc_fits(const struct hm_prealloc_request *request)
 	struct hm_fill fill;
 	bool fits;
 
-	hm_fill_init(&fill, backend, request->values, &request->range);
+	hm_fill_init(&fill, request);
 	hm_pressure_init(&pressure, &fill, 1);
 	fits = !hm_pressure_find_shortage(&pressure, &shortage);
 	hm_pressure_destroy(&pressure);

@@ -48,6 +48,9 @@ void hm_delete_memory(struct hostmem_backend *backend, bool failed, struct hostm
 int hm_live_populate(struct hostmem_backend *backend, const char *what,
 		     const struct hm_values *values, const struct hm_range *range,
 		     struct hostmem_error *err);
+/* Scrubs a range of ready memory, likewise. */
+int hm_live_scrub(struct hostmem_backend *backend, const struct hm_values *values,
+		  const struct hm_range *range, struct hostmem_error *err);
 /* Rebinds a ready backend from `old` to `new`. Called with `change`. */
 int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,

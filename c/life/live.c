@@ -20,6 +20,22 @@ static void leave_to_background(struct hostmem_backend *backend)
 	pthread_mutex_unlock(&backend->lock);
 }
 
+static int run_waiting(struct hostmem_backend *backend, const char *what,
+		       const struct hm_prealloc_request *request, struct hostmem_error *err)
+{
+	int failed;
+
+	if (hm_running_begin(backend, what, err))
+		return -1;
+	hm_gaps_clear(&backend->gaps);
+	/* Other changes, from the progress callback too, need not wait for this one. */
+	pthread_mutex_unlock(&backend->change);
+	failed = hm_prealloc_run(request, 1, err);
+	pthread_mutex_lock(&backend->change);
+	hm_running_end(backend, failed || request->scrub ? NULL : request->result);
+	return failed;
+}
+
 int hm_live_populate(struct hostmem_backend *backend, const char *what,
 		     const struct hm_values *values, const struct hm_range *range,
 		     struct hostmem_error *err)
@@ -31,17 +47,23 @@ int hm_live_populate(struct hostmem_backend *backend, const char *what,
 		.range = *range,
 		.result = &result,
 	};
-	int failed;
 
-	if (hm_running_begin(backend, what, err))
-		return -1;
-	hm_gaps_clear(&backend->gaps);
-	/* Other changes, from the progress callback too, need not wait for this one. */
-	pthread_mutex_unlock(&backend->change);
-	failed = hm_prealloc_run(&request, 1, err);
-	pthread_mutex_lock(&backend->change);
-	hm_running_end(backend, failed ? NULL : &result);
-	return failed;
+	return run_waiting(backend, what, &request, err);
+}
+
+int hm_live_scrub(struct hostmem_backend *backend, const struct hm_values *values,
+		  const struct hm_range *range, struct hostmem_error *err)
+{
+	struct hostmem_prealloc_result result;
+	const struct hm_prealloc_request request = {
+		.backend = backend,
+		.values = values,
+		.range = *range,
+		.scrub = true,
+		.result = &result,
+	};
+
+	return run_waiting(backend, "scrub", &request, err);
 }
 
 static int populate_in_background(struct hostmem_backend *backend, struct hm_values *new,

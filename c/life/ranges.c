@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Ranges of ready memory: discarding them, populating them again, and what inhibits discarding.
+ * Ranges of ready memory: discarding them, populating them again, scrubbing them, and what inhibits
+ * discarding.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -112,7 +113,7 @@ int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *n
 	return 0;
 }
 
-/* ---- Discarding and populating ---- */
+/* ---- Discarding, populating, scrubbing ---- */
 
 static int check_range(const struct hostmem_backend *backend, const char *what,
 		       const struct hm_range *range, struct hostmem_error *err)
@@ -134,58 +135,13 @@ static int check_range(const struct hostmem_backend *backend, const char *what,
 	return 0;
 }
 
-/* Kernels before 5.18 give locked pages back only when they are unlocked. */
-static int drop_locked_pages(uint8_t *address, size_t length)
-{
-	int result = hm_os_advise(address, length, MADV_DONTNEED_LOCKED);
-	int locked;
-
-	/* It may have been refused for another reason than a lock. */
-	if (result != -EINVAL || !hm_os_is_locked(address, length))
-		return result;
-	result = hm_os_unlock(address, length);
-	if (result)
-		return result;
-	result = hm_os_advise(address, length, MADV_DONTNEED);
-	locked = hm_os_lock(address, length, MLOCK_ONFAULT);
-	return result ? result : locked;
-}
-
-/* EINVAL is how the kernel answers for locked memory, by us or by mlockall(2) (madvise(2)). */
-static int drop_pages(uint8_t *address, size_t length)
-{
-	int result = hm_os_advise(address, length, MADV_DONTNEED);
-
-	return result == -EINVAL ? drop_locked_pages(address, length) : result;
-}
-
-/*
- * Shared memory, and memory that no other process can reach, is freed behind the mapping. The pages
- * of a private mapping are this process's own copies, which go as well.
- */
-static int discard(const struct hostmem_backend *backend, const struct hm_range *range)
-{
-	uint8_t *address = backend->mapping.address + range->offset;
-	bool own = backend->backing.flags & HOSTMEM_BACKING_OWN;
-	bool huge = hm_backend_is_hugetlb(backend);
-	int result = 0;
-
-	if (backend->backing.fd >= 0 && (backend->shared || own))
-		result = hm_os_punch_hole(backend->backing.fd,
-					  backend->backing.offset + range->offset, range->length);
-	/* A hole in shared huge pages unmaps them everywhere; older kernels refuse the advice. */
-	if (result || (huge && backend->shared))
-		return result;
-	return drop_pages(address, (size_t)range->length);
-}
-
 /* All but private mappings of a user's file read as zero already. */
 static int discard_to_zero(const struct hostmem_backend *backend, const struct hm_range *range)
 {
 	bool own = backend->backing.flags & HOSTMEM_BACKING_OWN;
 
 	if (backend->backing.fd < 0 || backend->shared || own)
-		return discard(backend, range);
+		return hm_discard_range(backend, range);
 	return hm_mapping_replace(backend, range);
 }
 
@@ -194,7 +150,7 @@ static int discard_for_good(struct hostmem_backend *backend, const struct hm_ran
 			    enum hostmem_discard_to to)
 {
 	int (*run)(const struct hostmem_backend *, const struct hm_range *) =
-		to == HOSTMEM_DISCARD_TO_ZERO ? discard_to_zero : discard;
+		to == HOSTMEM_DISCARD_TO_ZERO ? discard_to_zero : hm_discard_range;
 
 	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, run, backend)
 					      : run(backend, range);
@@ -315,6 +271,47 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 	if (!result && length) {
 		hm_backend_snapshot(backend, &values);
 		result = hm_live_populate(backend, "populate", &values, &range, err);
+	}
+	pthread_mutex_unlock(&backend->change);
+	return result;
+}
+
+/* What a private mapping of the user's file reads as is the file's to say. */
+static int check_scrubbable(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	const struct hostmem_backing *backing = &backend->backing;
+
+	if (backend->readonly)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: scrub: the memory is for reading only and keeps its contents; "
+			       "give its file new contents instead",
+			       backend->label);
+	if (backing->fd >= 0 && !backend->shared && !(backing->flags & HOSTMEM_BACKING_OWN))
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: scrub: the memory is a private copy of a file, which is not "
+			       "zero; discard makes it the file again",
+			       backend->label);
+	return 0;
+}
+
+int hostmem_backend_scrub(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
+			  struct hostmem_error *err)
+{
+	const struct hm_range range = { .offset = offset, .length = length };
+	struct hm_values values;
+	int result;
+
+	if (hm_backend_check_process(backend, "scrub", err))
+		return -1;
+	pthread_mutex_lock(&backend->change);
+	result = check_usable(backend, err);
+	if (!result)
+		result = check_range(backend, "scrub", &range, err);
+	if (!result)
+		result = check_scrubbable(backend, err);
+	if (!result && length) {
+		hm_backend_snapshot(backend, &values);
+		result = hm_live_scrub(backend, &values, &range, err);
 	}
 	pthread_mutex_unlock(&backend->change);
 	return result;

@@ -41,7 +41,7 @@ int hm_running_fail_busy(const struct hostmem_backend *backend, const char *what
 			 struct hostmem_error *err)
 {
 	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
-		       "%s: %s: a preallocation is running; try again when it is done",
+		       "%s: %s: a preallocation or scrub is running; try again when it is done",
 		       backend->label, what);
 }
 

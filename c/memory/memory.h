@@ -113,6 +113,41 @@ void hm_populate_end(struct hm_populate *plan);
  */
 int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t size);
 
+/* ---- discard.c ---- */
+
+/* Each returns 0 or -errno. */
+int hm_discard_range(const struct hostmem_backend *backend, const struct hm_range *range);
+/* The same of pages that are this mapping's own, locked ones too. */
+int hm_discard_pages(uint8_t *address, uint64_t length);
+
+/* ---- scrub.c ---- */
+
+/* How the memory of a backend is scrubbed. */
+struct hm_scrub {
+	/* For pages that are there, so the plain way. */
+	struct hm_populate populate;
+	/* The whole memory. */
+	uint8_t *address;
+	int fd;
+	uint64_t fd_offset;
+	/* Of the file, or of a part of a large one. */
+	uint64_t file_page;
+	bool shared, hugetlb;
+	/* Storing to a page that is there cannot fail. */
+	bool stores_directly;
+	/* Memory of a device (DAX), which is never absent. */
+	bool device;
+	/* Behind a private mapping there is something. */
+	bool has_file;
+	/* Blocks of a file on disk were preallocated. */
+	bool keeps_blocks;
+};
+
+void hm_scrub_begin(struct hm_scrub *scrub, const struct hostmem_backend *backend,
+		    const struct hm_values *values);
+/* Makes a range of whole pages read as zero. Returns 0 or -errno. */
+int hm_scrub_range(const struct hm_scrub *scrub, uint8_t *address, uint64_t size);
+
 /* ---- placement.c ---- */
 
 /*

@@ -229,6 +229,12 @@ impl BackendHandle {
         check(|err| unsafe { sys::hostmem_backend_populate(self.raw(), offset, length, err) })
     }
 
+    pub(crate) fn scrub(&self, offset: u64, length: u64) -> Result<()> {
+        // SAFETY: as for discard(): the contents go and the memory stays.
+        check(|err| unsafe { sys::hostmem_backend_scrub(self.raw(), offset, length, err) })?;
+        Ok(())
+    }
+
     pub(crate) fn delete(&self) -> Result<()> {
         // SAFETY: the backend is alive, and its record stays so. C refuses while there is a claim,
         // so no memory that a claim gave access to is unmapped.

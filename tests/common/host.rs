@@ -372,3 +372,31 @@ pub fn hiding(places: &[&str], body: impl FnOnce() + Send) -> bool {
         hidden.join().unwrap()
     })
 }
+
+/// A file of the host's that its memory may go to.
+pub struct Swap<'a> {
+    path: &'a Path,
+}
+
+impl<'a> Swap<'a> {
+    pub fn start(path: &'a Path, size: u64) -> Option<Self> {
+        fs::write(path, vec![0; size as usize]).unwrap();
+        let run = |program: &str| {
+            let output = std::process::Command::new(program).arg(path).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        if !run("mkswap") || !run("swapon") {
+            skip("no swap can be added here");
+            return None;
+        }
+        Some(Self { path })
+    }
+}
+
+impl Drop for Swap<'_> {
+    fn drop(&mut self) {
+        let path = CString::new(self.path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: reads the text.
+        assert_eq!(unsafe { libc::swapoff(path.as_ptr()) }, 0);
+    }
+}

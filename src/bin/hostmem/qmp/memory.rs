@@ -74,6 +74,17 @@ pub(crate) fn populate(monitor: &mut Monitor, range: Range) -> Answer {
     Ok(json!({}))
 }
 
+pub(crate) fn scrub(monitor: &mut Monitor, range: Range) -> Answer {
+    let Range { id, offset, length } = range;
+    let foreground = Arc::clone(&monitor.foreground);
+    let memory = monitor.memory(&id)?;
+    with_claim(memory, |backend, claim| {
+        let scrub = || claim.scrub(offset, length);
+        foreground.run(&id, backend.interrupter(), scrub)
+    })???;
+    Ok(json!({}))
+}
+
 /// Runs something with the claim that a client has taken, else with one for the time.
 fn with_claim<T>(memory: &Memory, run: impl FnOnce(&Backend, &Claim) -> T) -> Result<T, QmpError> {
     match &memory.claim {
