@@ -26,6 +26,7 @@ const FOLDERS: &[(&str, &str)] = &[
         "life",
         "background claim complete delete live ranges running",
     ),
+    ("pool", "pool template"),
     ("api", "create options props"),
 ];
 
@@ -115,7 +116,7 @@ fn generate_bindings() {
         .prepend_enum_name(false)
         .derive_default(true)
         // Freed by a function, so never to be had twice.
-        .no_copy("hostmem_(host|objects|backend)")
+        .no_copy("hostmem_(host|objects|backend|pool)")
         .use_core()
         // rust-version in Cargo.toml.
         .rust_target(bindgen::RustTarget::stable(85, 0).expect("bindgen knows Rust 1.85"))

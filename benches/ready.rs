@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that is ready again or ready already, compared with filling it fresh: scrubbing in place.
+//! Memory that is ready again or ready already, compared with filling it fresh: scrubbing in place, and
+//! taking it from a pool.
 //! See docs/benchmarks.md.
 //!
 //! Both sides of a row are measured in turns in one run, so that a disturbance hits both.
@@ -12,6 +13,7 @@ use hostmem::Claim;
 use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::Objects;
+use hostmem::Pool;
 
 const GIB: u64 = 1 << 30;
 /// Pairs of measurements behind one row.
@@ -104,6 +106,93 @@ fn print_scrubs(objects: &Objects) {
     }
 }
 
+// ---- Pools ----
+
+fn print_take(objects: &Objects, name: &str, options: &str) {
+    let options = format!("{options},size=2G");
+    let pool = match Pool::parse(objects, &options, 1) {
+        Ok(pool) => pool,
+        Err(error) => return println!("skipped: {name}: {error}"),
+    };
+    let (mut takes, mut fresh) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        if !pool.wait(1, Some(Duration::from_secs(120))).unwrap() {
+            return println!("skipped: {name}: {:?}", pool.status().failure);
+        }
+        let mut taken = None;
+        takes.push(elapsed(|| taken = Some(pool.take("ram0").unwrap())));
+        let taken = taken.unwrap();
+        assert!(taken.was_ready);
+        // So that the refill does not disturb the other side, for which there may be no room.
+        assert!(pool.wait(1, Some(Duration::from_secs(120))).unwrap());
+        drop(taken);
+        let builder = objects
+            .parse(format!("{options},id=ram0,prealloc=on"))
+            .unwrap();
+        let mut backend = None;
+        fresh.push(elapsed(|| backend = builder.complete().ok()));
+        if backend.is_none() {
+            return println!("skipped: {name}: memory is short");
+        }
+    }
+    let (take, fresh) = (median(takes), median(fresh));
+    println!(
+        "{name:<18} | {:>9.3} {:>9.1} {:>8.0}",
+        take * 1e3,
+        fresh * 1e3,
+        fresh / take
+    );
+}
+
+/// Steps that loops on all CPUs make in a time.
+fn count_steps() -> u64 {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let end = Instant::now() + Duration::from_secs(2);
+    let spin = || {
+        let mut steps = 0u64;
+        while Instant::now() < end {
+            for step in 0..10_000u64 {
+                std::hint::black_box(step);
+            }
+            steps += 1;
+        }
+        steps
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..all).map(|_| scope.spawn(spin)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    })
+}
+
+/// What refilling takes from a neighbour that is busy on every CPU.
+fn print_neighbour(objects: &Objects) {
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        alone.push(count_steps());
+        let pool = Pool::parse(objects, "memory-backend-ram,size=2G,thp=never", 1).unwrap();
+        beside.push(count_steps());
+        drop(pool);
+    }
+    alone.sort_unstable();
+    beside.sort_unstable();
+    println!(
+        "\nA neighbour on every CPU has {:.1} % of its throughput while a pool refills",
+        100.0 * beside[2] as f64 / alone[2] as f64
+    );
+}
+
+fn print_pools(objects: &Objects) {
+    println!("\nTake 2 GiB: milliseconds, median of 5");
+    println!("{:<18} |      take  complete    ratio", "");
+    for (name, options) in BACKINGS {
+        print_take(objects, name, options);
+    }
+    print_neighbour(objects);
+}
+
 fn main() {
     // Cargo passes `--bench` to measure; testing the benchmarks measures nothing.
     if !env::args().any(|argument| argument == "--bench") {
@@ -112,4 +201,5 @@ fn main() {
     let host = Host::probe().unwrap();
     let objects = Objects::new(&host, &Defaults::default()).unwrap();
     print_scrubs(&objects);
+    print_pools(&objects);
 }

@@ -67,6 +67,8 @@ struct hostmem_topology;
 struct hostmem_objects;
 /* One piece of host memory. */
 struct hostmem_backend;
+/* Backends of one configuration that are complete before they are asked for. */
+struct hostmem_pool;
 /* A thread that creates the threads that preallocate, so that they run where it does. */
 struct hostmem_thread_context;
 
@@ -975,6 +977,77 @@ struct hostmem_placement {
  */
 int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 				  struct hostmem_placement *placement, struct hostmem_error *err);
+
+/* ---- Pools ---- */
+
+/*
+ * A pool keeps backends of one configuration complete and preallocated, and makes new ones in the
+ * background when one is taken. So memory is there when it is asked for, however much: fresh
+ * memory is not to be had faster than the kernel zeroes it.
+ *
+ * The memory of a pool is taken from the host as that of any backend. It is filled one backend at a
+ * time, by threads of SCHED_IDLE (sched(7)), those of a prealloc-context too: all other work of the
+ * CPUs goes first. Where memory is short, filling stops as any preallocation does; the reason is in
+ * the status, and it is tried again after a pause, 1 second at first and at most 60.
+ */
+
+/*
+ * Makes a pool whose backends are configured as a template, a backend in state configuring, which
+ * is copied. They are preallocated whether the template says so or not; its id is the pool's name
+ * in messages and the name of its threads. count: how many are kept ready, from 1 on. Fills nothing
+ * before it returns. Errors: STATE (the template is not configuring), VALUE (the template is not
+ * possible on this host, as completing would say; prealloc=off; its memory would be the same for
+ * all, as that of a shared fd or file; more than the host has; count 0), NO_MEMORY, and those of
+ * completing but for what is short now.
+ */
+int hostmem_pool_new(struct hostmem_pool **pool, const struct hostmem_backend *template_backend,
+		     uint32_t count, struct hostmem_error *err);
+/* The same from an option string without id, as hostmem_backend_new_from_options(). Its name is
+ * that of the kind. */
+int hostmem_pool_new_from_options(struct hostmem_objects *objects, struct hostmem_pool **pool,
+				  const char *options, uint32_t count, struct hostmem_error *err);
+/* Cancels what is being filled, within one chunk, and deletes what is ready. What was taken stays.
+ * NULL is allowed. */
+void hostmem_pool_free(struct hostmem_pool *pool);
+/*
+ * Takes a backend, which gets the id in the template's set of objects, as hostmem_backend_new()
+ * says, and is from then on like one that was completed just now. *was_ready: it was there, and
+ * taking it takes less than a millisecond; else it was made at once, the ordinary way. Errors:
+ * those of hostmem_backend_new(); of hostmem_backend_complete() when none was ready; STATE (a
+ * forked child). When it fails what was ready stays so.
+ */
+int hostmem_pool_take(struct hostmem_pool *pool, struct hostmem_backend **backend, bool *was_ready,
+		      const char *id, struct hostmem_error *err);
+/* How many are kept ready from now on; what is ready above that is deleted before it returns. An
+ * attempt that is waited for begins at once. Errors: VALUE (as hostmem_pool_new()), STATE (a forked
+ * child). */
+int hostmem_pool_set_count(struct hostmem_pool *pool, uint32_t count, struct hostmem_error *err);
+/* Waits until as many are ready, at most the count. milliseconds: as for
+ * hostmem_backend_wait_prealloc(). Errors: BUSY with os_error ETIMEDOUT, STATE (a forked child). */
+int hostmem_pool_wait(struct hostmem_pool *pool, uint32_t ready, uint64_t milliseconds,
+		      struct hostmem_error *err);
+
+/* What a pool has. All 0 in a forked child. */
+struct hostmem_pool_status {
+	/* How many are to be ready, and are. */
+	uint32_t count;
+	uint32_t ready;
+	/* Whether one is being filled. */
+	bool filling;
+	/* Bytes of those that are ready, and of the one that is being filled so far. */
+	uint64_t bytes;
+	/* How many were ready when they were taken, and how many were not and made then. */
+	uint64_t taken;
+	uint64_t made;
+	/* Attempts to fill one that failed. */
+	uint64_t failures;
+	/* Until the next attempt, 0 when none is waited for. */
+	uint64_t retry_milliseconds;
+	/* Why the last attempt failed; kind 0 if it did not. */
+	struct hostmem_error failure;
+};
+
+void hostmem_pool_get_status(const struct hostmem_pool *pool, struct hostmem_pool_status *status);
 
 #ifdef __cplusplus
 }

@@ -30,6 +30,11 @@ pub struct hostmem_backend {
 }
 #[repr(C)]
 #[derive(Debug)]
+pub struct hostmem_pool {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
 pub struct hostmem_thread_context {
     _unused: [u8; 0],
 }
@@ -1169,4 +1174,96 @@ unsafe extern "C" {
         placement: *mut hostmem_placement,
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_new(
+        pool: *mut *mut hostmem_pool,
+        template_backend: *const hostmem_backend,
+        count: u32,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_new_from_options(
+        objects: *mut hostmem_objects,
+        pool: *mut *mut hostmem_pool,
+        options: *const ::core::ffi::c_char,
+        count: u32,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_free(pool: *mut hostmem_pool);
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_take(
+        pool: *mut hostmem_pool,
+        backend: *mut *mut hostmem_backend,
+        was_ready: *mut bool,
+        id: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_set_count(
+        pool: *mut hostmem_pool,
+        count: u32,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_wait(
+        pool: *mut hostmem_pool,
+        ready: u32,
+        milliseconds: u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct hostmem_pool_status {
+    pub count: u32,
+    pub ready: u32,
+    pub filling: bool,
+    pub bytes: u64,
+    pub taken: u64,
+    pub made: u64,
+    pub failures: u64,
+    pub retry_milliseconds: u64,
+    pub failure: hostmem_error,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_pool_status"][::core::mem::size_of::<hostmem_pool_status>() - 1088usize];
+    ["Alignment of hostmem_pool_status"][::core::mem::align_of::<hostmem_pool_status>() - 8usize];
+    ["Offset of field: hostmem_pool_status::count"]
+        [::core::mem::offset_of!(hostmem_pool_status, count) - 0usize];
+    ["Offset of field: hostmem_pool_status::ready"]
+        [::core::mem::offset_of!(hostmem_pool_status, ready) - 4usize];
+    ["Offset of field: hostmem_pool_status::filling"]
+        [::core::mem::offset_of!(hostmem_pool_status, filling) - 8usize];
+    ["Offset of field: hostmem_pool_status::bytes"]
+        [::core::mem::offset_of!(hostmem_pool_status, bytes) - 16usize];
+    ["Offset of field: hostmem_pool_status::taken"]
+        [::core::mem::offset_of!(hostmem_pool_status, taken) - 24usize];
+    ["Offset of field: hostmem_pool_status::made"]
+        [::core::mem::offset_of!(hostmem_pool_status, made) - 32usize];
+    ["Offset of field: hostmem_pool_status::failures"]
+        [::core::mem::offset_of!(hostmem_pool_status, failures) - 40usize];
+    ["Offset of field: hostmem_pool_status::retry_milliseconds"]
+        [::core::mem::offset_of!(hostmem_pool_status, retry_milliseconds) - 48usize];
+    ["Offset of field: hostmem_pool_status::failure"]
+        [::core::mem::offset_of!(hostmem_pool_status, failure) - 56usize];
+};
+impl Default for hostmem_pool_status {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_get_status(pool: *const hostmem_pool, status: *mut hostmem_pool_status);
 }

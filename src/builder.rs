@@ -47,6 +47,14 @@ impl Builder {
         }
     }
 
+    /// What it configures, or the first error of its chain.
+    pub(crate) fn into_handle(self) -> Result<Arc<BackendHandle>> {
+        match self.deferred {
+            Some(error) => Err(error),
+            None => Ok(self.handle),
+        }
+    }
+
     /// Makes a builder in a new set with [`Defaults::default`], after probing the host.
     ///
     /// # Errors

@@ -26,6 +26,10 @@ pub struct Objects {
 }
 
 impl Objects {
+    pub(crate) fn handle(&self) -> &ObjectsHandle {
+        &self.handle
+    }
+
     /// Makes an empty set.
     ///
     /// # Errors

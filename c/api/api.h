@@ -6,7 +6,7 @@
 #define HOSTMEM_API_H
 
 #include "kind.h"
-#include "life.h"
+#include "pool.h"
 
 /* ---- props.c ---- */
 
@@ -15,6 +15,9 @@ int hm_props_set_compat(struct hostmem_backend *backend, const char *property, c
 
 /* ---- create.c ---- */
 
+/* A backend in state configuring whose id, any text, is not in the set. */
+int hm_create_unlisted(struct hostmem_objects *objects, struct hostmem_backend **backend,
+		       const char *kind, const char *id, struct hostmem_error *err);
 /* Whether there are backends of this kind. */
 int hm_create_check_kind(struct hostmem_objects *objects, const char *kind,
 			 struct hostmem_error *err);

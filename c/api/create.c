@@ -58,16 +58,6 @@ int hm_create_check_kind(struct hostmem_objects *objects, const char *kind,
 	return find_kind(objects, kind, err) ? 0 : -1;
 }
 
-static int check_id(const char *id, struct hostmem_error *err)
-{
-	if (hm_text_is_id(id))
-		return 0;
-	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
-		       "id '%.128s': an id is a letter, then letters, digits, '-', '.', '_', at "
-		       "most %d bytes",
-		       id, HOSTMEM_ID_MAX);
-}
-
 /* Whether a compat value applies to the backend's kind: 1 or 0; -1 if its kind does not exist. */
 static int is_about(const struct hm_compat *compat, const struct hostmem_backend *backend,
 		    struct hostmem_error *err)
@@ -110,19 +100,51 @@ static int apply_compat_to_context(struct hostmem_thread_context *context,
 	return 0;
 }
 
-int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend **backend,
-			const char *kind, const char *id, struct hostmem_error *err)
+/* The record, which neither has its id in the set nor a reference to it. NULL on failure. */
+static struct hostmem_backend *make_backend(struct hostmem_objects *objects, const char *kind,
+					    const char *id, struct hostmem_error *err)
 {
 	const struct hostmem_kind *found = find_kind(objects, kind, err);
 	struct hostmem_backend *made;
 
-	if (!found || (id && check_id(id, err)))
-		return -1;
+	if (!found)
+		return NULL;
 	made = calloc(1, sizeof(*made));
-	if (!made)
-		return hm_fail_alloc(err);
+	if (!made) {
+		hm_fail_alloc(err);
+		return NULL;
+	}
 	hm_backend_init(made, objects, found, id);
-	if (apply_compat(made, err) || (id && hm_objects_add(objects, &made->entry, err))) {
+	if (apply_compat(made, err)) {
+		hm_backend_destroy(made);
+		return NULL;
+	}
+	return made;
+}
+
+int hm_create_unlisted(struct hostmem_objects *objects, struct hostmem_backend **backend,
+		       const char *kind, const char *id, struct hostmem_error *err)
+{
+	struct hostmem_backend *made = make_backend(objects, kind, id, err);
+
+	if (!made)
+		return -1;
+	hm_objects_ref(objects);
+	*backend = made;
+	return 0;
+}
+
+int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend **backend,
+			const char *kind, const char *id, struct hostmem_error *err)
+{
+	struct hostmem_backend *made;
+
+	if (hm_create_check_kind(objects, kind, err) || (id && hm_objects_check_id(id, err)))
+		return -1;
+	made = make_backend(objects, kind, id, err);
+	if (!made)
+		return -1;
+	if (id && hm_objects_add(objects, &made->entry, err)) {
 		hm_backend_destroy(made);
 		return -1;
 	}
@@ -138,7 +160,7 @@ int hostmem_thread_context_new(struct hostmem_objects *objects,
 {
 	struct hostmem_thread_context *made;
 
-	if (check_id(id, err))
+	if (hm_objects_check_id(id, err))
 		return -1;
 	made = calloc(1, sizeof(*made));
 	if (!made)

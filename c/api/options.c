@@ -266,6 +266,51 @@ int hostmem_backend_new_from_options(struct hostmem_objects *objects,
 	return result;
 }
 
+/* The template's id is the name of its kind, for messages and names of threads. */
+static int new_template(struct hostmem_objects *objects, struct hostmem_backend **template,
+			const struct options *options, struct hostmem_error *err)
+{
+	const char *kind = get_kind(options, err);
+	const struct option *id = find_option(options->parts, options->count, "id");
+	struct target target = { 0 };
+
+	if (!kind)
+		return -1;
+	if (id)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: pool: id=%.128s: a template has no id; each backend gets one "
+			       "when it is taken",
+			       kind, id->value ? id->value : "");
+	if (hm_create_unlisted(objects, &target.backend, kind, kind, err))
+		return -1;
+	target.id = kind;
+	target.kind = kind;
+	if (set_options(&target, options->parts, options->count, err)) {
+		hostmem_backend_free(target.backend);
+		return -1;
+	}
+	*template = target.backend;
+	return 0;
+}
+
+int hostmem_pool_new_from_options(struct hostmem_objects *objects, struct hostmem_pool **pool,
+				  const char *text, uint32_t count, struct hostmem_error *err)
+{
+	struct hostmem_backend *template = NULL;
+	struct options options;
+	int result;
+
+	if (parse_options(&options, text, err))
+		return -1;
+	result = new_template(objects, &template, &options, err);
+	free_options(&options);
+	if (result)
+		return -1;
+	result = hostmem_pool_new(pool, template, count, err);
+	hostmem_backend_free(template);
+	return result;
+}
+
 static int new_context(struct hostmem_objects *objects, struct hostmem_thread_context **context,
 		       const struct options *options, struct hostmem_error *err)
 {

@@ -169,6 +169,8 @@ int hm_os_read_file(const char *path, char *buffer, size_t size);
 void hm_os_read_setting(const char *path, char *setting, size_t size);
 /* Calls `read` for each line of a file, newline included, until it returns false. */
 int hm_os_read_lines(const char *path, bool (*read)(char *line, void *data), void *data);
+/* The calling thread runs only on CPUs that are idle otherwise (SCHED_IDLE, sched(7)). */
+int hm_os_set_idle(void);
 int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus);
 /* Whether this process gets no transparent huge pages, not even where it advises them. */
 bool hm_os_is_thp_disabled(void);

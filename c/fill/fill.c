@@ -53,6 +53,9 @@ static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct
 {
 	uint64_t chunk = plan->huge_size ? CHUNK_SIZE : CHUNK_SIZE / 4;
 
+	/* Those who map memory wait for a chunk to end, which takes long where CPUs are busy. */
+	if (backend->idle)
+		chunk /= 4;
 	return backend->page_size > chunk ? backend->page_size : chunk;
 }
 

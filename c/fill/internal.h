@@ -89,6 +89,8 @@ struct hm_place {
 	/* Their memory policy; HM_POLICY_DEFAULT: none is set. */
 	enum hm_policy policy;
 	struct hm_set nodes;
+	/* They have SCHED_IDLE, whoever creates them. */
+	bool idle;
 };
 
 /* Workers of one place. */

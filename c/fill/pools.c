@@ -18,7 +18,7 @@ static void choose_place(const struct hm_fill *fill, const struct hm_values *val
 	const struct hostmem_backend *backend = fill->backend;
 	const struct hm_set *nodes = &values->host_nodes;
 
-	*place = (struct hm_place){ .context = fill->context };
+	*place = (struct hm_place){ .context = fill->context, .idle = backend->idle };
 	if (!place->context && !hm_set_is_empty(nodes))
 		place->cpus_len =
 			hm_topology_get_cpus(nodes, &place->cpus, &fill->backend->host->seen);
@@ -31,8 +31,8 @@ static void choose_place(const struct hm_fill *fill, const struct hm_values *val
 static bool is_same_place(const struct hm_place *one, const struct hm_place *other)
 {
 	return one->context == other->context && one->cpus_len == other->cpus_len &&
-	       one->policy == other->policy && hm_set_equals(&one->cpus, &other->cpus) &&
-	       hm_set_equals(&one->nodes, &other->nodes);
+	       one->policy == other->policy && one->idle == other->idle &&
+	       hm_set_equals(&one->cpus, &other->cpus) && hm_set_equals(&one->nodes, &other->nodes);
 }
 
 static uint64_t count_allowed(const struct hm_place *place, const struct hm_values *values)

@@ -24,6 +24,8 @@ static void apply_place(struct hm_crew *crew)
 	const struct hm_set *nodes = hm_set_is_empty(&place->nodes) ? NULL : &place->nodes;
 	int result = 0;
 
+	if (place->idle)
+		hm_os_set_idle();
 	if (place->cpus_len)
 		result = hm_os_set_affinity(0, &place->cpus);
 	if (result < 0)

@@ -198,6 +198,8 @@ struct hostmem_backend {
 	/* The kind has made the backing, so undo has to be called. */
 	bool allocated;
 	bool shared, readonly;
+	/* It is completed by threads of SCHED_IDLE, for a pool. */
+	bool idle;
 
 	/* The process that completed it and has its memory and threads; 0: none yet. */
 	_Atomic pid_t process;
@@ -434,6 +436,10 @@ bool hm_objects_drop_handle(struct hostmem_thread_context *context);
 bool hm_objects_find_user(const struct hostmem_thread_context *context, char *user, size_t size);
 /* Removes it unless a backend links to it, whose id is written to *user. Returns whether it did. */
 bool hm_objects_remove_unlinked(struct hostmem_thread_context *context, char *user, size_t size);
+/* Whether the text can be an id. */
+int hm_objects_check_id(const char *id, struct hostmem_error *err);
+/* Takes a reference, for a backend whose id is not in the set. */
+void hm_objects_ref(struct hostmem_objects *objects);
 /* Drops a reference; the last one frees the set. */
 void hm_objects_unref(struct hostmem_objects *objects);
 

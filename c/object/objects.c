@@ -80,6 +80,13 @@ int hm_objects_new(struct hostmem_objects **objects, const struct hostmem_host *
 	return 0;
 }
 
+void hm_objects_ref(struct hostmem_objects *objects)
+{
+	pthread_mutex_lock(&objects->lock);
+	objects->references++;
+	pthread_mutex_unlock(&objects->lock);
+}
+
 void hm_objects_unref(struct hostmem_objects *objects)
 {
 	size_t left;
@@ -195,6 +202,16 @@ int hostmem_objects_register_kind(struct hostmem_objects *objects, const struct 
 }
 
 /* ---- Ids ---- */
+
+int hm_objects_check_id(const char *id, struct hostmem_error *err)
+{
+	if (hm_text_is_id(id))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "id '%.128s': an id is a letter, then letters, digits, '-', '.', '_', at "
+		       "most %d bytes",
+		       id, HOSTMEM_ID_MAX);
+}
 
 /* Called with the set's lock held. */
 static struct hm_entry *find_entry(const struct hostmem_objects *objects, const char *id)

@@ -62,7 +62,7 @@ impl ObjectsHandle {
         .map(Self)
     }
 
-    fn raw(&self) -> *mut sys::hostmem_objects {
+    pub(super) fn raw(&self) -> *mut sys::hostmem_objects {
         self.0.as_ptr()
     }
 
