@@ -85,7 +85,7 @@ mod objects;
 mod piece;
 mod placement;
 mod policy;
-mod pool;
+pub mod pool;
 mod prealloc;
 mod property;
 mod sys;

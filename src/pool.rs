@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Backends that are complete before they are asked for.
+//! Backends that are complete before they are asked for: pools of this process, and, with the
+//! feature `pool`, of another one, `hostmem pool`.
+
+#[cfg(feature = "pool")]
+mod client;
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -11,6 +15,13 @@ use crate::Builder;
 use crate::Error;
 use crate::Objects;
 use crate::Result;
+
+#[cfg(feature = "pool")]
+pub use client::receive;
+#[cfg(feature = "pool")]
+pub use client::take;
+#[cfg(feature = "pool")]
+pub use client::Received;
 
 /// What C answers where the time is over first (errno(3), Linux).
 const ETIMEDOUT: i32 = 110;

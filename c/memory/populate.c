@@ -38,6 +38,12 @@ static void begin_zero_pages(struct hm_populate *plan)
 		hm_populate_end(plan);
 }
 
+/* Where others may have filled it, each page that is there would cost a call of its own. */
+static bool is_new(const struct hostmem_backend *backend)
+{
+	return backend->backing.flags & HOSTMEM_BACKING_OWN || backend->backing.made;
+}
+
 /*
  * Collapsing overrides the host's setting, so it has to be asked for. Zero pages need memory that
  * no other thread touches yet: a touch of a registered page would wait for ever.
@@ -55,7 +61,7 @@ static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_back
 		plan->huge_size = thp;
 		plan->way = HM_POPULATE_COLLAPSE;
 	} else if (hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
-		   may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
+		   is_new(backend) && may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
 		begin_zero_pages(plan);
 	}
 }

@@ -6,6 +6,7 @@ mod bars;
 mod generate;
 mod json;
 mod object;
+mod pool;
 mod probe;
 mod progress;
 mod props;
@@ -50,6 +51,10 @@ enum Command {
     Alloc(alloc::Arguments),
     /// Create backends on request: speak QMP, as QEMU does
     Qmp(qmp::Arguments),
+    /// Keep memory ready and hand it out over a unix socket
+    Pool(pool::Arguments),
+    /// Run a program with memory from a pool
+    Take(pool::TakeArguments),
     /// Print completions for a shell
     Completions(generate::CompletionsArguments),
     /// Print a manual page
@@ -65,6 +70,8 @@ fn main() -> ExitCode {
         Command::Props(arguments) => props::run(&arguments),
         Command::Alloc(arguments) => alloc::run(&arguments),
         Command::Qmp(arguments) => qmp::run(&arguments),
+        Command::Pool(arguments) => pool::run(&arguments),
+        Command::Take(arguments) => pool::take(&arguments),
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     };

@@ -76,6 +76,27 @@ pub(crate) fn parse(objects: &Objects, text: &OsStr) -> Result<ObjectBuilder> {
     }
 }
 
+/// The same of the template of a pool, which has no id: it gets the name of the pool.
+pub(crate) fn parse_template(objects: &Objects, text: &str, name: &str) -> Result<ObjectBuilder> {
+    let no_id = || format!("{name}: a template has no id; each backend gets one when it is taken");
+    if is_json(text) {
+        let json = json::parse(with_double_quotes(text).as_bytes())
+            .map_err(|error| format!("JSON object: {error}"))?;
+        let mut object = json
+            .as_object()
+            .ok_or("JSON object: not an object")?
+            .clone();
+        if object.insert("id".into(), name.into()).is_some() {
+            return Err(no_id().into());
+        }
+        return from_members(objects, &object);
+    }
+    if parts(text).iter().any(|part| part.starts_with("id=")) {
+        return Err(no_id().into());
+    }
+    Ok(objects.parse_object(format!("{text},id={name}"))?)
+}
+
 fn from_json(objects: &Objects, text: &str) -> Result<ObjectBuilder> {
     let json = json::parse(with_double_quotes(text).as_bytes())
         .map_err(|error| format!("JSON object: {error}"))?;

@@ -2,24 +2,27 @@
 //! `hostmem qmp`: creates, queries and deletes backends by requests in QEMU's machine protocol.
 
 mod answer;
-mod arguments;
-mod commands;
+pub(crate) mod arguments;
+pub(crate) mod commands;
 mod events;
 mod foreground;
 mod memory;
-mod messages;
+pub(crate) mod messages;
 mod monitor;
 mod objects;
 mod outbox;
 mod prealloc;
 mod qom;
 mod rebind;
-mod request;
+pub(crate) mod request;
 mod server;
 mod session;
-mod socket;
+pub(crate) mod socket;
 
 use std::path::PathBuf;
+
+pub(crate) use answer::QmpError;
+pub(crate) use server::accept;
 
 use crate::Result;
 
@@ -49,7 +52,7 @@ pub(crate) struct Arguments {
     socket_mode: u32,
 }
 
-fn parse_mode(text: &str) -> std::result::Result<u32, &'static str> {
+pub(crate) fn parse_mode(text: &str) -> std::result::Result<u32, &'static str> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err("expected an octal number up to 777, such as 660"),

@@ -65,7 +65,7 @@ fn serve_all(monitor: &SharedMonitor, listener: &UnixListener) {
 
 /// Waits for a client as long as it takes. A failure, such as a shortage of descriptors, may pass;
 /// ending would delete all memory.
-fn accept(listener: &UnixListener) -> UnixStream {
+pub(crate) fn accept(listener: &UnixListener) -> UnixStream {
     const PAUSE: Duration = Duration::from_millis(100);
     let mut said = false;
     loop {

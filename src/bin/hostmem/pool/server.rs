@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Serves clients, several at once, and hands memory over.
+
+use std::io;
+use std::io::BufReader;
+use std::io::IoSlice;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use nix::sys::socket;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::ControlMessage;
+use nix::sys::socket::MsgFlags;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::Value as Json;
+
+use super::pools::Offer;
+use super::pools::Pools;
+use crate::qmp::accept;
+use crate::qmp::arguments;
+use crate::qmp::arguments::NoArguments;
+use crate::qmp::commands::version;
+use crate::qmp::messages::Message;
+use crate::qmp::messages::Messages;
+use crate::qmp::request::Call;
+use crate::qmp::request::Request;
+use crate::qmp::socket::listen;
+use crate::qmp::QmpError;
+use crate::report::Report;
+use crate::signals;
+use crate::Result;
+
+/// Clients that are served at once; more wait until one hangs up.
+const MOST_CLIENTS: usize = 256;
+/// How long a client may leave an answer unread.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at what has changed, for events.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What memory is claimed by until it is handed over.
+const OWNER: &str = "hostmem pool";
+
+const COMMANDS: [&str; 6] = [
+    "qmp_capabilities",
+    "query-commands",
+    "query-version",
+    "quit",
+    "x-pool-status",
+    "x-pool-take",
+];
+
+struct Server {
+    pools: Pools,
+    clients: Mutex<Vec<Arc<Client>>>,
+    left: Condvar,
+    end: mpsc::Sender<()>,
+}
+
+struct Client {
+    stream: UnixStream,
+    /// Of who has connected: process and user.
+    pid: i32,
+    uid: u32,
+    /// Held while something is written; whether capabilities are settled, so that events are on.
+    negotiated: Mutex<bool>,
+}
+
+/// Serves clients until a signal comes or one quits; then everything is freed.
+pub(crate) fn run(pools: Pools, path: Option<&Path>, mode: u32) -> Result<()> {
+    let (end, ended) = mpsc::channel();
+    let of_signals = end.clone();
+    signals::on_first(move |_| {
+        let _ = of_signals.send(());
+    })?;
+    let (listener, _file) = match path {
+        Some(path) => {
+            let (listener, file) = listen(path, mode)?;
+            (listener, Some(file))
+        }
+        None => (inherited()?, None),
+    };
+    let server = Arc::new(Server {
+        pools,
+        clients: Mutex::default(),
+        left: Condvar::new(),
+        end,
+    });
+    let accepting = Arc::clone(&server);
+    thread::Builder::new()
+        .name("accept".into())
+        .spawn(move || accepting.accept_all(&listener))?;
+    let watching = Arc::downgrade(&server);
+    thread::Builder::new()
+        .name("events".into())
+        .spawn(move || {
+            let mut before = Json::Null;
+            while let Some(server) = watching.upgrade() {
+                server.send_changes(&mut before);
+                drop(server);
+                thread::sleep(INTERVAL);
+            }
+        })?;
+    ended.recv()?;
+    Ok(())
+}
+
+/// The socket that a service manager listens on (sd_listen_fds(3)).
+fn inherited() -> Result<UnixListener> {
+    let mut listeners = listenfd::ListenFd::from_env();
+    match listeners.take_unix_listener(0) {
+        Ok(Some(listener)) => {
+            listener.set_nonblocking(false)?;
+            Ok(listener)
+        }
+        Ok(None) => Err("no socket: use --socket PATH, or start it by socket activation".into()),
+        Err(error) => Err(format!("LISTEN_FDS: {error}").into()),
+    }
+}
+
+impl Server {
+    fn clients(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept_all(self: &Arc<Self>, listener: &UnixListener) {
+        loop {
+            let stream = accept(listener);
+            let Ok(client) = Client::new(stream) else {
+                continue;
+            };
+            let client = Arc::new(client);
+            let mut clients = self.clients();
+            while clients.len() >= MOST_CLIENTS {
+                let woken = self.left.wait(clients);
+                clients = woken.unwrap_or_else(PoisonError::into_inner);
+            }
+            clients.push(Arc::clone(&client));
+            drop(clients);
+            let (server, served) = (Arc::clone(self), Arc::clone(&client));
+            let spawned = thread::Builder::new().name("client".into()).spawn(move || {
+                server.serve(&served);
+                server.forget(&served);
+            });
+            // Without a thread it cannot be served; it sees its connection closed.
+            if spawned.is_err() {
+                self.forget(&client);
+            }
+        }
+    }
+
+    fn forget(&self, client: &Arc<Client>) {
+        let _ = client.stream.shutdown(Shutdown::Both);
+        self.clients().retain(|other| !Arc::ptr_eq(other, client));
+        self.left.notify_one();
+    }
+
+    fn serve(&self, client: &Client) {
+        let greeting = json!({ "QMP": { "version": version(), "capabilities": [] } });
+        if client.answer(&greeting).is_err() {
+            return;
+        }
+        let mut messages = Messages::new(BufReader::new(&client.stream));
+        while let Ok(Some(message)) = messages.next() {
+            let Message::Whole(bytes) = message else {
+                let error = QmpError::generic("the message is too long or has too many brackets");
+                if client.answer(&json!({ "error": error.to_json() })).is_err() {
+                    return;
+                }
+                continue;
+            };
+            let request = Request::parse(&bytes);
+            let id = request.id;
+            let done = request
+                .call
+                .and_then(|call| self.execute(client, call, id.as_ref()));
+            match done {
+                Ok(Done::Answered) => {}
+                Ok(Done::Gone) => return,
+                Err(error) => {
+                    let answer = with_id(json!({ "error": error.to_json() }), id.as_ref());
+                    if client.answer(&answer).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn execute(
+        &self,
+        client: &Client,
+        call: Call,
+        id: Option<&Json>,
+    ) -> std::result::Result<Done, QmpError> {
+        let name = call.command.as_str();
+        if !COMMANDS.contains(&name) {
+            return Err(QmpError::no_command(format!(
+                "{name}: no such command; query-commands lists them"
+            )));
+        }
+        let negotiates = name == "qmp_capabilities";
+        if *client.lock() == negotiates {
+            return Err(QmpError::no_command(match negotiates {
+                true => format!("{name}: done already, once for each connection"),
+                false => format!(
+                    "{name}: capabilities come first: {{\"execute\": \"qmp_capabilities\"}}"
+                ),
+            }));
+        }
+        if name == "x-pool-take" {
+            let Take { pool } = arguments::parse(name, call.arguments)?;
+            return self.hand_over(client, &pool, id);
+        }
+        let NoArguments {} = arguments::parse(name, call.arguments)?;
+        let value = match name {
+            "query-commands" => COMMANDS
+                .iter()
+                .map(|name| json!({ "name": name }))
+                .collect(),
+            "query-version" => version(),
+            "x-pool-status" => self.pools.to_json(),
+            _ => json!({}),
+        };
+        let answered = client.answer(&with_id(json!({ "return": value }), id));
+        if negotiates {
+            *client.lock() = true;
+        }
+        if name == "quit" {
+            // It fails if the program is ending already.
+            let _ = self.end.send(());
+        }
+        Ok(answered.map_or(Done::Gone, |()| Done::Answered))
+    }
+
+    /// Hands memory over: from then on the client alone has it. What did not leave is kept.
+    fn hand_over(
+        &self,
+        client: &Client,
+        name: &str,
+        id: Option<&Json>,
+    ) -> std::result::Result<Done, QmpError> {
+        let offer = self.pools.take(name)?;
+        let value = match describe(&offer, name) {
+            Ok(value) => value,
+            // Such as a shortage of descriptors, which may pass.
+            Err(error) => {
+                self.pools.keep(name, offer.backend);
+                return Err(error.into());
+            }
+        };
+        let Offer { backend, .. } = offer;
+        let claim = backend.claim(OWNER)?;
+        let memory = claim.memory();
+        let bytes = memory.len();
+        let answer = with_id(json!({ "return": value }), id);
+        let sent = match memory.fd() {
+            Some(fd) => client.answer_with(&answer, fd),
+            None => Err(Sent::Nothing),
+        };
+        drop(claim);
+        match sent {
+            Err(Sent::Nothing) => {
+                self.pools.keep(name, backend);
+                return Ok(Done::Gone);
+            }
+            // Whoever has it, or whether nobody, the kernel frees it with its last descriptor.
+            Ok(()) | Err(Sent::Part) => backend.delete().map_err(hostmem::Error::from)?,
+        }
+        let taken = json!({ "pool": name, "pid": client.pid, "uid": client.uid, "bytes": bytes });
+        self.send_event("X_POOL_TAKEN", &taken);
+        Ok(match sent {
+            Ok(()) => Done::Answered,
+            Err(_) => Done::Gone,
+        })
+    }
+
+    /// Sends an event for each pool that has become full, or whose filling fails.
+    fn send_changes(&self, before: &mut Json) {
+        let mut now = json!({});
+        for (name, status) in self.pools.statuses() {
+            let is_full = status.ready >= status.count;
+            now[&name] = json!([is_full, status.failures]);
+            if is_full && before[&name][0] == false {
+                self.send_event(
+                    "X_POOL_FULL",
+                    &json!({ "pool": name, "ready": status.ready }),
+                );
+            }
+            if let Some(error) = status.failure {
+                if before[&name][1] != status.failures {
+                    let failed = json!({ "pool": name, "error": error.to_string() });
+                    self.send_event("X_POOL_FAILED", &failed);
+                }
+            }
+        }
+        *before = now;
+    }
+
+    fn send_event(&self, name: &str, data: &Json) {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let event = json!({
+            "timestamp": { "seconds": now.as_secs(), "microseconds": now.subsec_micros() },
+            "event": name,
+            "data": data,
+        });
+        let clients = self.clients().clone();
+        for client in clients {
+            client.event(&event);
+        }
+    }
+}
+
+/// What the answer says of memory.
+fn describe(offer: &Offer, name: &str) -> Result<Json> {
+    let claim = offer.backend.claim(OWNER)?;
+    let mut value = Report::new(&offer.backend, claim.memory())?.to_json();
+    value["pool"] = name.into();
+    value["ready"] = offer.was_ready.into();
+    value["offset"] = claim.memory().fd_offset().into();
+    if let Some(members) = value.as_object_mut() {
+        members.remove("id");
+    }
+    Ok(value)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Take {
+    pool: String,
+}
+
+enum Done {
+    Answered,
+    /// The client does not take it.
+    Gone,
+}
+
+/// How much of an answer left before it failed; with its first byte its descriptor did.
+enum Sent {
+    Nothing,
+    Part,
+}
+
+fn with_id(mut answer: Json, id: Option<&Json>) -> Json {
+    if let Some(id) = id {
+        answer["id"] = id.clone();
+    }
+    answer
+}
+
+fn to_line(json: &Json) -> Vec<u8> {
+    format!("{json}\r\n").into_bytes()
+}
+
+impl Client {
+    fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let peer = socket::getsockopt(&stream, PeerCredentials)?;
+        Ok(Self {
+            stream,
+            pid: peer.pid(),
+            uid: peer.uid(),
+            negotiated: Mutex::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.negotiated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, json: &Json) -> std::result::Result<(), Sent> {
+        let _lock = self.lock();
+        self.write(&to_line(json), &[])
+    }
+
+    fn answer_with(
+        &self,
+        json: &Json,
+        fd: std::os::fd::BorrowedFd<'_>,
+    ) -> std::result::Result<(), Sent> {
+        let _lock = self.lock();
+        let descriptors = [fd.as_fd().as_raw_fd()];
+        self.write(&to_line(json), &[ControlMessage::ScmRights(&descriptors)])
+    }
+
+    fn write(&self, bytes: &[u8], control: &[ControlMessage<'_>]) -> std::result::Result<(), Sent> {
+        let mut written = 0;
+        while written < bytes.len() {
+            let buffer = [IoSlice::new(&bytes[written..])];
+            let control = if written == 0 { control } else { &[] };
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            match socket::sendmsg::<()>(self.stream.as_raw_fd(), &buffer, control, flags, None) {
+                Ok(length) => written += length,
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(_) if written == 0 => return Err(Sent::Nothing),
+                Err(_) => return Err(Sent::Part),
+            }
+        }
+        Ok(())
+    }
+
+    /// One that is not read in time is dropped: it must not keep others waiting.
+    fn event(&self, json: &Json) {
+        let Ok(negotiated) = self.negotiated.try_lock() else {
+            return;
+        };
+        if *negotiated {
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            let line = to_line(json);
+            let _ = socket::sendmsg::<()>(
+                self.stream.as_raw_fd(),
+                &[IoSlice::new(&line)],
+                &[],
+                flags,
+                None,
+            );
+        }
+    }
+}
