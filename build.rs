@@ -20,11 +20,11 @@ const FOLDERS: &[(&str, &str)] = &[
     ("kind", "backing fd file kinds memfd ram shm"),
     (
         "fill",
-        "failure file_room fill pools prealloc pressure workers",
+        "contents failure file_room fill pools prealloc pressure save workers",
     ),
     (
         "life",
-        "background claim complete delete live ranges running",
+        "background claim complete delete live ranges running save",
     ),
     ("pool", "pool template"),
     ("api", "create options props"),

@@ -774,6 +774,32 @@ struct hostmem_prealloc_result {
 void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
 					 struct hostmem_prealloc_result *result);
 
+/* ---- Saving the memory ---- */
+
+/* What a save did. */
+struct hostmem_save_result {
+	/* Bytes of the memory that were written, and that are holes in the file. */
+	uint64_t written, holes;
+	/* Wall-clock time. */
+	uint64_t nanoseconds;
+};
+
+/*
+ * Writes the memory of a ready or mapped backend to a file as a raw image, which `contents` reads:
+ * byte N of the memory is at offset + N. What is absent or all zero becomes a hole. Threads as for
+ * preallocation (prealloc-threads), with the backend's progress callback; while it runs, deleting,
+ * rebinding and preallocating are BUSY, and hostmem_backend_interrupt() stops it. What a guest
+ * writes meanwhile may be saved or not: pause it.
+ *
+ * fd: a regular file or a block device, open for writing without O_APPEND, borrowed; offset: bytes,
+ * a multiple of the base page. The file grows to offset plus size if it is smaller; what it has
+ * elsewhere stays. After a failure the range is incomplete. Errors: STATE (not ready or mapped;
+ * ECANCELED: interrupted), BUSY (a preallocation is running; in a callback), VALUE (the file;
+ * offset; EFBIG: RLIMIT_FSIZE), NO_MEMORY (ENOSPC: no room, and how much is missing), IO.
+ */
+int hostmem_backend_save(struct hostmem_backend *backend, struct hostmem_save_result *result,
+			 int32_t fd, uint64_t offset, struct hostmem_error *err);
+
 /* ---- Ranges of the memory ---- */
 
 /*

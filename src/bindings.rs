@@ -974,6 +974,33 @@ unsafe extern "C" {
         result: *mut hostmem_prealloc_result,
     );
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hostmem_save_result {
+    pub written: u64,
+    pub holes: u64,
+    pub nanoseconds: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_save_result"][::core::mem::size_of::<hostmem_save_result>() - 24usize];
+    ["Alignment of hostmem_save_result"][::core::mem::align_of::<hostmem_save_result>() - 8usize];
+    ["Offset of field: hostmem_save_result::written"]
+        [::core::mem::offset_of!(hostmem_save_result, written) - 0usize];
+    ["Offset of field: hostmem_save_result::holes"]
+        [::core::mem::offset_of!(hostmem_save_result, holes) - 8usize];
+    ["Offset of field: hostmem_save_result::nanoseconds"]
+        [::core::mem::offset_of!(hostmem_save_result, nanoseconds) - 16usize];
+};
+unsafe extern "C" {
+    pub fn hostmem_backend_save(
+        backend: *mut hostmem_backend,
+        result: *mut hostmem_save_result,
+        fd: i32,
+        offset: u64,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
 unsafe extern "C" {
     pub fn hostmem_backend_discard(
         backend: *mut hostmem_backend,

@@ -155,6 +155,23 @@ impl Builder {
         self.with("prealloc-watch", on)
     }
 
+    /// The raw image that the memory begins with: a regular file or a block device, read from its
+    /// begin or from [`contents_offset`](Builder::contents_offset) on. It has at most the size of
+    /// the memory; where it is shorter the rest is zero. Needs [`prealloc`](Builder::prealloc), and
+    /// not in the background. Not for `memory-backend-fd`, and of `memory-backend-file` only with a
+    /// new or empty file.
+    #[must_use]
+    pub fn contents(self, path: impl AsRef<Path>) -> Self {
+        self.with("contents", path.as_ref())
+    }
+
+    /// The offset in the image of [`contents`](Builder::contents) where the memory begins, in
+    /// bytes; a multiple of the base page size.
+    #[must_use]
+    pub fn contents_offset(self, bytes: u64) -> Self {
+        self.with("contents-offset", bytes)
+    }
+
     /// The id of a [`ThreadContext`](crate::ThreadContext) in the same set, which creates the
     /// preallocation threads. It has to be complete when preallocation starts.
     #[must_use]
@@ -493,9 +510,13 @@ mod tests {
             .policy(Policy::Bind, &[3, 0, 1023])
             .home_node(3)
             .thp(Thp::Never)
+            .contents("/no/such")
+            .contents_offset(8192)
             .lock(true);
         assert_eq!(builder.deferred, None);
-        let values: [(&str, Value); 12] = [
+        let values: [(&str, Value); 14] = [
+            ("contents", Path::new("/no/such").into()),
+            ("contents-offset", 8192u64.into()),
             ("size", SIZE.into()),
             ("share", true.into()),
             ("reserve", false.into()),

@@ -3,8 +3,10 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::handle::to_c;
 use crate::handle::ClaimHandle;
@@ -204,11 +206,51 @@ impl Claim {
         self.handle.backend().scrub(offset, length)
     }
 
+    /// Writes the memory to a file as a raw image, which [`contents`](crate::Builder::contents)
+    /// reads: byte N of the memory is at `offset` + N. What is absent or all zero becomes a hole.
+    /// Runs in as many threads as preallocation, with the backend's progress callback;
+    /// [`Interrupter::interrupt`](crate::Interrupter::interrupt) stops it. What a guest writes
+    /// meanwhile may be saved or not, so pause it.
+    ///
+    /// The file is a regular file or a block device, open for writing and not for appending; the
+    /// offset is in bytes, a multiple of the base page size. The file grows if it is too small; what
+    /// it has elsewhere stays.
+    ///
+    /// # Errors
+    ///
+    /// After a failure the range of the file is incomplete. [`Value`](crate::ErrorKind::Value) (the
+    /// file, the offset; with `EFBIG`: `RLIMIT_FSIZE`), [`Busy`](crate::ErrorKind::Busy) (a
+    /// preallocation is running, or in a callback), [`State`](crate::ErrorKind::State) with
+    /// `ECANCELED` (interrupted), [`NoMemory`](crate::ErrorKind::NoMemory) with `ENOSPC` (no room;
+    /// the message says how much is missing), [`Io`](crate::ErrorKind::Io).
+    #[doc(alias = "hostmem_backend_save")]
+    pub fn save(&self, file: impl AsFd, offset: u64) -> Result<Saved> {
+        let saved = self.handle.backend().save(file.as_fd(), offset)?;
+        Ok(Saved {
+            written: saved.written,
+            holes: saved.holes,
+            duration: Duration::from_nanos(saved.nanoseconds),
+        })
+    }
+
     /// The memory, borrowed from the claim.
     #[doc(alias = "hostmem_backend_get_memory")]
     pub fn memory(&self) -> Memory<'_> {
         Memory::new(&self.handle, 0, self.handle.memory().size)
     }
+}
+
+/// What [`Claim::save`] did.
+#[doc(alias = "hostmem_save_result")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Saved {
+    /// Bytes that were written.
+    pub written: u64,
+    /// Bytes that are holes in the file.
+    pub holes: u64,
+    /// Wall-clock time.
+    pub duration: Duration,
 }
 
 impl fmt::Debug for Claim {

@@ -110,6 +110,7 @@ pub use crate::claim::Claim;
 pub use crate::claim::DiscardInhibited;
 pub use crate::claim::DiscardTo;
 pub use crate::claim::Memory;
+pub use crate::claim::Saved;
 pub use crate::error::Error;
 pub use crate::error::ErrorKind;
 pub use crate::error::Failed;

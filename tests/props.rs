@@ -79,6 +79,7 @@ fn samples(row: &Property) -> Vec<Value> {
         PropertyType::Node => vec![3u32.into(), 1023u32.into(), "none".into(), "0x3".into()],
         // There is no object yet that it could name.
         PropertyType::Link => vec!["".into()],
+        PropertyType::Path => vec!["/no/such".into(), "".into()],
         other => panic!("{}: no samples of {other:?}", row.name()),
     }
 }
@@ -391,6 +392,8 @@ fn live_change(name: &str) -> Option<(String, Value)> {
             None
         }
         "prealloc" => plain(true.into()),
+        "contents" => plain("/no/such".into()),
+        "contents-offset" => plain(4096u32.into()),
         "prealloc-context" => plain("".into()),
         "prealloc-mode" => plain("background".into()),
         "prealloc-threads" => plain(3u32.into()),

@@ -461,6 +461,48 @@ fn ranges_are_filled_and_given_back() {
 }
 
 #[test]
+fn memory_is_saved_and_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
+    // A pattern, and a page of nothing in the middle.
+    let page = page_size() as usize;
+    let mut bytes: Vec<u8> = (0..3 * page).map(|at| (at % 251) as u8).collect();
+    bytes[page..2 * page].fill(0);
+    fs::write(&image, &bytes).unwrap();
+    let (_server, mut client) = start();
+    let contents = json!({ "prealloc": true, "contents": image });
+    client.must("object-add", with(ram("a", 65536), contents));
+
+    let saved = directory.path().join("saved");
+    let arguments = json!({ "id": "a", "path": saved });
+    for claimed in [false, true] {
+        if claimed {
+            client.must("x-claim", json!({ "id": "a", "owner": "vm0" }));
+        }
+        let answer = client.must("x-save", arguments.clone());
+        assert_eq!(answer["written"], 2 * page, "{answer}");
+        assert_eq!(answer["holes"], 65536 - 2 * page, "{answer}");
+        bytes.resize(65536, 0);
+        assert_eq!(fs::read(&saved).unwrap(), bytes);
+        // What is there is not overwritten.
+        let message = client.fails("GenericError", "x-save", arguments.clone());
+        assert!(message.contains("exists"), "{message}");
+        assert_eq!(fs::read(&saved).unwrap(), bytes);
+        fs::remove_file(&saved).unwrap();
+    }
+    let none = json!({ "id": "a", "path": directory.path().join("no/such") });
+    client.fails("GenericError", "x-save", none);
+
+    // Of what fails nothing stays.
+    let cancels = json!({ "prealloc": true, "prealloc-mode": "background" });
+    client.must("object-add", with(ram("b", 8 << 30), cancels));
+    let arguments = json!({ "id": "b", "path": saved });
+    let message = client.fails("GenericError", "x-save", arguments);
+    assert!(message.contains("preallocation is running"), "{message}");
+    assert!(!saved.exists());
+}
+
+#[test]
 fn policy_and_nodes_change_in_one_step() {
     let (_server, mut client) = start();
     let fill = json!({ "prealloc": true });

@@ -143,6 +143,8 @@ int hm_os_duplicate(int fd);
 int hm_os_is_sole_user(int fd);
 int hm_os_random(void *buffer, size_t size);
 int hm_os_get_access(int fd);
+/* Whether each write goes to the end of the file. */
+bool hm_os_appends(int fd);
 /* The seals of a memfd; -EINVAL where a file cannot have any. */
 int hm_os_get_seals(int fd);
 int hm_os_punch_hole(int fd, uint64_t offset, uint64_t length);
@@ -158,6 +160,13 @@ int hm_os_allocate(int fd, uint64_t offset, uint64_t length);
 /* Reads all of a range of a file; what is behind its end is zero. */
 int hm_os_read_at(int fd, void *buffer, size_t size, uint64_t offset);
 int hm_os_add_seals(int fd, unsigned int seals);
+/* Reads up to length bytes at an offset of a file; returns how many, 0 at the end. */
+int64_t hm_os_read_some(int fd, void *buffer, uint64_t length, uint64_t offset);
+/* Writes up to length bytes at an offset of a file; returns how many. */
+int64_t hm_os_write_some(int fd, const void *buffer, uint64_t length, uint64_t offset);
+/* The first place with data, or of a hole, from an offset on; -ENXIO when there is none. */
+int64_t hm_os_find_data(int fd, uint64_t offset);
+int64_t hm_os_find_hole(int fd, uint64_t offset);
 int hm_os_close_on_exec(int fd);
 int hm_os_close(int fd);
 int hm_os_get_limit(int resource, uint64_t *limit);

@@ -277,6 +277,13 @@ int hm_os_get_access(int fd)
 	return flags & O_PATH ? -EBADF : flags & O_ACCMODE;
 }
 
+bool hm_os_appends(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags >= 0 && flags & O_APPEND;
+}
+
 int hm_os_get_seals(int fd)
 {
 	return or_errno(fcntl(fd, F_GET_SEALS));
@@ -353,6 +360,43 @@ int hm_os_read_at(int fd, void *buffer, size_t size, uint64_t offset)
 int hm_os_add_seals(int fd, unsigned int seals)
 {
 	return or_errno(fcntl(fd, F_ADD_SEALS, seals));
+}
+
+int64_t hm_os_read_some(int fd, void *buffer, uint64_t length, uint64_t offset)
+{
+	ssize_t got;
+
+	do
+		got = pread(fd, buffer, length, (off_t)offset);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : got;
+}
+
+int64_t hm_os_write_some(int fd, const void *buffer, uint64_t length, uint64_t offset)
+{
+	ssize_t put;
+
+	do
+		put = pwrite(fd, buffer, length, (off_t)offset);
+	while (put < 0 && errno == EINTR);
+	return put < 0 ? -errno : put;
+}
+
+static int64_t seek(int fd, uint64_t offset, int whence)
+{
+	off_t found = lseek(fd, (off_t)offset, whence);
+
+	return found < 0 ? -errno : found;
+}
+
+int64_t hm_os_find_data(int fd, uint64_t offset)
+{
+	return seek(fd, offset, SEEK_DATA);
+}
+
+int64_t hm_os_find_hole(int fd, uint64_t offset)
+{
+	return seek(fd, offset, SEEK_HOLE);
 }
 
 int hm_os_close_on_exec(int fd)

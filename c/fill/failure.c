@@ -9,13 +9,16 @@
 #include "internal.h"
 
 void hm_failure_set(struct hm_failure *failure, const struct hm_fill *fill, int error,
-		    uint64_t offset, const struct hm_shortage *shortage)
+		    uint64_t offset, const struct hm_range *unread,
+		    const struct hm_shortage *shortage)
 {
 	pthread_mutex_lock(&failure->lock);
 	if (!failure->fill) {
 		failure->fill = fill;
 		failure->error = error;
 		failure->offset = offset;
+		if (unread)
+			failure->unread = *unread;
 		if (shortage)
 			failure->shortage = *shortage;
 	}
@@ -120,6 +123,19 @@ static int report_error(const struct hm_failure *failure, struct hostmem_error *
 		strerror(failure->error), why);
 }
 
+static int report_unread(const struct hm_failure *failure, const struct hm_values *values,
+			 struct hostmem_error *err)
+{
+	const struct hm_range *unread = &failure->unread;
+	const char *why = failure->error == ENODATA ? "the image became shorter meanwhile"
+						    : strerror(failure->error);
+
+	return hm_fail(err, hm_error_kind_of(failure->error), failure->error,
+		       "%s: contents=%.512s: cannot read %ju bytes at offset %ju of it: %s",
+		       failure->fill->backend->id, values->contents, (uintmax_t)unread->length,
+		       (uintmax_t)unread->offset, why);
+}
+
 int hm_failure_report(const struct hm_failure *failure, const struct hm_values *values,
 		      struct hostmem_error *err)
 {
@@ -130,6 +146,8 @@ int hm_failure_report(const struct hm_failure *failure, const struct hm_values *
 			"%s: %s: cancelled after %ju of %ju bytes", fill->backend->label,
 			get_name(fill), (uintmax_t)atomic_load(&fill->backend->bytes_done),
 			(uintmax_t)fill->range.length);
+	else if (failure->unread.length)
+		return report_unread(failure, values, err);
 	else if (failure->shortage.total_room)
 		report_room(failure, err);
 	else if (failure->shortage.needed)

@@ -98,6 +98,7 @@ void hm_fill_init(struct hm_fill *fill, const struct hm_prealloc_request *reques
 		.backend = backend,
 		.range = *range,
 		.address = backend->mapping.address + range->offset,
+		.contents = request->contents,
 		.nodes = hm_policy_is_strict(values) ? &values->host_nodes : NULL,
 		.follows_process = values->policy == HM_POLICY_DEFAULT,
 		.context = hm_objects_get_link(backend),
@@ -210,27 +211,35 @@ bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
 	return true;
 }
 
-/* Populates or scrubs the parts of a range of the memory that were not discarded. */
-static int populate_parts(struct hm_fill *fill, struct hm_range rest)
+/* Scrubs a range of the memory, or populates it and reads its contents. */
+static int populate_part(struct hm_fill *fill, const struct hm_range *part, struct hm_range *unread)
+{
+	uint8_t *address = fill->backend->mapping.address + part->offset;
+	int result = fill->scrubs ? hm_scrub_range(&fill->scrub, address, part->length)
+				  : hm_populate_range(&fill->plan, address, part->length);
+
+	if (result == HM_POPULATE_AGAIN) {
+		atomic_store(&fill->again, true);
+		return 0;
+	}
+	if (result || !fill->contents)
+		return result;
+	return hm_contents_read(fill->contents, address, part, unread);
+}
+
+/* The same of the parts of a range that were not discarded. */
+static int populate_parts(struct hm_fill *fill, struct hm_range rest, struct hm_range *unread)
 {
 	const struct hostmem_backend *backend = fill->backend;
 	struct hm_range part;
 	int result = 0;
 
-	while (!result && hm_gaps_next_part(&backend->gaps, &rest, &part)) {
-		uint8_t *address = backend->mapping.address + part.offset;
-
-		result = fill->scrubs ? hm_scrub_range(&fill->scrub, address, part.length)
-				      : hm_populate_range(&fill->plan, address, part.length);
-		if (result == HM_POPULATE_AGAIN) {
-			atomic_store(&fill->again, true);
-			result = 0;
-		}
-	}
+	while (!result && hm_gaps_next_part(&backend->gaps, &rest, &part))
+		result = populate_part(fill, &part, unread);
 	return result;
 }
 
-int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk)
+int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk, struct hm_range *unread)
 {
 	struct hostmem_backend *backend = fill->backend;
 	const struct hm_range memory = { .offset = fill->range.offset + chunk->offset,
@@ -238,8 +247,9 @@ int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk)
 	uint64_t absent = fill->counted ? count_absent(fill, chunk) : chunk->length;
 	int result;
 
+	unread->length = 0;
 	hm_gaps_lock(&backend->gaps);
-	result = populate_parts(fill, memory);
+	result = populate_parts(fill, memory, unread);
 	hm_gaps_unlock(&backend->gaps);
 	if (result)
 		return result;

@@ -7,6 +7,30 @@
 
 #include "memory.h"
 
+/* ---- contents.c: the image that memory begins with ---- */
+
+/* An open image; -1: none. Behind `length` bytes the memory is zero. */
+struct hm_contents {
+	int fd;
+	uint64_t offset, length;
+};
+
+/* Whether an image can be used as the values say; touches nothing. */
+int hm_contents_check(const struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_error *err);
+/* Opens the image, if there is one, once the backing is made. */
+int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend *backend,
+		     const struct hm_values *values, struct hostmem_error *err);
+void hm_contents_close(struct hm_contents *contents);
+/*
+ * Reads what the image has for a range of the memory, which is at the address and reads as zero;
+ * holes are left out. Returns 0, or -errno with what could not be read, as a range of the image.
+ */
+int hm_contents_read(const struct hm_contents *contents, uint8_t *address,
+		     const struct hm_range *range, struct hm_range *unread);
+
+/* ---- prealloc.c ---- */
+
 /* A range of a backend's memory to populate or to scrub, and where its result goes. */
 struct hm_prealloc_request {
 	struct hostmem_backend *backend;
@@ -14,6 +38,8 @@ struct hm_prealloc_request {
 	struct hm_range range;
 	/* Present pages become zero and absent ones stay so; else all are made present. */
 	bool scrub;
+	/* What is read into it once it is populated; NULL: nothing. */
+	const struct hm_contents *contents;
 	struct hostmem_prealloc_result *result;
 };
 
@@ -23,5 +49,25 @@ int hm_prealloc_run(const struct hm_prealloc_request *requests, size_t len,
 		    struct hostmem_error *err);
 /* Whether the watch would let the range be populated now. Populates nothing. */
 bool hm_prealloc_fits(const struct hm_prealloc_request *request);
+
+/* ---- save.c ---- */
+
+/* Writing all of a backend's memory to a file, from an offset in it on. */
+struct hm_save_request {
+	struct hostmem_backend *backend;
+	int fd;
+	uint64_t offset;
+	uint64_t threads;
+	/* Zeros have to be written too, since the range of the file is not one hole. */
+	bool dense;
+	/* Nothing is written, only what would be is counted. */
+	bool count_only;
+	hostmem_progress_callback progress;
+	void *progress_data;
+};
+
+/* *written: bytes written, the rest being holes. */
+int hm_save_run(const struct hm_save_request *request, uint64_t *written,
+		struct hostmem_error *err);
 
 #endif

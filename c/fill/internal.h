@@ -19,6 +19,8 @@ struct hm_fill {
 	/* Of the memory. Offsets of chunks count from its begin, which is at the address. */
 	struct hm_range range;
 	uint8_t *address;
+	/* What is read into chunks that are populated; NULL: nothing. */
+	const struct hm_contents *contents;
 	uint64_t chunk;
 	/* Bytes of small pages still to be allocated, as far as is known. */
 	_Atomic int64_t absent;
@@ -54,7 +56,7 @@ struct hm_fill {
 	struct hm_fill *next_in_pool;
 };
 
-/* The request's values live as long as the fill. */
+/* What the request points to lives as long as the fill. */
 void hm_fill_init(struct hm_fill *fill, const struct hm_prealloc_request *request);
 void hm_fill_destroy(struct hm_fill *fill);
 /* The bytes of huge pages that would take as long. */
@@ -72,8 +74,11 @@ bool hm_fill_is_all_taken(const struct hm_fill *fill);
 bool hm_fill_is_cancelled(const struct hm_fill *fill);
 /* Takes the next chunk; false when there is none. */
 bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk);
-/* Populates a chunk that was taken. Returns 0 or -errno. */
-int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk);
+/*
+ * Populates a chunk that was taken, and reads its contents. Returns 0 or -errno; *unread: the range
+ * of the image where reading failed, else of length 0.
+ */
+int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk, struct hm_range *unread);
 /* After all chunks: starts over the plain way if some could not be populated. */
 bool hm_fill_begin_again(struct hm_fill *fill);
 
@@ -214,13 +219,16 @@ struct hm_failure {
 	const struct hm_fill *fill;
 	int error;
 	uint64_t offset;
+	/* Of the image of contents, where reading failed; else of length 0. */
+	struct hm_range unread;
 	/* needed is 0 when it is not a shortage. */
 	struct hm_shortage shortage;
 };
 
-/* Only the first one counts. error is a positive errno, shortage may be NULL. */
+/* Only the first one counts. error is a positive errno, unread and shortage may be NULL. */
 void hm_failure_set(struct hm_failure *failure, const struct hm_fill *fill, int error,
-		    uint64_t offset, const struct hm_shortage *shortage);
+		    uint64_t offset, const struct hm_range *unread,
+		    const struct hm_shortage *shortage);
 /* Formats the message. Returns -1. */
 int hm_failure_report(const struct hm_failure *failure, const struct hm_values *values,
 		      struct hostmem_error *err);

@@ -42,7 +42,7 @@ static bool check_shortage(struct run *run)
 	fill = shortage.fill;
 	hm_failure_set(&run->failure, fill, shortage.total_room ? ENOSPC : ENOMEM,
 		       hm_fill_is_all_taken(fill) ? fill->range.length : atomic_load(&fill->next),
-		       &shortage);
+		       NULL, &shortage);
 	return false;
 }
 
@@ -54,7 +54,8 @@ static bool check_cancel(struct run *run)
 
 		if (!hm_fill_is_cancelled(fill))
 			continue;
-		hm_failure_set(&run->failure, fill, ECANCELED, atomic_load(&fill->next), NULL);
+		hm_failure_set(&run->failure, fill, ECANCELED, atomic_load(&fill->next), NULL,
+			       NULL);
 		return false;
 	}
 	return true;
@@ -65,7 +66,7 @@ static bool work(void *data)
 {
 	const struct job *job = data;
 	struct run *run = job->run;
-	struct hm_range chunk;
+	struct hm_range chunk, unread;
 	struct hm_fill *fill;
 	int result = 0;
 
@@ -74,10 +75,10 @@ static bool work(void *data)
 	hm_pressure_begin_chunk(&run->pressure);
 	fill = hm_pools_take(job->pool, &chunk);
 	if (fill)
-		result = hm_fill_populate(fill, &chunk);
+		result = hm_fill_populate(fill, &chunk, &unread);
 	hm_pressure_end_chunk(&run->pressure);
 	if (result)
-		hm_failure_set(&run->failure, fill, -result, chunk.offset, NULL);
+		hm_failure_set(&run->failure, fill, -result, chunk.offset, &unread, NULL);
 	return fill && !result;
 }
 

@@ -14,6 +14,7 @@
 struct completion {
 	struct hostmem_backend *backend;
 	struct hm_values values;
+	struct hm_contents contents;
 	struct hostmem_prealloc_result result;
 };
 
@@ -50,13 +51,17 @@ static int lock_memory(struct hostmem_backend *backend, const struct hm_values *
 	return 0;
 }
 
-static int build(struct hostmem_backend *backend, const struct hm_values *values,
-		 struct hostmem_error *err)
+static int build(struct completion *completion, struct hostmem_error *err)
 {
+	struct hostmem_backend *backend = completion->backend;
+	const struct hm_values *values = &completion->values;
+
 	/* A kind that allocates nothing has no memory to check, map or fill. */
 	if (!backend->kind->allocate)
 		return hm_policy_check(backend, values, err);
-	if (hm_check_all(backend, values, err) || hm_backing_make(backend, values, err) ||
+	if (hm_check_all(backend, values, err) || hm_contents_check(backend, values, err) ||
+	    hm_backing_make(backend, values, err) ||
+	    hm_contents_open(&completion->contents, backend, values, err) ||
 	    hm_mapping_make(backend, values, err) || hm_backing_seal(backend, err) ||
 	    hm_advise_all(backend, values, err))
 		return -1;
@@ -112,6 +117,8 @@ static int fill_all(struct completion *completions, size_t len, struct hostmem_e
 			.backend = backend,
 			.values = values,
 			.range.length = values->size,
+			.contents =
+				completions[i].contents.fd < 0 ? NULL : &completions[i].contents,
 			.result = &completions[i].result,
 		};
 	}
@@ -138,6 +145,7 @@ static int begin_completing(struct hostmem_backend *backend, struct completion *
 		atomic_store(&backend->process, hm_os_process());
 		completion->backend = backend;
 		completion->values = backend->values;
+		completion->contents.fd = -1;
 	}
 	pthread_mutex_unlock(&backend->lock);
 	if (state == HOSTMEM_STATE_CONFIGURING)
@@ -198,7 +206,7 @@ static void undo_all(struct completion *completions, size_t len, struct hostmem_
 static int build_all(struct completion *completions, size_t len, struct hostmem_error *err)
 {
 	for (size_t i = 0; i < len; i++) {
-		if (build(completions[i].backend, &completions[i].values, err))
+		if (build(&completions[i], err))
 			return -1;
 	}
 	if (fill_all(completions, len, err))
@@ -215,12 +223,16 @@ static int complete_all(struct completion *completions, struct hostmem_backend *
 			size_t len, struct hostmem_error *err)
 {
 	size_t begun = 0;
+	bool failed;
 
 	for (; begun < len; begun++) {
 		if (begin_completing(backends[begun], &completions[begun], err))
 			break;
 	}
-	if (begun < len || build_all(completions, len, err)) {
+	failed = begun < len || build_all(completions, len, err);
+	for (size_t i = 0; i < begun; i++)
+		hm_contents_close(&completions[i].contents);
+	if (failed) {
 		undo_all(completions, begun, err);
 		return -1;
 	}

@@ -44,6 +44,7 @@ enum hm_rom {
  */
 struct hm_values {
 	uint64_t align;
+	uint64_t contents_offset;
 	uint64_t fd;
 	uint64_t hugetlbsize;
 	uint64_t offset;
@@ -56,6 +57,7 @@ struct hm_values {
 	uint64_t reserve;
 	uint64_t thp;
 	struct hm_set host_nodes;
+	char contents[PATH_MAX];
 	char mem_path[PATH_MAX];
 	char prealloc_context[HOSTMEM_ID_MAX + 1];
 	bool canonical_name;
@@ -83,6 +85,8 @@ struct hm_context_values {
 
 enum hm_property {
 	HM_PROPERTY_ALIGN,
+	HM_PROPERTY_CONTENTS,
+	HM_PROPERTY_CONTENTS_OFFSET,
 	HM_PROPERTY_CPU_AFFINITY,
 	HM_PROPERTY_DISCARD_DATA,
 	HM_PROPERTY_DUMP,

@@ -15,6 +15,8 @@ static const char *const rom_choices[] = { "auto", "on", "off", NULL };
 static const char *const thp_choices[] = { "auto", "always", "never", NULL };
 
 #define ALL_KINDS NULL
+static const char *const contents_kinds[] = { "memory-backend-ram", "memory-backend-memfd",
+					      "memory-backend-shm", "memory-backend-file", NULL };
 static const char *const context_kind[] = { HOSTMEM_THREAD_CONTEXT, NULL };
 static const char *const file_kind[] = { "memory-backend-file", NULL };
 static const char *const file_and_fd_kinds[] = { "memory-backend-file", "memory-backend-fd", NULL };
@@ -42,6 +44,15 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	ROW(ALIGN, align, "align", SIZE, CONFIGURING, "0", NULL, file_kind,
 	    "The alignment of the memory's address, a power of two; 0 aligns to huge pages where "
 	    "they fit.",
+	    .initial = 0, .largest = UINT64_MAX),
+	ROW(CONTENTS, contents, "contents", PATH, CONFIGURING, "", NULL, contents_kinds,
+	    "The raw image that the memory begins with; where it is shorter the rest is zero. "
+	    "Needs "
+	    "prealloc=on with prealloc-mode=wait.",
+	    .initial = 0),
+	ROW(CONTENTS_OFFSET, contents_offset, "contents-offset", SIZE, CONFIGURING, "0", NULL,
+	    contents_kinds,
+	    "Where in the image of contents the memory begins; a multiple of the page size.",
 	    .initial = 0, .largest = UINT64_MAX),
 	CONTEXT_ROW(CPU_AFFINITY, cpu_affinity, "cpu-affinity", CPUS, ALWAYS, "the creator's", NULL,
 		    context_kind,

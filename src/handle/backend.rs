@@ -214,6 +214,14 @@ impl BackendHandle {
         })
     }
 
+    pub(crate) fn save(&self, fd: BorrowedFd<'_>, offset: u64) -> Result<sys::hostmem_save_result> {
+        let mut result = sys::hostmem_save_result::default();
+        let (raw, fd) = (self.raw(), fd.as_raw_fd());
+        // SAFETY: the backend is alive; the record and the borrowed descriptor outlive the call.
+        check(|err| unsafe { sys::hostmem_backend_save(raw, &mut result, fd, offset, err) })?;
+        Ok(result)
+    }
+
     pub(crate) fn inhibit_discard(&self, name: &CStr) -> Result<()> {
         // SAFETY: the backend is alive; the text outlives the call.
         check(|err| unsafe { sys::hostmem_backend_inhibit_discard(self.raw(), name.as_ptr(), err) })

@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod host;
+pub mod image;
 #[cfg(feature = "cli")]
 pub mod qmp;
 pub mod seccomp;

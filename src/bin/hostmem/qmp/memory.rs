@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Commands on memory: claim, placement, discard and populate.
 
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostmem::Backend;
@@ -83,6 +87,38 @@ pub(crate) fn scrub(monitor: &mut Monitor, range: Range) -> Answer {
         foreground.run(&id, backend.interrupter(), scrub)
     })???;
     Ok(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Image {
+    id: String,
+    path: PathBuf,
+}
+
+/// A file that is there already is not overwritten, so what is removed on failure is new.
+pub(crate) fn save(monitor: &mut Monitor, Image { id, path }: Image) -> Answer {
+    let foreground = Arc::clone(&monitor.foreground);
+    let memory = monitor.memory(&id)?;
+    let interrupter = memory.backend.interrupter();
+    let failed = |error| QmpError::generic(format!("{id}: save: {}: {error}", path.display()));
+    let mut options = File::options();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let file = options.open(&path).map_err(failed)?;
+    let saved = with_claim(memory, |_, claim| {
+        foreground.run(&id, interrupter, || claim.save(&file, 0))
+    });
+    let saved = saved.and_then(|saved| Ok(saved??));
+    if saved.is_err() {
+        // Nobody is told of two failures.
+        let _ = fs::remove_file(&path);
+    }
+    let saved = saved?;
+    Ok(json!({
+        "written": saved.written,
+        "holes": saved.holes,
+        "seconds": saved.duration.as_secs_f64(),
+    }))
 }
 
 /// Runs something with the claim that a client has taken, else with one for the time.

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The image that memory begins with: whether it can be used, opening it, and reading a range of it
+ * into memory that is present and zero. Does not know threads.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fill.h"
+
+/* ---- Checking ---- */
+
+static int fail(const struct hostmem_backend *backend, const struct hm_values *values,
+		const char *what, int result, struct hostmem_error *err)
+{
+	return hm_fail(err, hm_error_kind_of(-result), -result,
+		       "%s: contents=%.512s: cannot %s: %s", backend->id, values->contents, what,
+		       strerror(-result));
+}
+
+static int check_type(const struct hostmem_backend *backend, const struct hm_values *values,
+		      const struct hm_file *file, struct hostmem_error *err)
+{
+	if (!S_ISCHR(file->mode))
+		return hm_check_file_type(backend, "contents", values->contents, file, err);
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: contents=%.512s is a character device; use a regular file or a block "
+		       "device",
+		       backend->id, values->contents);
+}
+
+/* A shorter image is fine: the rest of the memory is zero. */
+static int check_length(const struct hostmem_backend *backend, const struct hm_values *values,
+			const struct hm_file *file, struct hostmem_error *err)
+{
+	uint64_t offset = values->contents_offset;
+
+	if (offset > file->size)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: contents-offset=%ju is beyond the end of contents=%.512s, "
+			       "which has %ju bytes",
+			       backend->id, (uintmax_t)offset, values->contents,
+			       (uintmax_t)file->size);
+	if (file->size - offset <= values->size)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: contents=%.512s has %ju bytes from contents-offset=%ju on, more than "
+		       "size=%ju; use the size of the memory that was saved",
+		       backend->id, values->contents, (uintmax_t)(file->size - offset),
+		       (uintmax_t)offset, (uintmax_t)values->size);
+}
+
+static int check_values(const struct hostmem_backend *backend, const struct hm_values *values,
+			struct hostmem_error *err)
+{
+	uint64_t page = backend->host->page_size;
+
+	if (!*values->contents && values->contents_offset)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: contents-offset=%ju needs contents, the image that it is in",
+			       backend->id, (uintmax_t)values->contents_offset);
+	if (values->contents_offset % page)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: contents-offset=%ju is not a multiple of the page size, %ju "
+			       "bytes",
+			       backend->id, (uintmax_t)values->contents_offset, (uintmax_t)page);
+	if (!*values->contents || (values->prealloc && values->prealloc_mode == HM_PREALLOC_WAIT))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+		       "%s: contents cannot be read on demand or in the background, not yet: use "
+		       "prealloc=on with prealloc-mode=wait",
+		       backend->id);
+}
+
+int hm_contents_check(const struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_error *err)
+{
+	struct hm_file file;
+	int fd, result;
+
+	if (check_values(backend, values, err))
+		return -1;
+	if (!*values->contents)
+		return 0;
+	/* Without opening it for use, which waits for a FIFO and starts a device. */
+	fd = hm_os_open(values->contents, O_PATH);
+	if (fd < 0)
+		return fail(backend, values, "find it", fd, err);
+	result = hm_os_stat(fd, &file);
+	hm_os_close(fd);
+	if (result)
+		return fail(backend, values, "look at it", result, err);
+	if (check_type(backend, values, &file, err))
+		return -1;
+	/* The size of a block device is only known to who has opened it. */
+	return S_ISBLK(file.mode) ? 0 : check_length(backend, values, &file, err);
+}
+
+/* ---- Opening ---- */
+
+/* What others have in a file is not overwritten. */
+static int check_backing(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	const struct hostmem_backing *backing = &backend->backing;
+
+	if (backing->fd < 0 || backing->flags & HOSTMEM_BACKING_OWN || backing->made)
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+		       "%s: contents would overwrite the file of the memory, which is not empty; "
+		       "use a new or an empty file, or a directory",
+		       backend->id);
+}
+
+int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend *backend,
+		     const struct hm_values *values, struct hostmem_error *err)
+{
+	struct hm_file file;
+	int result;
+
+	contents->fd = -1;
+	if (!*values->contents)
+		return 0;
+	if (check_backing(backend, err))
+		return -1;
+	contents->fd = hm_os_open(values->contents, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+	if (contents->fd < 0)
+		return fail(backend, values, "open it", contents->fd, err);
+	result = hm_os_stat(contents->fd, &file);
+	if (result)
+		fail(backend, values, "look at it", result, err);
+	/* It may be another file by now. */
+	if (result || check_type(backend, values, &file, err) ||
+	    check_length(backend, values, &file, err)) {
+		hm_contents_close(contents);
+		return -1;
+	}
+	contents->offset = values->contents_offset;
+	contents->length = file.size - contents->offset;
+	return 0;
+}
+
+void hm_contents_close(struct hm_contents *contents)
+{
+	if (contents->fd >= 0)
+		hm_os_close(contents->fd);
+	contents->fd = -1;
+}
+
+/* ---- Reading ---- */
+
+/* Fewer bytes than asked for are there only where the image became shorter. */
+static int read_all(int fd, uint8_t *address, const struct hm_range *image, struct hm_range *unread)
+{
+	*unread = *image;
+	while (unread->length) {
+		int64_t got = hm_os_read_some(fd, address + (unread->offset - image->offset),
+					      unread->length, unread->offset);
+
+		if (got <= 0)
+			return got ? (int)got : -ENODATA;
+		unread->offset += (uint64_t)got;
+		unread->length -= (uint64_t)got;
+	}
+	return 0;
+}
+
+/*
+ * The next range of the image with data, from image->offset on; length 0 when there is none. Where
+ * the file system does not know holes, all is data.
+ */
+static int find_data(int fd, const struct hm_range *image, struct hm_range *data)
+{
+	uint64_t end = image->offset + image->length;
+	int64_t first = hm_os_find_data(fd, image->offset), last;
+	struct hm_file file;
+
+	*data = *image;
+	if (first == -ENXIO) {
+		/* No data is right up to the end of the image, if that is where it was. */
+		data->length = 0;
+		return hm_os_stat(fd, &file) || file.size < end ? -ENODATA : 0;
+	}
+	if (first < 0)
+		return 0;
+	data->offset = (uint64_t)first < end ? (uint64_t)first : end;
+	last = hm_os_find_hole(fd, data->offset);
+	data->length = (last < 0 || (uint64_t)last > end ? end : (uint64_t)last) - data->offset;
+	return 0;
+}
+
+int hm_contents_read(const struct hm_contents *contents, uint8_t *address,
+		     const struct hm_range *range, struct hm_range *unread)
+{
+	struct hm_range rest = { .offset = contents->offset + range->offset }, data;
+	uint64_t begin = rest.offset, end;
+	int result;
+
+	unread->length = 0;
+	if (range->offset >= contents->length)
+		return 0;
+	rest.length = contents->length - range->offset;
+	if (rest.length > range->length)
+		rest.length = range->length;
+	end = begin + rest.length;
+	while (rest.length) {
+		result = find_data(contents->fd, &rest, &data);
+		*unread = rest;
+		if (!result && !data.length)
+			break;
+		if (!result)
+			result = read_all(contents->fd, address + (data.offset - begin), &data,
+					  unread);
+		if (result)
+			return result;
+		rest.offset = data.offset + data.length;
+		rest.length = end - rest.offset;
+	}
+	unread->length = 0;
+	return 0;
+}
