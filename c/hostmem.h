@@ -110,10 +110,12 @@ enum hostmem_method {
 	HOSTMEM_METHOD_COLLAPSE = 4,
 	/* Shared files on disk: fallocate(2) first. */
 	HOSTMEM_METHOD_FALLOCATE = 8,
+	/* Contents that are read on demand: move whole huge pages into place (Linux 6.8). */
+	HOSTMEM_METHOD_MOVE = 16,
 };
 
 /* All of enum hostmem_method. */
-#define HOSTMEM_METHODS_ALL 15
+#define HOSTMEM_METHODS_ALL 31
 
 /*
  * Asks the kernel what it can do, on scratch memory: page sizes, populate (Linux 5.14), advice
@@ -773,6 +775,19 @@ struct hostmem_prealloc_result {
 
 void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
 					 struct hostmem_prealloc_result *result);
+
+/* ---- Contents that are read on demand ---- */
+
+/*
+ * Bytes of the memory whose contents have not been read yet; 0 where there are none, or no memory.
+ * *failed, unless NULL: the first read on demand that failed since the last retry; kind 0: none.
+ */
+uint64_t hostmem_backend_get_unread(struct hostmem_backend *backend, struct hostmem_error *failed);
+/*
+ * Has contents read again that threads wait for because reading failed. Does nothing where there
+ * are none. Errors: STATE (not ready or mapped).
+ */
+int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostmem_error *err);
 
 /* ---- Saving the memory ---- */
 

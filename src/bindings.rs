@@ -7,7 +7,7 @@ pub const HOSTMEM_CPUS_MAX: u32 = 8192;
 pub const HOSTMEM_THREAD_CONTEXT: &[u8; 15] = b"thread-context\0";
 pub const HOSTMEM_POLICY_SIZE: u32 = 256;
 pub const HOSTMEM_REASON_SIZE: u32 = 256;
-pub const HOSTMEM_METHODS_ALL: u32 = 15;
+pub const HOSTMEM_METHODS_ALL: u32 = 31;
 #[repr(C)]
 #[derive(Debug)]
 pub struct hostmem_host {
@@ -82,6 +82,7 @@ impl hostmem_method {
     pub const HOSTMEM_METHOD_ZEROPAGE: hostmem_method = hostmem_method(2);
     pub const HOSTMEM_METHOD_COLLAPSE: hostmem_method = hostmem_method(4);
     pub const HOSTMEM_METHOD_FALLOCATE: hostmem_method = hostmem_method(8);
+    pub const HOSTMEM_METHOD_MOVE: hostmem_method = hostmem_method(16);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
@@ -973,6 +974,18 @@ unsafe extern "C" {
         backend: *const hostmem_backend,
         result: *mut hostmem_prealloc_result,
     );
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_get_unread(
+        backend: *mut hostmem_backend,
+        failed: *mut hostmem_error,
+    ) -> u64;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_retry_contents(
+        backend: *mut hostmem_backend,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -157,9 +157,14 @@ impl Builder {
 
     /// The raw image that the memory begins with: a regular file or a block device, read from its
     /// begin or from [`contents_offset`](Builder::contents_offset) on. It has at most the size of
-    /// the memory; where it is shorter the rest is zero. Needs [`prealloc`](Builder::prealloc), and
-    /// not in the background. Not for `memory-backend-fd`, and of `memory-backend-file` only with a
-    /// new or empty file.
+    /// the memory; where it is shorter the rest is zero.
+    ///
+    /// With [`prealloc`](Builder::prealloc) it is read before completing returns; with
+    /// [`PreallocMode::Background`](crate::PreallocMode::Background) after it, and what is touched
+    /// first; without `prealloc` only what is touched. The last two need `memory-backend-ram` with
+    /// `share=off`, and a userfaultfd for faults of the kernel.
+    ///
+    /// Not for `memory-backend-fd`, and of `memory-backend-file` only with a new or empty file.
     #[must_use]
     pub fn contents(self, path: impl AsRef<Path>) -> Self {
         self.with("contents", path.as_ref())

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::handle::to_c;
 use crate::handle::ClaimHandle;
 use crate::sys;
+use crate::Error;
 use crate::Piece;
 use crate::PieceRange;
 use crate::Result;
@@ -231,6 +232,25 @@ impl Claim {
             holes: saved.holes,
             duration: Duration::from_nanos(saved.nanoseconds),
         })
+    }
+
+    /// The bytes of the memory whose [contents](crate::Builder::contents) have not been read yet;
+    /// and the first read on demand that failed since the last
+    /// [`retry_contents`](Claim::retry_contents), for which threads may wait.
+    #[doc(alias = "hostmem_backend_get_unread")]
+    pub fn unread(&self) -> (u64, Option<Error>) {
+        self.handle.backend().unread()
+    }
+
+    /// Has [contents](crate::Builder::contents) read again that threads wait for because reading
+    /// failed. Does nothing if there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`State`](crate::ErrorKind::State) in a forked child.
+    #[doc(alias = "hostmem_backend_retry_contents")]
+    pub fn retry_contents(&self) -> Result<()> {
+        self.handle.backend().retry_contents()
     }
 
     /// The memory, borrowed from the claim.

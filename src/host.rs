@@ -177,11 +177,17 @@ impl Methods {
     #[doc(alias = "HOSTMEM_METHOD_FALLOCATE")]
     pub const FALLOCATE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_FALLOCATE.0);
 
-    const NAMES: [(Self, &'static str); 4] = [
+    /// For contents that are read on demand: moves whole huge pages into place, `UFFDIO_MOVE` of
+    /// `userfaultfd(2)` (Linux 6.8).
+    #[doc(alias = "HOSTMEM_METHOD_MOVE")]
+    pub const MOVE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_MOVE.0);
+
+    const NAMES: [(Self, &'static str); 5] = [
         (Self::LAST_PAGE_FIRST, "LAST_PAGE_FIRST"),
         (Self::ZEROPAGE, "ZEROPAGE"),
         (Self::COLLAPSE, "COLLAPSE"),
         (Self::FALLOCATE, "FALLOCATE"),
+        (Self::MOVE, "MOVE"),
     ];
 
     /// Whether every method of `other` is in this set.

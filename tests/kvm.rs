@@ -120,6 +120,44 @@ fn a_guest_runs_in_memory_of_every_kind() {
     }
 }
 
+/// The guest's tables, code and data are all unread when it begins; it sends back what it finds.
+#[test]
+fn a_guest_runs_in_memory_that_is_read_meanwhile() {
+    let Some((kvm, _vm)) = machine() else {
+        return;
+    };
+    let says: String = (0..300_000u32)
+        .map(|at| char::from(b'a' + (at * 7919 % 26) as u8))
+        .collect();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let before = backend("memory-backend-ram,id=ram0");
+    let claim = before.claim("vm0").unwrap();
+    guest::load(&guest::cut(&claim).unwrap(), &says).unwrap();
+    claim.save(image.as_file(), 0).unwrap();
+    for mode in ["prealloc=off", "prealloc=on,prealloc-mode=background"] {
+        for thp in ["never", "always"] {
+            let options = format!(
+                "size=4M,{mode},thp={thp},contents={}",
+                image.path().display()
+            );
+            let builder = common::ram(&options);
+            let restored = match builder.complete() {
+                Ok(backend) => backend,
+                Err(failed) if failed.error.kind() == ErrorKind::Unsupported => {
+                    return skip("no userfaultfd for faults of the kernel");
+                }
+                Err(failed) => panic!("{options}: {}", failed.error),
+            };
+            let (_, vm) = machine().unwrap();
+            let pieces = guest::cut(&restored.claim("vm0").unwrap()).unwrap();
+            let _slots = slots(&vm, &pieces);
+            let (said, end) = guest::run(&kvm, &vm).unwrap();
+            assert!(said == says, "{options}");
+            assert_eq!(end, End::Halt);
+        }
+    }
+}
+
 #[test]
 fn a_dropped_slot_is_out_of_the_guest() {
     let Some((kvm, vm)) = machine() else {

@@ -199,9 +199,22 @@ pid_t hm_os_process(void);
 /* Whether this is not the process of that id, which is 0 where there is none. */
 bool hm_os_is_other_process(pid_t process);
 
-/* ---- fault.c: userfaultfd(2), for faults of user space only, which needs no privilege ---- */
+/* ---- fault.c: userfaultfd(2) ---- */
 
+/* For faults of user space only, which needs no privilege. */
 int hm_fault_open(void);
+/* For those that the kernel runs into too, as KVM does. */
+int hm_fault_open_kernel(void);
+/*
+ * Puts copies of pages, or the pages themselves (6.8), into absent places and wakes who waits
+ * there; *done: bytes up to the first place where that failed.
+ */
+int hm_fault_copy(int fault_fd, uint8_t *address, const uint8_t *source, uint64_t size,
+		  uint64_t *done);
+int hm_fault_move(int fault_fd, uint8_t *address, uint8_t *source, uint64_t size, uint64_t *done);
+int hm_fault_wake(int fault_fd, uint8_t *address, uint64_t size);
+/* Waits for a thread that needs the page at *address: 1; 0 once the event is signalled; -errno. */
+int hm_fault_wait(int fault_fd, int stop_event, uint8_t **address);
 int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size);
 int hm_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
 /* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */

@@ -16,7 +16,7 @@ static int fail(const struct hostmem_backend *backend, const struct hm_values *v
 		const char *what, int result, struct hostmem_error *err)
 {
 	return hm_fail(err, hm_error_kind_of(-result), -result,
-		       "%s: contents=%.512s: cannot %s: %s", backend->id, values->contents, what,
+		       "%s: contents=%.512s: cannot %s: %s", backend->label, values->contents, what,
 		       strerror(-result));
 }
 
@@ -28,7 +28,7 @@ static int check_type(const struct hostmem_backend *backend, const struct hm_val
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: contents=%.512s is a character device; use a regular file or a block "
 		       "device",
-		       backend->id, values->contents);
+		       backend->label, values->contents);
 }
 
 /* A shorter image is fine: the rest of the memory is zero. */
@@ -41,14 +41,14 @@ static int check_length(const struct hostmem_backend *backend, const struct hm_v
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: contents-offset=%ju is beyond the end of contents=%.512s, "
 			       "which has %ju bytes",
-			       backend->id, (uintmax_t)offset, values->contents,
+			       backend->label, (uintmax_t)offset, values->contents,
 			       (uintmax_t)file->size);
 	if (file->size - offset <= values->size)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: contents=%.512s has %ju bytes from contents-offset=%ju on, more than "
 		       "size=%ju; use the size of the memory that was saved",
-		       backend->id, values->contents, (uintmax_t)(file->size - offset),
+		       backend->label, values->contents, (uintmax_t)(file->size - offset),
 		       (uintmax_t)offset, (uintmax_t)values->size);
 }
 
@@ -60,18 +60,27 @@ static int check_values(const struct hostmem_backend *backend, const struct hm_v
 	if (!*values->contents && values->contents_offset)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: contents-offset=%ju needs contents, the image that it is in",
-			       backend->id, (uintmax_t)values->contents_offset);
+			       backend->label, (uintmax_t)values->contents_offset);
 	if (values->contents_offset % page)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: contents-offset=%ju is not a multiple of the page size, %ju "
 			       "bytes",
-			       backend->id, (uintmax_t)values->contents_offset, (uintmax_t)page);
-	if (!*values->contents || (values->prealloc && values->prealloc_mode == HM_PREALLOC_WAIT))
+			       backend->label, (uintmax_t)values->contents_offset, (uintmax_t)page);
+	/* Others who map the descriptor would find zero where contents are unread. */
+	if (!hm_contents_is_lazy(values) ||
+	    (!values->share && !strcmp(backend->kind->name, "memory-backend-ram")))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
-		       "%s: contents cannot be read on demand or in the background, not yet: use "
-		       "prealloc=on with prealloc-mode=wait",
-		       backend->id);
+		       "%s: contents of memory that has a descriptor cannot be read on demand or "
+		       "in the background, not yet: use prealloc=on with prealloc-mode=wait, or "
+		       "memory-backend-ram with share=off",
+		       backend->label);
+}
+
+bool hm_contents_is_lazy(const struct hm_values *values)
+{
+	return *values->contents &&
+	       !(values->prealloc && values->prealloc_mode == HM_PREALLOC_WAIT);
 }
 
 int hm_contents_check(const struct hostmem_backend *backend, const struct hm_values *values,
@@ -110,7 +119,7 @@ static int check_backing(const struct hostmem_backend *backend, struct hostmem_e
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: contents would overwrite the file of the memory, which is not empty; "
 		       "use a new or an empty file, or a directory",
-		       backend->id);
+		       backend->label);
 }
 
 int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend *backend,

@@ -132,7 +132,7 @@ static int report_unread(const struct hm_failure *failure, const struct hm_value
 
 	return hm_fail(err, hm_error_kind_of(failure->error), failure->error,
 		       "%s: contents=%.512s: cannot read %ju bytes at offset %ju of it: %s",
-		       failure->fill->backend->id, values->contents, (uintmax_t)unread->length,
+		       failure->fill->backend->label, values->contents, (uintmax_t)unread->length,
 		       (uintmax_t)unread->offset, why);
 }
 

@@ -214,10 +214,13 @@ bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
 /* Scrubs a range of the memory, or populates it and reads its contents. */
 static int populate_part(struct hm_fill *fill, const struct hm_range *part, struct hm_range *unread)
 {
-	uint8_t *address = fill->backend->mapping.address + part->offset;
-	int result = fill->scrubs ? hm_scrub_range(&fill->scrub, address, part->length)
-				  : hm_populate_range(&fill->plan, address, part->length);
+	struct hostmem_backend *backend = fill->backend;
+	uint8_t *address = backend->mapping.address + part->offset;
+	int result = backend->lazy ? hm_lazy_read(backend->lazy, part, unread) : 0;
 
+	if (!result)
+		result = fill->scrubs ? hm_scrub_range(&fill->scrub, address, part->length)
+				      : hm_populate_range(&fill->plan, address, part->length);
 	if (result == HM_POPULATE_AGAIN) {
 		atomic_store(&fill->again, true);
 		return 0;

@@ -29,6 +29,33 @@ void hm_contents_close(struct hm_contents *contents);
 int hm_contents_read(const struct hm_contents *contents, uint8_t *address,
 		     const struct hm_range *range, struct hm_range *unread);
 
+/* Whether the image is read when it is needed, not while completing. */
+bool hm_contents_is_lazy(const struct hm_values *values);
+
+/* ---- lazy.c: contents that are read on demand ---- */
+
+/*
+ * Holds back who touches the memory until its contents are there, from now on. Takes the image
+ * over. Whether it fails or not, hm_lazy_stop() has to follow.
+ */
+int hm_lazy_start(struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hm_contents *contents, struct hostmem_error *err);
+/* Ends it, if there is any; before the memory is unmapped. */
+void hm_lazy_stop(struct hostmem_backend *backend);
+/*
+ * Reads the contents of a range of the memory that are unread. Returns 0, or -errno with what could
+ * not be read, as a range of the image.
+ */
+int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_range *unread);
+/* Discards a range, which is not read any more. Returns 0, -ENOMEM or the result of discard. */
+int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
+		    int (*discard)(const struct hostmem_backend *backend,
+				   const struct hm_range *range));
+/* Serves again who waits for what could not be read. */
+void hm_lazy_retry(struct hm_lazy *lazy);
+/* Bytes; *err, unless NULL: of the first failure since the last retry, or kind 0. */
+uint64_t hm_lazy_count_unread(struct hm_lazy *lazy, struct hostmem_error *err);
+
 /* ---- prealloc.c ---- */
 
 /* A range of a backend's memory to populate or to scrub, and where its result goes. */

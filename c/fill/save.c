@@ -202,6 +202,14 @@ static int save_own(struct save *save, const struct hm_range *range)
 
 static int save_chunk(struct save *save, const struct hm_range *chunk)
 {
+	/* What is unread is saved too. */
+	if (save->backend->lazy) {
+		struct hm_range unread;
+		int result = hm_lazy_read(save->backend->lazy, chunk, &unread);
+
+		if (result)
+			return result;
+	}
 	switch (save->source) {
 	case SOURCE_FILE:
 		return save_file(save, *chunk);
@@ -315,7 +323,7 @@ static void save_all(struct save *save, uint32_t threads)
 
 static int report_failure(const struct save *save, struct hostmem_error *err)
 {
-	const char *id = save->backend->id;
+	const char *id = save->backend->label;
 	uint64_t done = atomic_load(&save->backend->bytes_done);
 
 	if (save->error == ECANCELED)

@@ -40,7 +40,7 @@ static int lock_memory(struct hostmem_backend *backend, const struct hm_values *
 		return hm_advise_lock(backend, true, false, err);
 	if (!hm_os_is_locked(mapping->address, mapping->size))
 		return 0;
-	if (values->prealloc) {
+	if (values->prealloc || hm_contents_is_lazy(values)) {
 		hm_os_lock(mapping->address, mapping->size, MLOCK_ONFAULT);
 	} else if (!hm_prealloc_fits(&all)) {
 		hm_os_lock(mapping->address, mapping->size, MLOCK_ONFAULT);
@@ -73,6 +73,9 @@ static int build(struct completion *completion, struct hostmem_error *err)
 	if (hm_policy_bind(backend, values, err) || lock_memory(backend, values, err))
 		return -1;
 	if (hm_mapping_open(backend, values, err))
+		return -1;
+	if (hm_contents_is_lazy(values) &&
+	    hm_lazy_start(backend, values, &completion->contents, err))
 		return -1;
 	if (!values->prealloc)
 		hm_room_warn(backend);

@@ -49,6 +49,7 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 
 void hm_delete_memory(struct hostmem_backend *backend, bool failed, struct hostmem_error *err)
 {
+	hm_lazy_stop(backend);
 	/* A forked child does not have the memory: something else may be there by now. */
 	if (hm_backend_is_forked(backend)) {
 		backend->mapping = (struct hm_mapping){ 0 };

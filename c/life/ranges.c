@@ -145,6 +145,12 @@ static int discard_to_zero(const struct hostmem_backend *backend, const struct h
 	return hm_mapping_replace(backend, range);
 }
 
+/* Of contents that are read on demand: they are not any more. */
+static int discard_contents(const struct hostmem_backend *backend, const struct hm_range *range)
+{
+	return hm_lazy_discard(backend->lazy, range, hm_discard_range);
+}
+
 /* What is discarded while a preallocation runs is not filled by it any more. */
 static int discard_for_good(struct hostmem_backend *backend, const struct hm_range *range,
 			    enum hostmem_discard_to to)
@@ -152,6 +158,8 @@ static int discard_for_good(struct hostmem_backend *backend, const struct hm_ran
 	int (*run)(const struct hostmem_backend *, const struct hm_range *) =
 		to == HOSTMEM_DISCARD_TO_ZERO ? discard_to_zero : hm_discard_range;
 
+	if (backend->lazy)
+		run = discard_contents;
 	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, run, backend)
 					      : run(backend, range);
 }
@@ -313,6 +321,37 @@ int hostmem_backend_scrub(struct hostmem_backend *backend, uint64_t offset, uint
 		hm_backend_snapshot(backend, &values);
 		result = hm_live_scrub(backend, &values, &range, err);
 	}
+	pthread_mutex_unlock(&backend->change);
+	return result;
+}
+
+/* ---- Contents that are read on demand ---- */
+
+uint64_t hostmem_backend_get_unread(struct hostmem_backend *backend, struct hostmem_error *failed)
+{
+	uint64_t unread = 0;
+
+	if (failed)
+		*failed = (struct hostmem_error){ 0 };
+	if (hm_backend_is_forked(backend))
+		return 0;
+	pthread_mutex_lock(&backend->change);
+	if (!check_usable(backend, NULL) && backend->lazy)
+		unread = hm_lazy_count_unread(backend->lazy, failed);
+	pthread_mutex_unlock(&backend->change);
+	return unread;
+}
+
+int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	int result;
+
+	if (hm_backend_check_process(backend, "retry contents", err))
+		return -1;
+	pthread_mutex_lock(&backend->change);
+	result = check_usable(backend, err);
+	if (!result && backend->lazy)
+		hm_lazy_retry(backend->lazy);
 	pthread_mutex_unlock(&backend->change);
 	return result;
 }

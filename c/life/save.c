@@ -19,17 +19,17 @@ static int check_access(const struct hostmem_backend *backend, int fd, struct ho
 
 	if (access < 0)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, -access,
-			       "%s: save: the file is no open descriptor: %s", backend->id,
+			       "%s: save: the file is no open descriptor: %s", backend->label,
 			       strerror(-access));
 	if (access == O_RDONLY)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, EBADF,
 			       "%s: save: the file is open for reading only; open it for writing",
-			       backend->id);
+			       backend->label);
 	if (hm_os_appends(fd))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: save: the file is open for appending (O_APPEND), where an "
 			       "offset has no effect; open it without",
-			       backend->id);
+			       backend->label);
 	return 0;
 }
 
@@ -53,7 +53,7 @@ static int check_limit(const struct hostmem_backend *backend, uint64_t end,
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, EFBIG,
 		       "%s: save: a file of %ju bytes is above RLIMIT_FSIZE, %ju bytes: raise it "
 		       "(ulimit -f)",
-		       backend->id, (uintmax_t)end, (uintmax_t)limit);
+		       backend->label, (uintmax_t)end, (uintmax_t)limit);
 }
 
 static int check_file(const struct hostmem_backend *backend, int fd, uint64_t offset,
@@ -67,28 +67,28 @@ static int check_file(const struct hostmem_backend *backend, int fd, uint64_t of
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: save: offset %ju is not a multiple of the page size, %ju "
 			       "bytes, or more than a file holds",
-			       backend->id, (uintmax_t)offset, (uintmax_t)page);
+			       backend->label, (uintmax_t)offset, (uintmax_t)page);
 	if (check_access(backend, fd, err))
 		return -1;
 	result = hm_os_stat(fd, file);
 	if (result)
 		return hm_fail(err, HOSTMEM_ERROR_IO, -result,
-			       "%s: save: cannot look at the file: %s", backend->id,
+			       "%s: save: cannot look at the file: %s", backend->label,
 			       strerror(-result));
 	if (!S_ISREG(file->mode) && !S_ISBLK(file->mode))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: save: the file is neither a regular file nor a block device",
-			       backend->id);
+			       backend->label);
 	if (is_own_file(backend, file))
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: save: the file is that of the memory itself; use another one",
-			       backend->id);
+			       backend->label);
 	if (S_ISBLK(file->mode))
 		return end <= file->size
 			       ? 0
 			       : hm_fail(err, HOSTMEM_ERROR_VALUE, ENOSPC,
 					 "%s: save: the device has %ju bytes, and %ju are needed",
-					 backend->id, (uintmax_t)file->size, (uintmax_t)end);
+					 backend->label, (uintmax_t)file->size, (uintmax_t)end);
 	return check_limit(backend, end, err);
 }
 
@@ -125,7 +125,7 @@ static int check_room(const struct hm_save_request *request, struct hostmem_erro
 	return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, ENOSPC,
 		       "%s: save: %ju bytes have to be written and the file system has room for "
 		       "%ju: %ju bytes are missing",
-		       request->backend->id, (uintmax_t)needed, (uintmax_t)room,
+		       request->backend->label, (uintmax_t)needed, (uintmax_t)room,
 		       (uintmax_t)(needed - room));
 }
 
@@ -140,7 +140,7 @@ static int save(struct hm_save_request *request, uint64_t *written, struct hostm
 	result = clear_file(request, &file, &request->dense);
 	if (result)
 		return hm_fail(err, hm_error_kind_of(-result), -result,
-			       "%s: save: cannot give the file its size: %s", backend->id,
+			       "%s: save: cannot give the file its size: %s", backend->label,
 			       strerror(-result));
 	if ((!S_ISREG(file.mode) || !check_room(request, err)) &&
 	    !hm_save_run(request, written, err))

@@ -221,6 +221,9 @@ struct hostmem_backend {
 
 	/* Ranges discarded during a preallocation, which it leaves out. */
 	struct hm_gaps gaps;
+	/* Contents that are read on demand; NULL: none. Changes only while completing or deleting.
+	 */
+	struct hm_lazy *lazy;
 
 	/* Stops the running preallocation within one chunk. */
 	_Atomic bool cancel;

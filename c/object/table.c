@@ -46,9 +46,8 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	    "they fit.",
 	    .initial = 0, .largest = UINT64_MAX),
 	ROW(CONTENTS, contents, "contents", PATH, CONFIGURING, "", NULL, contents_kinds,
-	    "The raw image that the memory begins with; where it is shorter the rest is zero. "
-	    "Needs "
-	    "prealloc=on with prealloc-mode=wait.",
+	    "The raw image that the memory begins with, zero behind its end. It is read before "
+	    "completing returns, in the background, or on demand, as prealloc says.",
 	    .initial = 0),
 	ROW(CONTENTS_OFFSET, contents_offset, "contents-offset", SIZE, CONFIGURING, "0", NULL,
 	    contents_kinds,

@@ -214,6 +214,20 @@ impl BackendHandle {
         })
     }
 
+    /// The unread bytes, and the failure that keeps threads waiting.
+    pub(crate) fn unread(&self) -> (u64, Option<Error>) {
+        let mut failed = sys::hostmem_error::default();
+        // SAFETY: the backend is alive; the record outlives the call.
+        let unread = unsafe { sys::hostmem_backend_get_unread(self.raw(), &mut failed) };
+        let failed = (failed.kind.0 != 0).then(|| Error::from_raw(&failed));
+        (unread, failed)
+    }
+
+    pub(crate) fn retry_contents(&self) -> Result<()> {
+        // SAFETY: the backend is alive.
+        check(|err| unsafe { sys::hostmem_backend_retry_contents(self.raw(), err) })
+    }
+
     pub(crate) fn save(&self, fd: BorrowedFd<'_>, offset: u64) -> Result<sys::hostmem_save_result> {
         let mut result = sys::hostmem_save_result::default();
         let (raw, fd) = (self.raw(), fd.as_raw_fd());

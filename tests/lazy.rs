@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Contents that are read when they are needed: on demand, and in the background meanwhile.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::access::new;
+use common::access::read;
+use common::access::smaps_field;
+use common::host::HugePages;
+use common::image::assert_same;
+use common::image::complete;
+use common::image::image_bytes;
+use common::image::image_in;
+use common::image::pattern;
+use common::image::MIB;
+use common::image::SIZE;
+use common::in_child;
+use common::in_forked_child;
+use common::objects;
+use common::page_size;
+use common::refusing;
+use common::skip;
+use common::Belongings;
+use common::Refusal;
+use hostmem::Backend;
+use hostmem::Claim;
+use hostmem::ErrorKind;
+use hostmem::Host;
+use hostmem::Methods;
+use hostmem::Objects;
+
+const DEMAND: &str = "prealloc=off";
+const LAZY: &str = "prealloc=on,prealloc-mode=background";
+
+/// Whether this process may have a userfaultfd for the kernel's faults.
+fn can_serve() -> bool {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let options = format!("size=1M,contents={}", image.path().display());
+    match new("ram", &options).complete() {
+        Ok(_) => true,
+        Err(failed) => {
+            assert_eq!(
+                failed.error.kind(),
+                ErrorKind::Unsupported,
+                "{}",
+                failed.error
+            );
+            skip("no userfaultfd for faults of the kernel");
+            false
+        }
+    }
+}
+
+/// Who touches a byte may go on a moment before it is counted.
+#[track_caller]
+fn assert_unread(claim: &Claim, expected: u64) {
+    let start = Instant::now();
+    while claim.unread().0 != expected && start.elapsed() < Duration::from_secs(10) {
+        thread::yield_now();
+    }
+    assert_eq!(claim.unread().0, expected);
+}
+
+/// A byte of the memory, from any thread.
+fn touch(claim: &Claim, at: usize) -> u8 {
+    read(claim, at as u64)
+}
+
+/// Touches places in an order of its own until all have been.
+fn touch_at_random(claim: &Claim, expected: &[u8], seed: usize) {
+    let pages = expected.len() / 4096;
+    for turn in 0..pages {
+        let page = (turn * 7919 + seed * 104_729) % pages;
+        let at = page * 4096 + (turn * 131 + seed) % 4096;
+        assert_eq!(touch(claim, at), expected[at], "byte {at}");
+    }
+}
+
+const MEMORIES: [&str; 3] = ["thp=always", "thp=never", "thp=always,lock=on"];
+
+#[test]
+fn what_is_touched_is_there() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    for length in [SIZE, SIZE - 3 * MIB - 555, 1, 0] {
+        let bytes = image_bytes(length);
+        let image = image_in(images.path(), page_size(), &bytes);
+        for memory in MEMORIES {
+            for mode in [DEMAND, LAZY] {
+                let options = format!(
+                    "size={SIZE},{mode},{memory},contents={image},contents-offset={}",
+                    page_size()
+                );
+                assert_same(&complete("ram", &options), &bytes, &options);
+            }
+        }
+    }
+}
+
+#[test]
+fn eight_threads_find_every_byte_while_it_is_read() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(42, 64 * MIB);
+    let image = image_in(images.path(), 0, &bytes);
+    for memory in MEMORIES {
+        for mode in [DEMAND, LAZY] {
+            let options = format!("size=64M,{mode},{memory},contents={image}");
+            let backend = complete("ram", &options);
+            let claim = backend.claim("test").unwrap();
+            thread::scope(|scope| {
+                for seed in 0..8 {
+                    let (claim, bytes) = (&claim, &bytes);
+                    scope.spawn(move || touch_at_random(claim, bytes, seed));
+                }
+            });
+            assert_unread(&claim, 0);
+            drop(claim);
+            assert!(backend.wait_prealloc(None).unwrap());
+            assert_same(&backend, &bytes, &options);
+        }
+    }
+}
+
+#[test]
+fn only_what_is_touched_is_read() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(7, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    for (memory, unit) in [("thp=always", 2 * MIB), ("thp=never", 65536)] {
+        let options = format!("size={SIZE},{DEMAND},{memory},contents={image}");
+        let backend = complete("ram", &options);
+        let claim = backend.claim("test").unwrap();
+        assert_eq!(claim.unread().0, SIZE);
+        assert_eq!(touch(&claim, 5 << 20), bytes[5 << 20]);
+        assert_unread(&claim, SIZE - unit);
+        assert_eq!(backend.placement().unwrap().resident, unit);
+    }
+}
+
+#[test]
+fn huge_pages_stay_huge() {
+    let plain = complete("ram", &format!("size={SIZE},prealloc=on,thp=always"));
+    let huge = |backend: &Backend| smaps_field(&backend.claim("test").unwrap(), "AnonHugePages");
+    if !can_serve() || common::kernel() < (6, 8) || huge(&plain) != SIZE {
+        return skip("needs huge pages and UFFDIO_MOVE");
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(8, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    for mode in [DEMAND, LAZY] {
+        let options = format!("size={SIZE},{mode},thp=always,contents={image}");
+        let backend = complete("ram", &options);
+        assert_same(&backend, &bytes, &options);
+        backend.wait_prealloc(None).unwrap();
+        assert_eq!(huge(&backend), SIZE, "{options}");
+    }
+}
+
+/// Each way by itself: copying, where moving is switched off or the kernel refuses it.
+#[test]
+fn contents_are_equal_without_moving() {
+    if !can_serve() {
+        return;
+    }
+    const UFFDIO_MOVE: u64 = 0xc028_aa05;
+    let images = tempfile::tempdir().unwrap();
+    let bytes = image_bytes(SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    let options =
+        |mode| format!("memory-backend-ram,id=m0,size={SIZE},{mode},thp=always,contents={image}");
+    for mode in [DEMAND, LAZY] {
+        let mut host = Host::probe().unwrap();
+        host.narrow_methods(Methods::NONE);
+        let narrow = Objects::new(&host, &common::defaults()).unwrap();
+        let backend = narrow.parse(options(mode)).unwrap().complete().unwrap();
+        assert_same(&backend, &bytes, "narrowed");
+        for errno in [libc::EINVAL, libc::EBUSY] {
+            let refusal = Refusal::new(libc::SYS_ioctl, errno).only(1, UFFDIO_MOVE);
+            refusing(&[refusal], || {
+                let backend = objects().parse(options(mode)).unwrap().complete().unwrap();
+                assert_same(&backend, &bytes, "refused");
+            });
+        }
+    }
+}
+
+#[test]
+fn huge_pages_of_a_pool_are_served() {
+    let Some(_pages) = HugePages::have(SIZE / (2 * MIB)) else {
+        return;
+    };
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let mut bytes = image_bytes(SIZE - 100);
+    let image = image_in(images.path(), 0, &bytes);
+    for mode in [DEMAND, LAZY] {
+        let options = format!("size={SIZE},{mode},hugetlb=on,hugetlbsize=2M,contents={image}");
+        let backend = complete("ram", &options);
+        let claim = backend.claim("test").unwrap();
+        claim.discard(2 * MIB, 2 * MIB).unwrap();
+        drop(claim);
+        bytes[2 << 20..4 << 20].fill(0);
+        assert_same(&backend, &bytes, &options);
+    }
+}
+
+/// What the kernel writes to by itself, as KVM and vhost do.
+#[test]
+fn the_kernel_is_served_too() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(11, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    let backend = complete("ram", &format!("size={SIZE},{DEMAND},contents={image}"));
+    let claim = backend.claim("test").unwrap();
+    let memory = claim.memory();
+    let file = tempfile::tempfile().unwrap();
+    // SAFETY: reads memory that is mapped as long as the claim lives.
+    let put = unsafe {
+        use std::os::fd::AsRawFd;
+        libc::write(file.as_raw_fd(), memory.as_ptr().cast(), SIZE as usize)
+    };
+    assert_eq!(put, SIZE as isize);
+    let mut seen = vec![0; SIZE as usize];
+    file.read_exact_at(&mut seen, 0).unwrap();
+    assert!(seen == bytes);
+}
+
+#[test]
+fn discard_and_populate_and_save_know_what_is_unread() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let image_bytes = pattern(13, SIZE);
+    let image = image_in(images.path(), 0, &image_bytes);
+    for memory in MEMORIES {
+        for mode in [DEMAND, LAZY] {
+            let mut bytes = image_bytes.clone();
+            let options = format!("size={SIZE},{mode},{memory},contents={image}");
+            let backend = complete("ram", &options);
+            let claim = backend.claim("test").unwrap();
+            // In the middle of a unit, and after some of it was read.
+            assert_eq!(touch(&claim, 9 << 20), bytes[9 << 20]);
+            claim.discard(9 * MIB, page_size()).unwrap();
+            claim.discard(MIB, 5 * MIB).unwrap();
+            bytes[9 << 20..(9 << 20) + page_size() as usize].fill(0);
+            bytes[1 << 20..6 << 20].fill(0);
+            assert_eq!(touch(&claim, 3 << 20), 0);
+            backend.wait_prealloc(None).unwrap();
+            claim.populate(0, 2 * MIB).unwrap();
+            let file = tempfile::tempfile().unwrap();
+            claim.save(&file, 0).unwrap();
+            let mut saved = vec![0; SIZE as usize];
+            file.read_exact_at(&mut saved, 0).unwrap();
+            assert!(saved == bytes, "{options}");
+            drop(claim);
+            assert_same(&backend, &bytes, &options);
+        }
+    }
+}
+
+#[test]
+fn cancelling_the_background_leaves_it_on_demand() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(17, 128 * MIB);
+    let image = image_in(images.path(), 0, &bytes);
+    let backend = complete(
+        "ram",
+        &format!("size=128M,{LAZY},thp=never,contents={image}"),
+    );
+    backend.cancel_prealloc().unwrap();
+    assert_same(&backend, &bytes, "cancelled");
+}
+
+#[test]
+fn it_ends_with_the_backend_at_any_moment() {
+    if !can_serve() {
+        return;
+    }
+    in_child("it_ends_with_the_backend_at_any_moment", || {
+        let images = tempfile::tempdir().unwrap();
+        let bytes = pattern(19, SIZE);
+        let image = image_in(images.path(), 0, &bytes);
+        drop(complete(
+            "ram",
+            &format!("size={SIZE},{LAZY},contents={image}"),
+        ));
+        let before = Belongings::now();
+        for round in 0..20 {
+            let mode = if round % 2 == 0 { DEMAND } else { LAZY };
+            let backend = complete("ram", &format!("size={SIZE},{mode},contents={image}"));
+            thread::sleep(Duration::from_micros(round * 300));
+            match round % 3 {
+                0 => drop(backend),
+                1 => backend.delete().map_err(|failed| failed.error).unwrap(),
+                _ => {
+                    let claim = backend.claim("test").unwrap();
+                    assert_eq!(touch(&claim, 1 << 20), bytes[1 << 20]);
+                    // The child has neither memory nor server, and ends all the same.
+                    in_forked_child(|| {
+                        let failed = claim.retry_contents().is_err();
+                        drop(backend);
+                        failed
+                    });
+                }
+            }
+        }
+        assert_eq!(Belongings::now(), before);
+    });
+}
+
+/// Waiting is right where contents cannot be had: zero would be wrong.
+#[test]
+fn a_touch_waits_until_the_image_can_be_read() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(23, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    let options = format!("size={SIZE},{DEMAND},thp=never,contents={image}");
+    let backend = complete("ram", &options);
+    let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+    file.set_len(8 * MIB).unwrap();
+    let claim = backend.claim("test").unwrap();
+    assert_eq!(touch(&claim, 5), bytes[5]);
+    thread::scope(|scope| {
+        let (sender, touched) = mpsc::channel();
+        let (claim, expected) = (&claim, bytes[12 << 20]);
+        scope.spawn(move || sender.send(touch(claim, 12 << 20)));
+        let start = Instant::now();
+        let error = loop {
+            if let (_, Some(error)) = claim.unread() {
+                break error;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10));
+            thread::yield_now();
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::ENODATA), "{error}");
+        let words = format!("bytes at offset {}", 12 * MIB);
+        assert!(error.to_string().contains(&words), "{error}");
+        assert!(touched.recv_timeout(Duration::from_millis(50)).is_err());
+        // In vain while the image is as it was.
+        claim.retry_contents().unwrap();
+        assert!(touched.recv_timeout(Duration::from_millis(50)).is_err());
+        file.write_all_at(&bytes[8 << 20..], 8 * MIB).unwrap();
+        claim.retry_contents().unwrap();
+        assert_eq!(touched.recv_timeout(Duration::from_secs(10)), Ok(expected));
+    });
+    drop(claim);
+    assert_same(&backend, &bytes, &options);
+}
+
+/// A cancelled or failed background leaves what is unread to those who touch it.
+#[test]
+fn a_background_that_cannot_read_says_so() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let image = image_in(images.path(), 0, &pattern(29, SIZE));
+    let refusal = Refusal::new(libc::SYS_pread64, libc::EIO);
+    refusing(&[refusal], || {
+        let backend = complete("ram", &format!("size={SIZE},{LAZY},contents={image}"));
+        let error = backend.wait_prealloc(None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("bytes at offset") && message.contains(&image),
+            "{message}"
+        );
+        assert_eq!(backend.claim("test").unwrap().unread().0, SIZE);
+    });
+}
+
+#[test]
+fn without_a_userfaultfd_it_is_refused_by_name() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let path = image.path().display().to_string();
+    // Opening /dev/userfaultfd is not refused, making one of it is.
+    let new_of_device = Refusal::new(libc::SYS_ioctl, libc::EPERM).only(1, 0xaa00);
+    let call = Refusal::new(libc::SYS_userfaultfd, libc::EPERM);
+    refusing(&[new_of_device, call], || {
+        for mode in [DEMAND, LAZY] {
+            let failed = new("ram", &format!("size=1M,{mode},contents={path}"));
+            let failed = failed.complete().unwrap_err();
+            let message = failed.error.to_string();
+            assert_eq!(failed.error.kind(), ErrorKind::Unsupported, "{message}");
+            assert!(message.contains("/dev/userfaultfd"), "{message}");
+            assert!(message.contains("prealloc-mode=wait"), "{message}");
+        }
+        complete("ram", &format!("size=1M,prealloc=on,contents={path}"));
+    });
+}
+
+#[test]
+fn completing_does_not_wait_for_the_image() {
+    if !can_serve() {
+        return;
+    }
+    let image = common::access::memfd("image", 0, 4 << 30);
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", image.as_raw_fd());
+    let start = Instant::now();
+    let backend = complete("ram", &format!("size=4G,{LAZY},contents={path}"));
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    backend.cancel_prealloc().unwrap();
+}
