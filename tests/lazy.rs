@@ -152,22 +152,36 @@ fn only_what_is_touched_is_read() {
     }
 }
 
+/// Where the host has no free huge page at the moment memory stays small, so it is tried again.
 #[test]
 fn huge_pages_stay_huge() {
-    let plain = complete("ram", &format!("size={SIZE},prealloc=on,thp=always"));
     let huge = |backend: &Backend| smaps_field(&backend.claim("test").unwrap(), "AnonHugePages");
-    if !can_serve() || common::kernel() < (6, 8) || huge(&plain) != SIZE {
-        return skip("needs huge pages and UFFDIO_MOVE");
+    if !can_serve() || common::kernel() < (6, 8) {
+        return skip("needs UFFDIO_MOVE");
     }
     let images = tempfile::tempdir().unwrap();
     let bytes = pattern(8, SIZE);
     let image = image_in(images.path(), 0, &bytes);
-    for mode in [DEMAND, LAZY] {
+    let is_huge = |mode: &str| {
         let options = format!("size={SIZE},{mode},thp=always,contents={image}");
         let backend = complete("ram", &options);
         assert_same(&backend, &bytes, &options);
         backend.wait_prealloc(None).unwrap();
-        assert_eq!(huge(&backend), SIZE, "{options}");
+        huge(&backend) == SIZE
+    };
+    for mode in [DEMAND, LAZY] {
+        let plain = || {
+            huge(&complete(
+                "ram",
+                &format!("size={SIZE},prealloc=on,thp=always"),
+            ))
+        };
+        if !(0..10).any(|_| is_huge(mode)) {
+            if plain() != SIZE {
+                return skip("this host has no huge pages now");
+            }
+            panic!("{mode}: small pages");
+        }
     }
 }
 

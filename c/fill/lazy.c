@@ -99,6 +99,8 @@ static int put(struct hm_lazy *lazy, struct scratch *scratch, const struct hm_ra
 		scratch->dirty |= !moves;
 		offset += done;
 		if (result == -EEXIST) {
+			/* A page that is not moved stays in scratch memory. */
+			scratch->dirty = true;
 			hm_fault_wake(lazy->fault_fd, address + offset, page);
 			offset += page;
 		} else if (result && result != -EAGAIN) {
@@ -202,16 +204,22 @@ int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_r
 /* ---- Serving ---- */
 
 /* Kept for those who ask, since nobody is called from the thread that waits. */
-static void keep_failure(struct hm_lazy *lazy, int result, const struct hm_range *unread)
+static void keep_failure(struct hm_lazy *lazy, uint64_t offset, int result,
+			 const struct hm_range *unread)
 {
-	const struct hostmem_backend *backend = lazy->backend;
+	const char *id = lazy->backend->label;
 
 	pthread_mutex_lock(&lazy->lock);
-	if (!lazy->error.kind)
+	if (!lazy->error.kind && !unread->length)
+		hm_fail(&lazy->error, hm_error_kind_of(-result), -result,
+			"%s: contents: cannot put them in place at offset %ju of the memory: %s; "
+			"who touches them waits until contents are retried",
+			id, (uintmax_t)offset, strerror(-result));
+	else if (!lazy->error.kind)
 		hm_fail(&lazy->error, hm_error_kind_of(-result), -result,
 			"%s: contents: cannot read %ju bytes at offset %ju of the image: %s; who "
 			"touches them waits until contents are retried",
-			backend->label, (uintmax_t)unread->length, (uintmax_t)unread->offset,
+			id, (uintmax_t)unread->length, (uintmax_t)unread->offset,
 			strerror(-result));
 	pthread_mutex_unlock(&lazy->lock);
 }
@@ -232,22 +240,30 @@ static void put_zero(struct hm_lazy *lazy, uint64_t offset, struct scratch *scra
 	}
 }
 
+static void serve_fault(struct hm_lazy *lazy, const uint8_t *address, struct scratch *scratch)
+{
+	uint64_t offset = (uint64_t)(address - lazy->backend->mapping.address);
+	struct hm_range unread;
+	int result = need_unit(lazy, offset / lazy->unit, scratch, &unread);
+
+	if (result)
+		keep_failure(lazy, offset, result, &unread);
+	else
+		put_zero(lazy, offset, scratch);
+}
+
 static void *serve(void *data)
 {
 	struct hm_lazy *lazy = data;
 	struct scratch scratch = { 0 };
 	uint8_t *address;
+	int result;
 
 	hm_thread_name(lazy->backend->id);
-	while (hm_fault_wait(lazy->fault_fd, lazy->stop_event, &address) == 1) {
-		uint64_t offset = (uint64_t)(address - lazy->backend->mapping.address);
-		struct hm_range unread;
-		int result = need_unit(lazy, offset / lazy->unit, &scratch, &unread);
-
-		if (result)
-			keep_failure(lazy, result, &unread);
-		else
-			put_zero(lazy, offset, &scratch);
+	while ((result = hm_fault_wait(lazy->fault_fd, lazy->stop_event, &address))) {
+		/* Nobody is let go for a failure of ours: they would find zero. */
+		if (result > 0)
+			serve_fault(lazy, address, &scratch);
 	}
 	free_scratch(&scratch);
 	/* Wakes all who still wait: when all was read, or with the memory about to go. */
