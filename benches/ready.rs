@@ -6,9 +6,12 @@
 //! Both sides of a row are measured in turns in one run, so that a disturbance hits both.
 
 use std::env;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use hostmem::pool;
 use hostmem::Claim;
 use hostmem::Defaults;
 use hostmem::Host;
@@ -184,11 +187,77 @@ fn print_neighbour(objects: &Objects) {
     );
 }
 
+/// From connecting to memory that is ready in the taker, of 1 GiB.
+fn print_handover(objects: &Objects, name: &str, options: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pool");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_hostmem"))
+        .args(["pool", "--socket"])
+        .arg(&path)
+        .arg(format!("1:{options},size=1G"))
+        .spawn()
+        .unwrap();
+    let is_ready = || loop {
+        match pool::receive(&path, "pool0") {
+            // What was not ready was made for this one, and another one is filled now.
+            Ok(memory) if memory.was_ready => return true,
+            Ok(_) => std::thread::sleep(Duration::from_secs(2)),
+            Err(_) if server_has_ended(&path) => return false,
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let (mut takes, mut fresh) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        if !is_ready() {
+            println!("skipped: {name}: the pool cannot be filled");
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(3));
+        let mut backend = None;
+        takes.push(elapsed(|| {
+            let builder = pool::take(&path, "pool0", objects, "ram0").unwrap();
+            backend = Some(builder.complete().unwrap());
+        }));
+        drop(backend);
+        std::thread::sleep(Duration::from_secs(3));
+        let builder = objects
+            .parse(format!("{options},size=1G,id=ram0,prealloc=on"))
+            .unwrap();
+        let mut backend = None;
+        fresh.push(elapsed(|| backend = builder.complete().ok()));
+    }
+    let _ = server.kill();
+    let _ = server.wait();
+    if fresh.len() < 5 {
+        return;
+    }
+    let (take, fresh) = (median(takes), median(fresh));
+    println!(
+        "{name:<18} | {:>9.3} {:>9.1} {:>8.0}",
+        take * 1e3,
+        fresh * 1e3,
+        fresh / take
+    );
+}
+
+/// Whether no server listens after its start should be over.
+fn server_has_ended(path: &Path) -> bool {
+    std::thread::sleep(Duration::from_millis(500));
+    std::os::unix::net::UnixStream::connect(path).is_err()
+}
+
 fn print_pools(objects: &Objects) {
     println!("\nTake 2 GiB: milliseconds, median of 5");
     println!("{:<18} |      take  complete    ratio", "");
     for (name, options) in BACKINGS {
         print_take(objects, name, options);
+    }
+    println!("\nTake 1 GiB from another process: milliseconds, median of 5");
+    println!("{:<18} |      take  complete    ratio", "");
+    for (name, options) in BACKINGS {
+        if options.contains("memfd") {
+            print_handover(objects, name, options);
+        }
     }
     print_neighbour(objects);
 }
