@@ -133,6 +133,13 @@ const BACKEND: Row = Row {
     prctl: &[PR_SET_VMA, PR_GET_THP_DISABLE],
 };
 
+/// What musl calls in addition, for any backend.
+const MUSL: Row = Row {
+    calls: &["open", "fcntl", "lseek"],
+    futex: &[libc::FUTEX_REQUEUE],
+    ..NOTHING
+};
+
 const PREALLOC: Row = Row {
     calls: &[
         "clone3",
@@ -292,13 +299,17 @@ impl Use {
 }
 
 impl Host {
-    /// The system calls that the library makes after the probe for these uses, with the GNU C
-    /// library, for a seccomp filter. Without the calls of the VMM itself and of its threads.
+    /// The system calls that the library makes after the probe for these uses, with the C library
+    /// it is built with (GNU's or musl), for a seccomp filter. Without the calls of the VMM itself
+    /// and of its threads.
     ///
     /// The calls of populate [methods](Host::methods) are among those of
     /// [`Use::Prealloc`]; [`narrow_methods`](Host::narrow_methods) leaves them out.
     pub fn syscalls(&self, uses: &[Use]) -> Vec<Syscall> {
         let mut rows = vec![BACKEND];
+        if cfg!(target_env = "musl") {
+            rows.push(MUSL);
+        }
         for one in uses {
             rows.push(one.row());
             if *one == Use::BackgroundPrealloc {
@@ -406,6 +417,8 @@ fn number(name: &str) -> Option<i64> {
         "munlock" => libc::SYS_munlock,
         "munmap" => libc::SYS_munmap,
         "newfstatat" => libc::SYS_newfstatat,
+        #[cfg(target_arch = "x86_64")]
+        "open" => libc::SYS_open,
         "openat" => libc::SYS_openat,
         "prctl" => libc::SYS_prctl,
         "pread64" => libc::SYS_pread64,
@@ -478,12 +491,12 @@ mod tests {
     #[test]
     fn the_document_has_the_same_calls() {
         let document = include_str!("../docs/seccomp.md");
-        for (one, name) in USES {
-            let row = if one == Use::Backend {
-                BACKEND
-            } else {
-                one.row()
-            };
+        let uses = USES.map(|(one, name)| match one {
+            Use::Backend => (BACKEND, name),
+            _ => (one.row(), name),
+        });
+        let musl = (MUSL, "musl, for any backend");
+        for (row, name) in uses.into_iter().chain([musl]) {
             let line = document.lines().find_map(|line| {
                 let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
                 (cells.len() == 3 && cells[0] == name).then(|| cells[1].to_owned())
@@ -493,7 +506,7 @@ mod tests {
             assert_eq!(sorted(required), sorted(row.calls.to_vec()), "{name}");
             assert_eq!(sorted(optional), sorted(row.optional.to_vec()), "{name}");
             for call in row.calls.iter().chain(row.optional) {
-                let old = ["readlink", "unlink"].contains(call);
+                let old = ["open", "readlink", "unlink"].contains(call);
                 assert!(old || number(call).is_some(), "{call}");
             }
         }
