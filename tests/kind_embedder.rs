@@ -15,6 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -335,7 +336,7 @@ fn a_descriptor_of_the_wrong_access_is_refused() {
 
 #[test]
 fn a_descriptor_that_cannot_be_mapped_is_refused_and_closed() {
-    let (mut reader, writer) = io::pipe().unwrap();
+    let (mut reader, writer) = UnixStream::pair().unwrap();
     let writer = Mutex::new(Some(writer));
     let (kind, count) = fake(move |_| backing(writer.lock().unwrap().take().unwrap()));
     let failed = refused(builder(kind));
