@@ -360,3 +360,19 @@ fn a_refused_configuration_can_be_mended() {
     }
     assert!(builder.complete().is_ok());
 }
+
+/// On a kernel without page merging: an error where it was set, and can be tried again afterwards.
+#[test]
+fn merge_may_be_tried_after_completing() {
+    let without_ksm = [Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, 12)];
+    let mut builder = ram("size=1M,merge=on");
+    builder = refusing(&without_ksm, || builder.complete().unwrap_err().object);
+    builder.set("merge", false).unwrap();
+    refusing(&without_ksm, || {
+        let backend = builder.complete().unwrap();
+        let error = backend.set("merge", true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(backend.get("merge").unwrap(), false.into());
+        backend.claim("vm0").unwrap().populate(0, 1 << 20).unwrap();
+    });
+}
