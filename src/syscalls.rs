@@ -38,6 +38,8 @@ pub enum Use {
     Rebind,
     /// [`Claim::discard`](crate::Claim::discard), and `discard-data`.
     Discard,
+    /// [`Claim::scrub`](crate::Claim::scrub), with [`Prealloc`](Use::Prealloc).
+    Scrub,
     /// [`Backend::placement`](crate::Backend::placement) and
     /// [`Topology::read`](crate::Topology::read).
     Placement,
@@ -289,6 +291,18 @@ impl Use {
                 advice: &[libc::MADV_DONTNEED, MADV_DONTNEED_LOCKED],
                 ..NOTHING
             },
+            Self::Scrub => Row {
+                calls: &[
+                    "pread64",
+                    "mincore",
+                    "fallocate",
+                    "munlock",
+                    "mlock2",
+                    "msync",
+                ],
+                advice: &[libc::MADV_DONTNEED, MADV_DONTNEED_LOCKED],
+                ..NOTHING
+            },
             Self::Placement => Row {
                 calls: &["fstatfs"],
                 optional: &["cachestat", "lseek", "mincore"],
@@ -451,7 +465,7 @@ fn number(name: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    const USES: [(Use, &str); 14] = [
+    const USES: [(Use, &str); 15] = [
         (Use::Backend, "any backend"),
         (Use::Prealloc, "preallocation"),
         (Use::BackgroundPrealloc, "preallocation in the background"),
@@ -468,6 +482,7 @@ mod tests {
         (Use::Fd, "fd"),
         (Use::Rebind, "rebind"),
         (Use::Discard, "discard, discard-data"),
+        (Use::Scrub, "scrub"),
         (Use::Placement, "placement, topology"),
     ];
 

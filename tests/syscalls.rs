@@ -164,6 +164,16 @@ confined! {
         may(&[Use::Fd], Methods::ALL, |objects| drop(make(objects, "fd", &options)));
     };
 
+    scrubbing: || {
+        let uses = [Use::Prealloc, Use::Memfd, Use::Scrub];
+        may(&uses, Methods::ALL, |objects| {
+            for kind in ["ram", "memfd"] {
+                let backend = make(objects, kind, "prealloc=on");
+                backend.claim("vm0").unwrap().scrub(0, 32 << 20).unwrap();
+            }
+        });
+    };
+
     policies: || {
         let Some(node) = bindable_node() else {
             return;
