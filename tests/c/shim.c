@@ -78,6 +78,10 @@
 	X(futex, EFAULT, ENOMEM)                                                                   \
 	X(cachestat, ENOSYS, EPERM)                                                                \
 	X(lseek, EINVAL)                                                                           \
+	X(mremap, ENOMEM, EFAULT)                                                                  \
+	X(pwrite, EIO, ENOSPC)                                                                     \
+	X(pthread_setschedparam, EPERM)                                                            \
+	X(sched_setscheduler, EPERM)                                                               \
 	X(eventfd, EMFILE, ENOMEM)                                                                 \
 	X(eventfd_read, EAGAIN)                                                                    \
 	X(eventfd_write, EAGAIN)                                                                   \
@@ -334,6 +338,24 @@ int hook_munmap(void *address, size_t size)
 	}
 	pthread_mutex_unlock(&lock);
 	return result;
+}
+
+/* A move to a fixed address replaces what is there, as a fixed mapping does. */
+void *hook_mremap(void *from, size_t size, size_t to_size, int flags, void *to)
+{
+	void *moved = MAP_FAILED;
+
+	pthread_mutex_lock(&lock);
+	check_owned("mremap", from, size);
+	if (!(flags & MREMAP_FIXED) || size != to_size)
+		violation("moves a mapping in a way that the shim does not know");
+	check_owned("mremap", to, to_size);
+	if (!fails(CALL_mremap))
+		moved = mremap(from, size, to_size, flags, to);
+	if (moved != MAP_FAILED)
+		take_out(&owned, (uintptr_t)from, whole_pages(size));
+	pthread_mutex_unlock(&lock);
+	return moved;
 }
 
 int hook_mprotect(void *address, size_t size, int protection)
@@ -696,6 +718,23 @@ ssize_t hook_pread(int fd, void *buffer, size_t size, off_t offset)
 {
 	check_fd("pread", fd);
 	return fails(CALL_pread) ? -1 : pread(fd, buffer, size, offset);
+}
+
+ssize_t hook_pwrite(int fd, const void *buffer, size_t size, off_t offset)
+{
+	check_fd("pwrite", fd);
+	return fails(CALL_pwrite) ? -1 : pwrite(fd, buffer, size, offset);
+}
+
+int hook_pthread_setschedparam(pthread_t thread, int policy, const struct sched_param *parameter)
+{
+	return fails(CALL_pthread_setschedparam) ? errno
+						 : pthread_setschedparam(thread, policy, parameter);
+}
+
+int hook_sched_setscheduler(pid_t thread, int policy, const struct sched_param *parameter)
+{
+	return fails(CALL_sched_setscheduler) ? -1 : sched_setscheduler(thread, policy, parameter);
 }
 
 ssize_t hook_readlink(const char *path, char *buffer, size_t size)
