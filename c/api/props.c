@@ -295,8 +295,15 @@ int hostmem_backend_get_text(const struct hostmem_backend *backend, const char *
 	struct hm_value value;
 	const struct hm_row *row =
 		read_backend(backend, property, HM_FORM_TEXT, &values, &value, err);
+	int length;
 
-	return row ? hm_value_format(row, &value, buffer, size) : -1;
+	if (!row)
+		return -1;
+	/* A path is in the record, where another thread may be setting it. */
+	pthread_mutex_lock(hm_backend_lock_of(backend));
+	length = hm_value_format(row, &value, buffer, size);
+	pthread_mutex_unlock(hm_backend_lock_of(backend));
+	return length;
 }
 
 int hostmem_backend_get_bool(const struct hostmem_backend *backend, const char *property,

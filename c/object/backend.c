@@ -15,7 +15,8 @@ static void reset_values(struct hostmem_backend *backend, const struct hostmem_d
 {
 	struct hm_values *values = &backend->values;
 
-	*values = (struct hm_values){ 0 };
+	*values =
+		(struct hm_values){ .contents = backend->contents, .mem_path = backend->mem_path };
 	for (int i = 0; i < HM_PROPERTY_COUNT; i++) {
 		const struct hm_row *row = hm_table_get((enum hm_property)i);
 
@@ -139,6 +140,16 @@ enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backe
 	state = backend->state;
 	pthread_mutex_unlock(hm_backend_lock_of(backend));
 	return state;
+}
+
+void hm_backend_copy_values(struct hostmem_backend *backend, const struct hostmem_backend *from)
+{
+	backend->values = from->values;
+	backend->values.contents = backend->contents;
+	backend->values.mem_path = backend->mem_path;
+	memcpy(backend->contents, from->contents, sizeof(backend->contents));
+	memcpy(backend->mem_path, from->mem_path, sizeof(backend->mem_path));
+	memcpy(backend->origins, from->origins, sizeof(backend->origins));
 }
 
 void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values)

@@ -57,8 +57,9 @@ struct hm_values {
 	uint64_t reserve;
 	uint64_t thp;
 	struct hm_set host_nodes;
-	char contents[PATH_MAX];
-	char mem_path[PATH_MAX];
+	/* In the record of the backend, where they change only while it is configuring. */
+	char *contents;
+	char *mem_path;
 	char prealloc_context[HOSTMEM_ID_MAX + 1];
 	bool canonical_name;
 	bool discard_data;
@@ -166,6 +167,8 @@ struct hostmem_backend {
 	struct hm_entry entry;
 	struct hostmem_objects *objects;
 	const struct hostmem_kind *kind;
+	/* What the paths among the values point to, so that copies of the values stay small. */
+	char contents[PATH_MAX], mem_path[PATH_MAX];
 	const struct hostmem_host *host;
 	/* What prealloc-context links to, guarded by the set's lock. */
 	struct hostmem_thread_context *context;
@@ -345,6 +348,8 @@ int hm_backend_check_process(const struct hostmem_backend *backend, const char *
 bool hm_backend_has_memory(enum hostmem_state state);
 /* Whether the memory consists of hugetlb pages. */
 bool hm_backend_is_hugetlb(const struct hostmem_backend *backend);
+/* Makes the values those of another backend, whose lock is held. */
+void hm_backend_copy_values(struct hostmem_backend *backend, const struct hostmem_backend *from);
 /* A copy of all values at this moment. */
 void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
 int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostmem_state state,

@@ -270,7 +270,7 @@ void hm_value_store(const struct hm_row *row, const struct hm_value *value, void
 		hm_text_copy(value->text, field, HOSTMEM_ID_MAX + 1);
 		break;
 	case HOSTMEM_TYPE_PATH:
-		hm_text_copy(value->text, field, PATH_MAX);
+		hm_text_copy(value->text, *(char **)field, PATH_MAX);
 		break;
 	default:
 		*(uint64_t *)field = value->number;
@@ -299,8 +299,10 @@ void hm_value_load(const struct hm_row *row, const void *record, struct hm_value
 		value->set = *(const struct hm_set *)field;
 		break;
 	case HOSTMEM_TYPE_LINK:
-	case HOSTMEM_TYPE_PATH:
 		value->text = field;
+		break;
+	case HOSTMEM_TYPE_PATH:
+		value->text = *(char *const *)field;
 		break;
 	default:
 		value->number = *(const uint64_t *)field;

@@ -191,8 +191,7 @@ struct hostmem_backend *hm_template_copy(const struct hostmem_backend *template,
 	}
 	hm_backend_init(copy, template->objects, template->kind, template->label);
 	pthread_mutex_lock(hm_backend_lock_of(template));
-	copy->values = template->values;
-	memcpy(copy->origins, template->origins, sizeof(copy->origins));
+	hm_backend_copy_values(copy, template);
 	pthread_mutex_unlock(hm_backend_lock_of(template));
 	copy->values.prealloc = true;
 	if (copy_fd(copy, err)) {
