@@ -328,14 +328,12 @@ pub fn confined_to_one() {
 /// What was enough at the beginning. What the test before has had may not all be free yet.
 fn a_node_that_fills_meanwhile() {
     let bystander = start_taker("size=100M,policy=bind,host-nodes=0");
-    for _ in 0..20 {
-        if let Some(rival) = fill_beside_a_rival() {
-            end_living(rival);
-            return end_living(bystander);
-        }
+    let rival = (0..20).find_map(|_| {
         thread::sleep(Duration::from_millis(100));
-    }
-    panic!("it is short from the beginning");
+        fill_beside_a_rival()
+    });
+    end_living(bystander);
+    end_living(rival.expect("it is short from the beginning"));
 }
 
 /// The process that took what the node had; None when there was too little before it came.
