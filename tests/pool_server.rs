@@ -371,13 +371,14 @@ fn a_socket_is_inherited() {
         PROGRAM,
     ]);
     let pass = move || {
-        // SAFETY: takes numbers; the descriptor is open.
-        match unsafe { libc::dup2(fd, 3) } {
-            3 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
+        // SAFETY: takes numbers; the descriptor is open. One that is 3 already keeps its flags.
+        let passed = unsafe { libc::dup2(fd, 3) == 3 && libc::fcntl(3, libc::F_SETFD, 0) == 0 };
+        match passed {
+            true => Ok(()),
+            false => Err(std::io::Error::last_os_error()),
         }
     };
-    // SAFETY: only calls dup2(2), which may be called there.
+    // SAFETY: only calls dup2(2) and fcntl(2), which may be called there.
     unsafe { command.pre_exec(pass) };
     let mut server = Server::spawn(command.stdin(Stdio::null())).unwrap();
     drop(listener);

@@ -450,7 +450,6 @@ const OBJECTS: &str = r#"
 - "qom-type": "memory-backend-ram", "id": 1, "size": 65536
 - "qom-type": "memory-backend-ram", "id": null, "size": 65536
 - "qom-type": "memory-backend-ram", "id": ["a"], "size": 65536
-- "qom-type": "memory-backend-ram", "size": 65536
 - "id": "a", "size": 65536
 - "qom-type": null, "id": "a", "size": 65536
 - "qom-type": 1, "id": "a", "size": 65536
@@ -464,6 +463,8 @@ const OBJECTS: &str = r#"
 - "qom-type": "memory-backend-ram", "id": "a", "id": "b", "size": 65536
 - "qom-type": "memory-backend-ram", "id": "a", "size": 65536, "size": 4096
 - "qom-type": "memory-backend-ram", "id": "a", "size": 65536, "share": true, "share": true
+# looser: an object without an id is given one
+- "qom-type": "memory-backend-ram", "size": 65536
 "#;
 
 /// What QEMU does not survive, or never answers: hostmem alone is asked.

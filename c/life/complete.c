@@ -77,9 +77,6 @@ static int build(struct completion *completion, struct hostmem_error *err)
 	if (hm_contents_is_lazy(values) &&
 	    hm_lazy_start(backend, values, &completion->contents, err))
 		return -1;
-	if (!values->prealloc)
-		hm_room_warn(backend);
-	hm_effect_warn_all(backend, values);
 	return 0;
 }
 
@@ -222,6 +219,16 @@ static int build_all(struct completion *completions, size_t len, struct hostmem_
 	return 0;
 }
 
+/* Of what has no effect, or will not fit once it is touched; only where completing succeeded. */
+static void warn(const struct completion *completion)
+{
+	if (!completion->backend->mapping.size)
+		return;
+	if (!completion->values.prealloc)
+		hm_room_warn(completion->backend);
+	hm_effect_warn_all(completion->backend, &completion->values);
+}
+
 static int complete_all(struct completion *completions, struct hostmem_backend *const *backends,
 			size_t len, struct hostmem_error *err)
 {
@@ -239,8 +246,10 @@ static int complete_all(struct completion *completions, struct hostmem_backend *
 		undo_all(completions, begun, err);
 		return -1;
 	}
-	for (size_t i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++) {
+		warn(&completions[i]);
 		end_completing(&completions[i], false);
+	}
 	return 0;
 }
 
