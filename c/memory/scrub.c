@@ -60,15 +60,15 @@ static void store_zeros(uint8_t *address, uint64_t size)
 
 /* ---- What is to be done with each page ---- */
 
-enum todo {
+enum action {
 	/* It is absent. */
-	TODO_NOTHING,
-	TODO_STORE,
+	DO_NOTHING,
+	DO_STORE,
 	/* Stored where it is not zero: the zero page stays, and so does what a file has. */
-	TODO_LOOK,
+	DO_LOOK,
 	/* It is not mapped here. Reading the file tells whether anything is there. */
-	TODO_READ_FILE,
-	TODO_GIVE_BACK,
+	DO_READ_FILE,
+	DO_GIVE_BACK,
 };
 
 /* Base pages that are looked at together: of a huge page that has more, a part. */
@@ -80,7 +80,7 @@ struct part {
 	/* In the descriptor. */
 	uint64_t offset;
 	size_t len;
-	uint8_t todo[MOST_PAGES];
+	uint8_t actions[MOST_PAGES];
 };
 
 static int look_at_residence(const struct part *part, unsigned char *pages)
@@ -88,15 +88,14 @@ static int look_at_residence(const struct part *part, unsigned char *pages)
 	return hm_resident_get(part->address, part->len * part->page_size, pages);
 }
 
-static enum todo choose_by_entry(const struct hm_scrub *scrub, uint64_t entry)
+static enum action choose_by_entry(const struct hm_scrub *scrub, uint64_t entry)
 {
 	if (entry & HM_PAGEMAP_SWAPPED)
-		return TODO_GIVE_BACK;
+		return DO_GIVE_BACK;
 	if (!(entry & HM_PAGEMAP_PRESENT))
-		return scrub->has_file ? TODO_READ_FILE : TODO_NOTHING;
-	return (entry & (HM_PAGEMAP_FILE | HM_PAGEMAP_EXCLUSIVE)) == HM_PAGEMAP_EXCLUSIVE
-		       ? TODO_STORE
-		       : TODO_LOOK;
+		return scrub->has_file ? DO_READ_FILE : DO_NOTHING;
+	return (entry & (HM_PAGEMAP_FILE | HM_PAGEMAP_EXCLUSIVE)) == HM_PAGEMAP_EXCLUSIVE ? DO_STORE
+											  : DO_LOOK;
 }
 
 /* The pages of a private mapping: this process's own, or those of a file that nobody else has. */
@@ -110,16 +109,16 @@ static int look_at_private(const struct hm_scrub *scrub, struct part *part)
 	if (result)
 		return result;
 	for (size_t i = 0; i < part->len; i++) {
-		part->todo[i] = (uint8_t)choose_by_entry(scrub, entries[i]);
-		swapped |= part->todo[i] == TODO_GIVE_BACK;
+		part->actions[i] = (uint8_t)choose_by_entry(scrub, entries[i]);
+		swapped |= part->actions[i] == DO_GIVE_BACK;
 	}
 	if (!swapped)
 		return 0;
 	/* A page that is being moved looks swapped out, but is in memory and stays. */
 	result = look_at_residence(part, resident);
 	for (size_t i = 0; !result && i < part->len; i++) {
-		if (part->todo[i] == TODO_GIVE_BACK && resident[i] & 1)
-			part->todo[i] = TODO_STORE;
+		if (part->actions[i] == DO_GIVE_BACK && resident[i] & 1)
+			part->actions[i] = DO_STORE;
 	}
 	return result;
 }
@@ -128,17 +127,17 @@ static int look_at_private(const struct hm_scrub *scrub, struct part *part)
 static int look_at_shared(const struct hm_scrub *scrub, struct part *part)
 {
 	unsigned char resident[MOST_PAGES];
-	enum todo absent = scrub->hugetlb ? TODO_READ_FILE : TODO_GIVE_BACK;
+	enum action absent = scrub->hugetlb ? DO_READ_FILE : DO_GIVE_BACK;
 	int result;
 
 	/* The memory of a device is all there is, whatever is mapped. */
 	if (scrub->device) {
-		memset(part->todo, TODO_STORE, part->len);
+		memset(part->actions, DO_STORE, part->len);
 		return 0;
 	}
 	result = look_at_residence(part, resident);
 	for (size_t i = 0; !result && i < part->len; i++)
-		part->todo[i] = (uint8_t)(resident[i] & 1 ? TODO_STORE : absent);
+		part->actions[i] = (uint8_t)(resident[i] & 1 ? DO_STORE : absent);
 	return result;
 }
 
@@ -237,19 +236,19 @@ static int do_run(const struct hm_scrub *scrub, const struct part *part, size_t 
 	uint64_t size = (end - first) * part->page_size;
 	uint64_t offset = part->offset + first * part->page_size;
 
-	switch ((enum todo)part->todo[first]) {
-	case TODO_NOTHING:
+	switch ((enum action)part->actions[first]) {
+	case DO_NOTHING:
 		break;
-	case TODO_STORE:
+	case DO_STORE:
 		if (!scrub->stores_directly)
 			return store(scrub, address, size);
 		store_zeros(address, size);
 		break;
-	case TODO_LOOK:
+	case DO_LOOK:
 		return store_where_not_zero(scrub, address, size);
-	case TODO_READ_FILE:
+	case DO_READ_FILE:
 		return store_where_file_is_not_zero(scrub, address, size, offset);
-	case TODO_GIVE_BACK:
+	case DO_GIVE_BACK:
 		return give_back(scrub, address, size, offset);
 	}
 	return 0;
@@ -263,7 +262,7 @@ static int do_part(const struct hm_scrub *scrub, const struct part *part)
 	for (size_t first = 0; first < part->len; first = end) {
 		int result;
 
-		for (end = first; end < part->len && part->todo[end] == part->todo[first];)
+		for (end = first; end < part->len && part->actions[end] == part->actions[first];)
 			end++;
 		result = do_run(scrub, part, first, end);
 		if (result)
