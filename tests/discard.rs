@@ -435,6 +435,9 @@ fn a_private_file_can_be_discarded_to_zero() {
 
 #[test]
 fn what_cannot_be_mapped_leaves_the_range_as_it_was() {
+    if common::has_address_sanitizer() {
+        return;
+    }
     let (_file, _backend, claim) = private_file("thp=never");
     write(&claim, 0, 9);
     let refusals = [

@@ -748,6 +748,9 @@ fn locking_everything_to_come_populates_only_what_fits() {
 
 #[test]
 fn the_limit_of_locked_memory_is_named() {
+    if common::has_address_sanitizer() {
+        return;
+    }
     in_child("the_limit_of_locked_memory_is_named", || {
         if !host::is_root() {
             return skip("not root");
