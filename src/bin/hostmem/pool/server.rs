@@ -293,8 +293,10 @@ impl Server {
         let mut now = json!({});
         for (name, status) in self.pools.statuses() {
             let is_full = status.ready >= status.count;
-            now[&name] = json!([is_full, status.failures]);
-            if is_full && before[&name][0] == false {
+            now[&name] = json!([is_full, status.failures, status.taken]);
+            // What was taken may have been made again since the last look.
+            let was_taken = before[&name].is_array() && before[&name][2] != now[&name][2];
+            if is_full && (before[&name][0] == false || was_taken) {
                 self.send_event(
                     "X_POOL_FULL",
                     &json!({ "pool": name, "ready": status.ready }),
