@@ -39,8 +39,20 @@ fn see_workers(seen: &mut BTreeSet<String>) {
     }
 }
 
+/// Waits for the workers of an earlier backend: a joined thread stays in /proc for a moment.
+fn wait_until_no_worker_is_left() {
+    loop {
+        let mut seen = BTreeSet::new();
+        see_workers(&mut seen);
+        if seen.is_empty() {
+            return;
+        }
+    }
+}
+
 /// Where the workers of an allocation may run: of each a list of processors.
 fn workers_of(options: &str) -> Vec<String> {
+    wait_until_no_worker_is_left();
     let options = format!("size=16M,thp=never,prealloc=on,{options}");
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
