@@ -183,8 +183,14 @@ pub(crate) fn value(id: &str, name: &str, json: &Json) -> Result<Value> {
     };
     let (value, expected) = match value_type {
         Some(PropertyType::Bool) if json.as_str().is_some_and(choice) => (text(json), ""),
-        Some(PropertyType::Bool) => (json.as_bool().map(Value::Bool), "true or false"),
-        Some(PropertyType::Size) => (json.as_u64().map(Value::Number), "a number of bytes"),
+        Some(PropertyType::Bool) => (
+            json.as_bool().map(Value::Bool),
+            "true or false, without quotes",
+        ),
+        Some(PropertyType::Size) => (
+            json.as_u64().map(Value::Number),
+            "a number of bytes; JSON takes no suffix: 1G is 1073741824",
+        ),
         Some(PropertyType::Uint32 | PropertyType::Node) => {
             (json.as_u64().map(Value::Number), "a whole number")
         }
@@ -221,6 +227,19 @@ mod tests {
         assert_eq!(of("try".into()), Some("try".into()));
         assert_eq!(of("on".into()), None);
         assert_eq!(value("m0", "share", &"try".into()).ok(), None);
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_named_with_what_to_write() {
+        let refusal = |name, json: &str| value("m0", name, &json.into()).unwrap_err().to_string();
+        assert_eq!(
+            refusal("size", "64M"),
+            r#"m0: size: "64M" is not a number of bytes; JSON takes no suffix: 1G is 1073741824"#
+        );
+        assert_eq!(
+            refusal("share", "on"),
+            r#"m0: share: "on" is not true or false, without quotes"#
+        );
     }
 
     #[test]
