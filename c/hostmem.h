@@ -467,7 +467,8 @@ int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error
  * Deletes it as hostmem_backend_delete() does, and undoes what completing made, as a completing
  * that fails does: a file that it made is removed, one that it made larger is empty again. For who
  * gives up after completing, as when the preallocation in the background has failed. Errors: those
- * of hostmem_backend_delete(), STATE (a forked child).
+ * of hostmem_backend_delete(), STATE (a forked child), IO (it is deleted, but something that
+ * completing made stays; says what, and why).
  */
 int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err);
 /*

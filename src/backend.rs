@@ -305,8 +305,9 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// The error contains the backend. Those of `delete`, and [`State`](crate::ErrorKind::State)
-    /// (in a forked child).
+    /// The error contains the backend. Those of `delete`, [`State`](crate::ErrorKind::State) (in a
+    /// forked child), and [`Io`](crate::ErrorKind::Io) (it is deleted, but something that completing
+    /// made stays, for example a file that others have open).
     #[doc(alias = "hostmem_backend_undo")]
     pub fn undo(self) -> Result<(), DeleteError> {
         let undone = self.handle.undo();

@@ -952,6 +952,47 @@ fn what_completing_made_can_be_undone() {
     assert_eq!(fs::read(&path).unwrap(), b"another's");
 }
 
+/// Whoever undoes, and whoever completes, learns of a file that stays.
+#[test]
+fn what_cannot_be_undone_is_said() {
+    let directory = directory();
+    let path = directory.path().join("file");
+    let of_name = [
+        Refusal::new(libc::SYS_unlink, libc::EPERM),
+        Refusal::new(libc::SYS_unlinkat, libc::EPERM),
+    ];
+    let of_size = [Refusal::new(libc::SYS_ftruncate, libc::EIO).only(1, 0)];
+    let cases = [
+        (&of_name[..], libc::EPERM, "the file that was made stays: "),
+        (&of_size[..], libc::EIO, "keeps the size it was given: "),
+    ];
+    for (refusals, errno, what) in cases {
+        let prepare = || {
+            let _ = fs::remove_file(&path);
+            if errno == libc::EIO {
+                File::create_new(&path).unwrap();
+            }
+        };
+        prepare();
+        let made = backend(&path, "size=64K,share=on").complete().unwrap();
+        let error = refusing(refusals, || made.undo().unwrap_err().error);
+        let stays = format!("{what}{}", std::io::Error::from_raw_os_error(errno));
+        let stays = stays.split(" (os").next().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.raw_os_error(), Some(errno));
+        assert!(error.to_string().ends_with(stays), "{error}");
+        assert_eq!(path.metadata().unwrap().len(), SIZE);
+        // With the error of what failed before.
+        prepare();
+        let builder = backend(&path, "size=64K,share=on,dump=off");
+        let dump = Refusal::new(libc::SYS_madvise, libc::ENOMEM).only(2, 16);
+        let failed = refusing(refusals, || refusing(&[dump], || builder.complete()));
+        let error = failed.unwrap_err().error;
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+        assert!(error.to_string().ends_with(stays), "{error}");
+    }
+}
+
 /// As long as others have it open, in whatever way, a file keeps what completing made of it.
 #[test]
 fn what_others_have_open_is_not_taken_back() {
@@ -984,7 +1025,12 @@ fn what_others_have_open_is_not_taken_back() {
         // One that was not there.
         let made = complete().unwrap();
         let other = open().unwrap();
-        made.undo().unwrap();
+        let stays = made.undo().unwrap_err().error;
+        assert_eq!(stays.kind(), ErrorKind::Io);
+        assert!(
+            stays.to_string().ends_with("others have it open"),
+            "{stays}"
+        );
         assert_eq!(length(), 2 << 20);
         drop(other);
         fs::remove_file(&path).unwrap();

@@ -241,6 +241,17 @@ static bool is_still_at(const char *path, int fd)
 	return !look(path, &found) && !hm_os_stat(fd, &made) && is_same_file(&found, &made);
 }
 
+/* errno of what could not be undone; that of the failure that led here stays. */
+static void append_stays(struct hostmem_error *err, const char *what, int result)
+{
+	if (!result || !err)
+		return;
+	if (!err->kind)
+		err->os_error = -result;
+	hm_error_append(err, what);
+	hm_error_append(err, strerror(-result));
+}
+
 /*
  * Others may have opened the file since it got its size, and written to it. Where the kernel cannot
  * say that they have not, contents stay; a name may go, since removing it loses nothing to those
@@ -256,9 +267,11 @@ static void undo(void *data, const struct hostmem_backend *backend,
 	hm_backend_snapshot(backend, &values);
 	if (backing->made & MADE_FILE && sole) {
 		if (is_still_at(values.mem_path, backing->fd))
-			hm_os_unlink(values.mem_path);
+			append_stays(err, "; the file that was made stays: ",
+				     hm_os_unlink(values.mem_path));
 	} else if (backing->made & MADE_SIZE && sole > 0) {
-		hm_os_set_size(backing->fd, 0);
+		append_stays(err, "; the file keeps the size it was given: ",
+			     hm_os_set_size(backing->fd, 0));
 	} else if (backing->made) {
 		hm_error_append(err, backing->made & MADE_FILE
 					     ? "; the file that was made stays: others have it open"

@@ -63,8 +63,8 @@ void hm_delete_memory(struct hostmem_backend *backend, bool failed, struct hostm
 	atomic_store(&backend->bytes_total, 0);
 }
 
-/* undo: what completing made goes too. */
-static void take_down(struct hostmem_backend *backend, bool undo)
+/* stays not NULL: what completing made goes too, and what of it stays is written there. */
+static void take_down(struct hostmem_backend *backend, struct hostmem_error *stays)
 {
 	/* A thread that held `change` when this process was forked does not exist here. */
 	bool forked = hm_backend_is_forked(backend);
@@ -73,14 +73,15 @@ static void take_down(struct hostmem_backend *backend, bool undo)
 	hm_running_stop(backend);
 	if (!forked)
 		pthread_mutex_lock(&backend->change);
-	hm_delete_memory(backend, undo, NULL);
+	hm_delete_memory(backend, stays, stays);
 	hm_objects_remove(backend->objects, &backend->entry);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	if (!forked)
 		pthread_mutex_unlock(&backend->change);
 }
 
-static int delete (struct hostmem_backend *backend, bool undo, struct hostmem_error *err)
+static int delete (struct hostmem_backend *backend, struct hostmem_error *stays,
+		   struct hostmem_error *err)
 {
 	int result;
 
@@ -90,20 +91,24 @@ static int delete (struct hostmem_backend *backend, bool undo, struct hostmem_er
 		backend->state = HOSTMEM_STATE_DELETED;
 	pthread_mutex_unlock(&backend->lock);
 	if (!result)
-		take_down(backend, undo);
+		take_down(backend, stays);
 	return result;
 }
 
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err)
 {
-	return delete (backend, false, err);
+	return delete (backend, NULL, err);
 }
 
 int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err)
 {
-	if (hm_backend_check_process(backend, "undo", err))
+	struct hostmem_error stays = { 0 };
+
+	if (hm_backend_check_process(backend, "undo", err) || delete (backend, &stays, err))
 		return -1;
-	return delete (backend, true, err);
+	return *stays.message ? hm_fail(err, HOSTMEM_ERROR_IO, stays.os_error,
+					"%s: undo: it is deleted%s", backend->label, stays.message)
+			      : 0;
 }
 
 /* On the thread that fills it the backend is still in use: that frees it in the end. */
@@ -133,7 +138,7 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	backend->state = HOSTMEM_STATE_DELETED;
 	pthread_mutex_unlock(&backend->lock);
 	if (before != HOSTMEM_STATE_DELETED)
-		take_down(backend, false);
+		take_down(backend, NULL);
 	objects = backend->objects;
 	hm_backend_destroy(backend);
 	hm_objects_unref(objects);

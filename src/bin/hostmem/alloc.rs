@@ -96,8 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     drop(contexts);
     let backends = made.map_err(|error| explain(error.into()))?;
     if let Err(error) = wait_and_report(arguments, &backends, bars, &signal) {
-        undo(backends);
-        return Err(explain(error));
+        return Err(explain(undo(backends, error)));
     }
     if arguments.hold {
         signal.wait();
@@ -139,7 +138,7 @@ fn wait_and_report(
     drop(bars);
     let reports = backends.iter().map(report).collect::<Result<Vec<_>>>()?;
     if signal.get().is_some() {
-        return Err("cancelled; everything is undone".into());
+        return Err("cancelled".into());
     }
     if let Some(path) = &arguments.svg {
         let charts: Vec<_> = reports.iter().map(Report::chart).collect();
@@ -155,12 +154,10 @@ fn wait_and_report(
     crate::print(&text)
 }
 
-/// Undoes backends that are complete.
-fn undo(backends: Vec<Backend>) {
-    for backend in backends {
-        let undone = backend.undo();
-        debug_assert!(undone.is_ok(), "{undone:?}");
-    }
+/// Undoes backends that are complete; the error says what could not be undone.
+fn undo(backends: Vec<Backend>, error: Box<dyn Error>) -> Box<dyn Error> {
+    let stays = backends.into_iter().filter_map(|each| each.undo().err());
+    stays.fold(error, |error, failed| format!("{error}; {failed}").into())
 }
 
 /// What the command line asks for.
