@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "compat.h"
 #include "internal.h"
 
 /* Of small pages: what one touch reads. */
