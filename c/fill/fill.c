@@ -167,7 +167,7 @@ uint64_t hm_fill_count_needed(const struct hm_fill *fill)
 
 bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most)
 {
-	struct hm_range rest = { .offset = atomic_load(&fill->next) };
+	struct hm_range rest = { .offset = atomic_load(&fill->next), .length = 0 };
 	uint64_t absent = 0;
 
 	if (!fill->takes_memory || fill->fresh || hm_fill_is_all_taken(fill))
