@@ -112,10 +112,13 @@ enum hostmem_method {
 	HOSTMEM_METHOD_FALLOCATE = 8,
 	/* Contents that are read on demand: move whole huge pages into place (Linux 6.8). */
 	HOSTMEM_METHOD_MOVE = 16,
+	/* Contents of shared memory in huge pages that are read on demand: write them through a
+	 * second mapping (Linux 5.14). */
+	HOSTMEM_METHOD_CONTINUE = 32,
 };
 
 /* All of enum hostmem_method. */
-#define HOSTMEM_METHODS_ALL 31
+#define HOSTMEM_METHODS_ALL 63
 
 /*
  * Asks the kernel what it can do, on scratch memory: page sizes, populate (Linux 5.14), advice
@@ -509,7 +512,8 @@ struct hostmem_memory {
 	/* What the memory is made of: the base page, or the huge page of a hugetlb descriptor or
 	 * mapping; bytes. */
 	uint64_t page_size;
-	/* The descriptor behind the memory, owned by the backend; -1 for anonymous memory. */
+	/* The descriptor behind the memory, owned by the backend; -1 for anonymous memory, and for
+	 * shared memory whose contents are not all read, see hostmem_backend_get_shared_fd(). */
 	int32_t fd;
 	/* Whether writes reach everyone who maps the descriptor (MAP_SHARED). */
 	bool shared;
@@ -524,6 +528,13 @@ struct hostmem_memory {
 /* The memory. Errors: STATE (not ready or mapped). */
 int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hostmem_memory *memory,
 			       struct hostmem_error *err);
+/*
+ * The descriptor of shared memory, owned by the backend, to be given to another process
+ * (vhost-user). Errors: STATE (not ready or mapped), VALUE (the memory is private to this process),
+ * BUSY (contents are read on demand and not all read yet: the other process would find zero).
+ */
+int hostmem_backend_get_shared_fd(const struct hostmem_backend *backend, int32_t *fd,
+				  struct hostmem_error *err);
 
 /*
  * A piece of the memory and where the guest sees it. RAM is cut into pieces where a machine has

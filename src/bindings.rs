@@ -7,7 +7,7 @@ pub const HOSTMEM_CPUS_MAX: u32 = 8192;
 pub const HOSTMEM_THREAD_CONTEXT: &[u8; 15] = b"thread-context\0";
 pub const HOSTMEM_POLICY_SIZE: u32 = 256;
 pub const HOSTMEM_REASON_SIZE: u32 = 256;
-pub const HOSTMEM_METHODS_ALL: u32 = 31;
+pub const HOSTMEM_METHODS_ALL: u32 = 63;
 #[repr(C)]
 #[derive(Debug)]
 pub struct hostmem_host {
@@ -83,6 +83,7 @@ impl hostmem_method {
     pub const HOSTMEM_METHOD_COLLAPSE: hostmem_method = hostmem_method(4);
     pub const HOSTMEM_METHOD_FALLOCATE: hostmem_method = hostmem_method(8);
     pub const HOSTMEM_METHOD_MOVE: hostmem_method = hostmem_method(16);
+    pub const HOSTMEM_METHOD_CONTINUE: hostmem_method = hostmem_method(32);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
@@ -669,6 +670,13 @@ unsafe extern "C" {
     pub fn hostmem_backend_get_memory(
         backend: *const hostmem_backend,
         memory: *mut hostmem_memory,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_backend_get_shared_fd(
+        backend: *const hostmem_backend,
+        fd: *mut i32,
         err: *mut hostmem_error,
     ) -> ::core::ffi::c_int;
 }

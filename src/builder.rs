@@ -161,8 +161,8 @@ impl Builder {
     ///
     /// With [`prealloc`](Builder::prealloc) it is read before completing returns; with
     /// [`PreallocMode::Background`](crate::PreallocMode::Background) after it, and what is touched
-    /// first; without `prealloc` only what is touched. The last two need `memory-backend-ram` with
-    /// `share=off`, and a userfaultfd for faults of the kernel.
+    /// first; without `prealloc` only what is touched. The last two need another kind than
+    /// `memory-backend-file`, and a userfaultfd for faults of the kernel.
     ///
     /// Not for `memory-backend-fd`, and of `memory-backend-file` only with a new or empty file.
     #[must_use]

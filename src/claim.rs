@@ -391,9 +391,22 @@ impl<'claim> Memory<'claim> {
         self.handle.memory().hugetlb
     }
 
-    /// The descriptor that is mapped, owned by the backend; `None` for anonymous memory.
+    /// The descriptor that is mapped, owned by the backend; `None` for anonymous memory, and for
+    /// shared memory while some of its contents are [unread](Claim::unread).
     pub fn fd(self) -> Option<BorrowedFd<'claim>> {
         self.handle.fd()
+    }
+
+    /// The descriptor of shared memory, to be given to another process, as vhost-user does.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value): the memory is private to this process.
+    /// [`Busy`](crate::ErrorKind::Busy): some of its contents are [unread](Claim::unread), and the
+    /// other process would find zero instead.
+    #[doc(alias = "hostmem_backend_get_shared_fd")]
+    pub fn shared_fd(self) -> Result<BorrowedFd<'claim>> {
+        self.handle.shared_fd()
     }
 
     /// The offset of the memory in the descriptor, in bytes.

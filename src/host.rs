@@ -182,12 +182,18 @@ impl Methods {
     #[doc(alias = "HOSTMEM_METHOD_MOVE")]
     pub const MOVE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_MOVE.0);
 
-    const NAMES: [(Self, &'static str); 5] = [
+    /// For contents of shared memory in huge pages that are read on demand: writes them through a
+    /// second mapping, `UFFDIO_CONTINUE` of `userfaultfd(2)` (Linux 5.14).
+    #[doc(alias = "HOSTMEM_METHOD_CONTINUE")]
+    pub const CONTINUE: Self = Self(sys::hostmem_method::HOSTMEM_METHOD_CONTINUE.0);
+
+    const NAMES: [(Self, &'static str); 6] = [
         (Self::LAST_PAGE_FIRST, "LAST_PAGE_FIRST"),
         (Self::ZEROPAGE, "ZEROPAGE"),
         (Self::COLLAPSE, "COLLAPSE"),
         (Self::FALLOCATE, "FALLOCATE"),
         (Self::MOVE, "MOVE"),
+        (Self::CONTINUE, "CONTINUE"),
     ];
 
     /// Whether every method of `other` is in this set.

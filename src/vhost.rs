@@ -45,7 +45,8 @@ impl MemoryTable {
     /// # Errors
     ///
     /// [`Value`](ErrorKind::Value): memory that the device's process cannot share (anonymous or
-    /// private), that is read-only, or without a guest address.
+    /// private), that is read-only, or without a guest address. [`Busy`](ErrorKind::Busy): some of
+    /// its contents are [unread](crate::Claim::unread), and the device would find zero.
     pub fn new(pieces: &[Piece]) -> Result<Self> {
         Ok(Self {
             regions: pieces.iter().map(region).collect::<Result<_>>()?,
@@ -81,12 +82,15 @@ fn region(piece: &Piece) -> Result<VhostUserMemoryRegionInfo> {
         let message = format!("{}: vhost-user: {why}", piece.label());
         Error::new(ErrorKind::Value, message)
     };
-    let Some(fd) = memory.fd().filter(|_| memory.is_shared()) else {
-        return Err(fail(
-            "the memory is private to this process, and the device's needs to share it; make the \
-             backend with share=on",
-        ));
-    };
+    let fd =
+        match memory.shared_fd() {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
+            Err(_) => return Err(fail(
+                "the memory is private to this process, and the device's needs to share it; make \
+                 the backend with share=on",
+            )),
+        };
     if memory.is_readonly() {
         return Err(fail(
             "the memory is read-only, and devices map it for writing; leave it out of the table",

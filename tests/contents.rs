@@ -264,16 +264,16 @@ fn what_cannot_be_is_refused_by_name() {
             ["contents", "a character device"],
         ),
         (
-            "memfd",
-            format!("contents={old}"),
+            "file",
+            format!("share=on,mem-path={missing},contents={old}"),
             ErrorKind::Unsupported,
-            ["contents", "prealloc=on"],
+            ["contents", "prealloc=on with prealloc-mode=wait"],
         ),
         (
-            "shm",
-            format!("{EAGER},prealloc-mode=background,contents={old}"),
+            "file",
+            format!("{EAGER},prealloc-mode=background,mem-path={here},contents={old}"),
             ErrorKind::Unsupported,
-            ["not yet", "prealloc=on with prealloc-mode=wait"],
+            ["on demand", "memory-backend-memfd"],
         ),
         (
             "file",

@@ -11,7 +11,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use common::access::new;
-use common::access::read;
 use common::access::smaps_field;
 use common::host::HugePages;
 use common::image::assert_same;
@@ -23,6 +22,12 @@ use common::image::MIB;
 use common::image::SIZE;
 use common::in_child;
 use common::in_forked_child;
+use common::lazy::assert_unread;
+use common::lazy::can_serve;
+use common::lazy::touch;
+use common::lazy::touch_at_random;
+use common::lazy::DEMAND;
+use common::lazy::LAZY;
 use common::objects;
 use common::page_size;
 use common::refusing;
@@ -30,58 +35,10 @@ use common::skip;
 use common::Belongings;
 use common::Refusal;
 use hostmem::Backend;
-use hostmem::Claim;
 use hostmem::ErrorKind;
 use hostmem::Host;
 use hostmem::Methods;
 use hostmem::Objects;
-
-const DEMAND: &str = "prealloc=off";
-const LAZY: &str = "prealloc=on,prealloc-mode=background";
-
-/// Whether this process may have a userfaultfd for the kernel's faults.
-fn can_serve() -> bool {
-    let image = tempfile::NamedTempFile::new().unwrap();
-    let options = format!("size=1M,contents={}", image.path().display());
-    match new("ram", &options).complete() {
-        Ok(_) => true,
-        Err(failed) => {
-            assert_eq!(
-                failed.error.kind(),
-                ErrorKind::Unsupported,
-                "{}",
-                failed.error
-            );
-            skip("no userfaultfd for faults of the kernel");
-            false
-        }
-    }
-}
-
-/// Who touches a byte may go on a moment before it is counted.
-#[track_caller]
-fn assert_unread(claim: &Claim, expected: u64) {
-    let start = Instant::now();
-    while claim.unread().0 != expected && start.elapsed() < Duration::from_secs(10) {
-        thread::yield_now();
-    }
-    assert_eq!(claim.unread().0, expected);
-}
-
-/// A byte of the memory, from any thread.
-fn touch(claim: &Claim, at: usize) -> u8 {
-    read(claim, at as u64)
-}
-
-/// Touches places in an order of its own until all have been.
-fn touch_at_random(claim: &Claim, expected: &[u8], seed: usize) {
-    let pages = expected.len() / 4096;
-    for turn in 0..pages {
-        let page = (turn * 7919 + seed * 104_729) % pages;
-        let at = page * 4096 + (turn * 131 + seed) % 4096;
-        assert_eq!(touch(claim, at), expected[at], "byte {at}");
-    }
-}
 
 const MEMORIES: [&str; 3] = ["thp=always", "thp=never", "thp=always,lock=on"];
 

@@ -247,3 +247,26 @@ fn memory_that_cannot_be_shared_is_refused() {
         assert_eq!(backend.state(), State::Ready);
     }
 }
+
+/// The device would find zero instead of what is unread.
+#[test]
+fn unread_contents_are_not_shared() {
+    if !common::lazy::can_serve() {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), vec![7; 2 * HALF as usize]).unwrap();
+    let backend = backend(&format!(
+        "memory-backend-memfd,id=m0,contents={}",
+        image.path().display()
+    ));
+    let pieces = halves(&backend);
+    let error = MemoryTable::new(&pieces).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(
+        error.to_string().contains("contents are not all read"),
+        "{error}"
+    );
+    backend.set("prealloc", true).unwrap();
+    assert_eq!(MemoryTable::new(&pieces).unwrap().len(), 2);
+}

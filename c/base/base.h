@@ -212,10 +212,16 @@ int hm_fault_open_kernel(void);
 int hm_fault_copy(int fault_fd, uint8_t *address, const uint8_t *source, uint64_t size,
 		  uint64_t *done);
 int hm_fault_move(int fault_fd, uint8_t *address, uint8_t *source, uint64_t size, uint64_t *done);
+/* Maps what another mapping has made, and wakes likewise. */
+int hm_fault_continue(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
 int hm_fault_wake(int fault_fd, uint8_t *address, uint64_t size);
 /* Waits for a thread that needs the page at *address: 1; 0 once the event is signalled; -errno. */
 int hm_fault_wait(int fault_fd, int stop_event, uint8_t **address);
-int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size);
+/*
+ * From now on who touches what is absent waits; minor: also who touches what another mapping of
+ * shared memory has made (5.14).
+ */
+int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size, bool minor);
 int hm_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
 /* Puts zero pages into absent places; *done: bytes up to the first place that was not absent. */
 int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);

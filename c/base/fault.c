@@ -15,6 +15,7 @@
 #define API            0xaaUL
 #define USER_MODE_ONLY 1
 #define MODE_MISSING   1u
+#define MODE_MINOR     4u
 #define MODE_DONTWAKE  1u
 
 struct api {
@@ -30,7 +31,8 @@ struct registration {
 	uint64_t mode, ioctls;
 };
 
-struct zero {
+/* Pages that are put in place without being given. */
+struct pages {
 	struct range range;
 	uint64_t mode;
 	/* Bytes done, or -errno. */
@@ -58,7 +60,8 @@ struct message {
 #define IOCTL_API        _IOWR(0xaa, 0x3f, struct api)
 #define IOCTL_REGISTER   _IOWR(0xaa, 0x00, struct registration)
 #define IOCTL_UNREGISTER _IOR(0xaa, 0x01, struct range)
-#define IOCTL_ZERO       _IOWR(0xaa, 0x04, struct zero)
+#define IOCTL_ZERO       _IOWR(0xaa, 0x04, struct pages)
+#define IOCTL_CONTINUE   _IOWR(0xaa, 0x07, struct pages)
 
 /* musl's ioctl() takes an int, whose bits are the same. */
 static int call(int fd, unsigned long request, void *argument)
@@ -101,11 +104,11 @@ int hm_fault_open_kernel(void)
 	return agree(fd < 0 ? -errno : fd);
 }
 
-int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size)
+int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size, bool minor)
 {
 	struct registration registration = {
 		.range = { .start = (uintptr_t)address, .len = size },
-		.mode = MODE_MISSING,
+		.mode = minor ? MODE_MISSING | MODE_MINOR : MODE_MISSING,
 	};
 
 	return call(fault_fd, IOCTL_REGISTER, &registration);
@@ -118,17 +121,28 @@ int hm_fault_unregister(int fault_fd, uint8_t *address, uint64_t size)
 	return call(fault_fd, IOCTL_UNREGISTER, &range);
 }
 
-int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
+static int put_pages(int fault_fd, unsigned long request, uint8_t *address, uint64_t size,
+		     uint64_t mode, uint64_t *done)
 {
-	struct zero zero = {
+	struct pages pages = {
 		.range = { .start = (uintptr_t)address, .len = size },
-		.mode = MODE_DONTWAKE,
+		.mode = mode,
 	};
-	int result = call(fault_fd, IOCTL_ZERO, &zero);
+	int result = call(fault_fd, request, &pages);
 
 	/* What was done before a failure is told as bytes; a failure at once as -errno. */
-	*done = zero.done > 0 ? (uint64_t)zero.done : 0;
+	*done = pages.done > 0 ? (uint64_t)pages.done : 0;
 	return result;
+}
+
+int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
+{
+	return put_pages(fault_fd, IOCTL_ZERO, address, size, MODE_DONTWAKE, done);
+}
+
+int hm_fault_continue(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
+{
+	return put_pages(fault_fd, IOCTL_CONTINUE, address, size, 0, done);
 }
 
 static int transfer(int fault_fd, unsigned long request, uint8_t *address, const uint8_t *source,

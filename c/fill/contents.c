@@ -66,14 +66,13 @@ static int check_values(const struct hostmem_backend *backend, const struct hm_v
 			       "%s: contents-offset=%ju is not a multiple of the page size, %ju "
 			       "bytes",
 			       backend->label, (uintmax_t)values->contents_offset, (uintmax_t)page);
-	/* Others who map the descriptor would find zero where contents are unread. */
-	if (!hm_contents_is_lazy(values) ||
-	    (!values->share && !strcmp(backend->kind->name, "memory-backend-ram")))
+	/* Others who open the file would find zero where contents are unread. */
+	if (!hm_contents_is_lazy(values) || strcmp(backend->kind->name, "memory-backend-file"))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
-		       "%s: contents of memory that has a descriptor cannot be read on demand or "
-		       "in the background, not yet: use prealloc=on with prealloc-mode=wait, or "
-		       "memory-backend-ram with share=off",
+		       "%s: contents of a file cannot be read on demand or in the background, "
+		       "since who else opens it would find zero: use prealloc=on with "
+		       "prealloc-mode=wait, or memory-backend-memfd",
 		       backend->label);
 }
 

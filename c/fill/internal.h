@@ -82,6 +82,55 @@ int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk, struct 
 /* After all chunks: starts over the plain way if some could not be populated. */
 bool hm_fill_begin_again(struct hm_fill *fill);
 
+/* ---- staging.c: how contents that are read on demand get into place ---- */
+
+enum hm_staging_way {
+	/* Out of scratch memory, UFFDIO_COPY. */
+	HM_STAGING_COPY,
+	/* Whole huge pages of scratch memory, UFFDIO_MOVE. */
+	HM_STAGING_MOVE,
+	/* Shared memory in huge pages: written through a second mapping, UFFDIO_CONTINUE. */
+	HM_STAGING_CONTINUE,
+};
+
+/* The same for all threads. */
+struct hm_staging {
+	struct hostmem_backend *backend;
+	int fault_fd;
+	enum hm_staging_way way;
+	/* What is read and put in place at once, in bytes. */
+	uint64_t unit;
+	/* Where the memory is mapped once more, and how it is populated there. */
+	struct hm_mapping second;
+	struct hm_populate populate;
+};
+
+/* Memory of one thread's, zero at first; unused by HM_STAGING_CONTINUE. */
+struct hm_scratch {
+	void *base;
+	uint64_t base_size;
+	uint8_t *memory;
+	/* It is not zero. */
+	bool dirty;
+};
+
+/* Registers the memory with the userfaultfd. Returns 0 or -errno; hm_staging_end() may follow. */
+int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend,
+		     const struct hm_values *values, int fault_fd);
+/* Once nothing is put in place any more. May be called again. */
+void hm_staging_end(struct hm_staging *staging);
+/*
+ * Reads the contents of a range inside one unit and puts them in place; what is there already
+ * stays. Returns 0, or -errno with what could not be read, if anything.
+ */
+int hm_staging_read(const struct hm_staging *staging, struct hm_scratch *scratch,
+		    const struct hm_contents *contents, const struct hm_range *part,
+		    struct hm_range *unread);
+/* Lets those go on who wait for a page: for that which is there, else for zero. */
+int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scratch,
+			const struct hm_range *page);
+void hm_scratch_free(const struct hm_scratch *scratch);
+
 /* ---- workers.c: threads that work together ---- */
 
 /* Where workers run, and where the memory that they touch comes from. */

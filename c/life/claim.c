@@ -58,6 +58,29 @@ int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_erro
 		       hm_text_state(state));
 }
 
+/* ---- The descriptor ---- */
+
+int hostmem_backend_get_shared_fd(const struct hostmem_backend *backend, int32_t *fd,
+				  struct hostmem_error *err)
+{
+	struct hostmem_memory memory;
+
+	if (hostmem_backend_get_memory(backend, &memory, err))
+		return -1;
+	if (!memory.shared)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: the memory is private to this process; make the backend with "
+			       "share=on to share it with another",
+			       backend->label);
+	if (memory.fd < 0)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+			       "%s: contents are not all read, and another process would find zero "
+			       "instead: share the memory once the fill has ended",
+			       backend->label);
+	*fd = memory.fd;
+	return 0;
+}
+
 /* ---- Pieces ---- */
 
 static int fail_piece(const struct hostmem_backend *backend, const struct hostmem_piece *piece,

@@ -34,7 +34,7 @@ static void begin_zero_pages(struct hm_populate *plan)
 	if (plan->fault_fd < 0)
 		return;
 	plan->way = HM_POPULATE_ZEROPAGE;
-	if (hm_fault_register(plan->fault_fd, plan->address, plan->size))
+	if (hm_fault_register(plan->fault_fd, plan->address, plan->size, false))
 		hm_populate_end(plan);
 }
 
@@ -46,7 +46,8 @@ static bool is_new(const struct hostmem_backend *backend)
 
 /*
  * Collapsing overrides the host's setting, so it has to be asked for. Zero pages need memory that
- * no other thread touches yet: a touch of a registered page would wait for ever.
+ * no other thread touches yet: a touch of a registered page would wait for ever. Memory whose
+ * contents are read on demand is registered already.
  */
 static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_backend *backend,
 			     const struct hm_values *values, dev_t device)
@@ -61,7 +62,7 @@ static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_back
 		plan->huge_size = thp;
 		plan->way = HM_POPULATE_COLLAPSE;
 	} else if (hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
-		   is_new(backend) && may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
+		   is_new(backend) && !backend->lazy && may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
 		begin_zero_pages(plan);
 	}
 }

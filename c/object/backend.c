@@ -228,7 +228,9 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 			.address = backend->mapping.address,
 			.size = backend->mapping.size,
 			.page_size = backend->page_size,
-			.fd = backend->backing.fd,
+			.fd = backend->shared && atomic_load(&backend->unread)
+				      ? -1
+				      : backend->backing.fd,
 			.shared = backend->shared,
 			.readonly = backend->readonly,
 			.hugetlb = hm_backend_is_hugetlb(backend),

@@ -227,6 +227,8 @@ struct hostmem_backend {
 	/* Contents that are read on demand; NULL: none. Changes only while completing or deleting.
 	 */
 	struct hm_lazy *lazy;
+	/* Some of them are not read. */
+	_Atomic bool unread;
 
 	/* Stops the running preallocation within one chunk. */
 	_Atomic bool cancel;

@@ -54,10 +54,25 @@ impl ClaimHandle {
         &self.memory
     }
 
+    /// None also while contents of shared memory are unread, which C decides each time.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let mut now = sys::hostmem_memory::default();
+        // SAFETY: the backend is alive; the record outlives the call.
+        check(|err| unsafe { sys::hostmem_backend_get_memory(self.backend.raw(), &mut now, err) })
+            .ok()?;
         // SAFETY: the backend owns the descriptor and closes it when it is deleted, which it
         // refuses while claimed, so it is open while self is borrowed.
-        (self.memory.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(self.memory.fd) })
+        (now.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(now.fd) })
+    }
+
+    pub(crate) fn shared_fd(&self) -> Result<BorrowedFd<'_>> {
+        let mut fd = -1;
+        // SAFETY: the backend is alive; the number outlives the call.
+        check(|err| unsafe {
+            sys::hostmem_backend_get_shared_fd(self.backend.raw(), &mut fd, err)
+        })?;
+        // SAFETY: as for fd().
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// Reserves a piece, unless C refuses it beside those in use.

@@ -86,7 +86,7 @@ impl<B: Bitmap> Bitmap for Pinned<B> {
 }
 
 /// Makes a region of a piece of memory at its guest address, with a bitmap (`()`: none). The region
-/// has a duplicate of the descriptor, if there is one, with the offset, and its hugetlb flag is
+/// has a duplicate of the descriptor, if [there is one](crate::Memory::fd), with the offset, and its hugetlb flag is
 /// set.
 ///
 /// # Errors

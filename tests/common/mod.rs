@@ -8,6 +8,7 @@
 pub mod access;
 pub mod host;
 pub mod image;
+pub mod lazy;
 #[cfg(feature = "cli")]
 pub mod qmp;
 pub mod seccomp;

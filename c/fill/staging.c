@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Where contents that are read on demand are read to, and how they get from there into place at
+ * once, so that nobody sees half of them. Does not know which of them are unread, nor threads.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "compat.h"
+#include "internal.h"
+
+/* Of small pages: what one touch reads. */
+#define SMALL_UNIT UINT64_C(65536)
+
+/* ---- Choosing a way ---- */
+
+static bool may(const struct hostmem_backend *backend, enum hostmem_method method)
+{
+	return backend->host->methods & method && backend->host->populate;
+}
+
+static bool can_move(const struct hostmem_backend *backend, const struct hm_values *values)
+{
+	uint64_t thp = backend->host->thp_size;
+
+	/* Pages come from where the thread that reads may allocate; and locked ones do not move. */
+	return may(backend, HOSTMEM_METHOD_MOVE) && thp && backend->backing.fd < 0 &&
+	       values->thp != HM_THP_NEVER && values->policy == HM_POLICY_DEFAULT &&
+	       !values->lock && backend->mapping.size >= thp && !hm_backend_is_hugetlb(backend);
+}
+
+/* Address and offset agree modulo the huge page, as those of the memory do. */
+static int map_again(struct hm_staging *staging)
+{
+	const struct hostmem_backend *backend = staging->backend;
+	const struct hm_map_request request = {
+		.size = backend->mapping.size,
+		.alignment = (size_t)staging->unit,
+		.skew = (size_t)(backend->backing.offset % staging->unit),
+		.fd = backend->backing.fd,
+		.offset = backend->backing.offset,
+		.shared = true,
+	};
+	struct hm_mapping *second = &staging->second;
+	int result = hm_map_reserve(second, &request);
+
+	if (!result)
+		result = hm_map_fill(second, &request);
+	/* What it has is the memory's own: a child and a dump have it from there, or not at all. */
+	if (!result)
+		result = hm_os_advise(second->address, second->size, MADV_DONTFORK);
+	if (!result)
+		result = hm_os_protect(second->address, second->size, PROT_READ | PROT_WRITE);
+	if (result) {
+		hm_map_destroy(second);
+		return result;
+	}
+	hm_os_advise(second->address, second->size, MADV_DONTDUMP);
+	if (!hm_backend_is_hugetlb(backend))
+		hm_os_advise(second->address, second->size, MADV_HUGEPAGE);
+	return 0;
+}
+
+/* Small pages are faster copied. */
+static bool can_map_again(struct hm_staging *staging, const struct hm_values *values)
+{
+	struct hostmem_backend *backend = staging->backend;
+
+	if (!may(backend, HOSTMEM_METHOD_CONTINUE) || !backend->shared)
+		return false;
+	hm_populate_begin(&staging->populate, backend, values);
+	if (!staging->populate.huge_size)
+		return false;
+	staging->unit = staging->populate.huge_size;
+	return !map_again(staging);
+}
+
+static void choose_way(struct hm_staging *staging, const struct hm_values *values)
+{
+	const struct hostmem_backend *backend = staging->backend;
+
+	if (can_move(backend, values)) {
+		staging->way = HM_STAGING_MOVE;
+		staging->unit = backend->host->thp_size;
+	} else if (can_map_again(staging, values)) {
+		staging->way = HM_STAGING_CONTINUE;
+		staging->populate.address = staging->second.address;
+	} else {
+		staging->way = HM_STAGING_COPY;
+		staging->unit = backend->page_size > SMALL_UNIT ? backend->page_size : SMALL_UNIT;
+	}
+}
+
+static int register_memory(struct hm_staging *staging)
+{
+	const struct hm_mapping *mapping = &staging->backend->mapping;
+
+	return hm_fault_register(staging->fault_fd, mapping->address, mapping->size,
+				 staging->way == HM_STAGING_CONTINUE);
+}
+
+int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend,
+		     const struct hm_values *values, int fault_fd)
+{
+	int result;
+
+	*staging = (struct hm_staging){ .backend = backend, .fault_fd = fault_fd };
+	choose_way(staging, values);
+	result = register_memory(staging);
+	/* Before Linux 5.14 there is no second mapping. */
+	if (!result || staging->way != HM_STAGING_CONTINUE)
+		return result;
+	hm_staging_end(staging);
+	staging->way = HM_STAGING_COPY;
+	return register_memory(staging);
+}
+
+void hm_staging_end(struct hm_staging *staging)
+{
+	/* A forked child does not have it. */
+	if (!staging->backend || !hm_backend_is_forked(staging->backend))
+		hm_map_destroy(&staging->second);
+}
+
+/* ---- Scratch memory ---- */
+
+/* A forked child must not share the pages, which could not be moved then. */
+static int make_scratch(struct hm_scratch *scratch, const struct hm_staging *staging)
+{
+	uint64_t over, unit = staging->unit;
+	int result;
+
+	*scratch = (struct hm_scratch){ .base_size = 2 * unit };
+	result = hm_os_map(&scratch->base, scratch->base_size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (result < 0)
+		return result;
+	over = (uintptr_t)scratch->base % unit;
+	scratch->memory = (uint8_t *)scratch->base + (over ? unit - over : 0);
+	hm_os_advise(scratch->base, scratch->base_size, MADV_DONTFORK);
+	if (staging->way == HM_STAGING_MOVE)
+		hm_os_advise(scratch->memory, unit, MADV_HUGEPAGE);
+	return 0;
+}
+
+void hm_scratch_free(const struct hm_scratch *scratch)
+{
+	if (scratch->base)
+		hm_os_unmap(scratch->base, scratch->base_size);
+}
+
+/* Puts pages of scratch memory into absent places; what is there already stays. */
+static int put(const struct hm_staging *staging, struct hm_scratch *scratch,
+	       const struct hm_range *range)
+{
+	uint64_t page = staging->backend->page_size, offset = 0, done;
+	uint8_t *address = staging->backend->mapping.address + range->offset;
+	bool moves = staging->way == HM_STAGING_MOVE && range->length == staging->unit;
+	int result;
+
+	while (offset < range->length) {
+		uint64_t left = range->length - offset;
+
+		if (moves)
+			result = hm_fault_move(staging->fault_fd, address + offset,
+					       scratch->memory + offset, left, &done);
+		else
+			result = hm_fault_copy(staging->fault_fd, address + offset,
+					       scratch->memory + offset, left, &done);
+		scratch->dirty |= !moves;
+		offset += done;
+		if (result == -EEXIST) {
+			/* A page that is not moved stays in scratch memory. */
+			scratch->dirty = true;
+			hm_fault_wake(staging->fault_fd, address + offset, page);
+			offset += page;
+		} else if (result && result != -EAGAIN) {
+			if (!moves)
+				return result;
+			scratch->dirty = true;
+			moves = false;
+		}
+	}
+	return 0;
+}
+
+static int clear_scratch(const struct hm_staging *staging, struct hm_scratch *scratch)
+{
+	uint64_t page = staging->backend->host->page_size;
+	int result = scratch->base ? 0 : make_scratch(scratch, staging);
+
+	if (result)
+		return result;
+	if (scratch->dirty)
+		memset(scratch->memory, 0, staging->unit);
+	else if (staging->way == HM_STAGING_MOVE)
+		/* The last page first, so that a huge page is zeroed upwards. */
+		hm_os_advise(scratch->memory + staging->unit - page, page, MADV_POPULATE_WRITE);
+	scratch->dirty = false;
+	return 0;
+}
+
+static int read_through_scratch(const struct hm_staging *staging, struct hm_scratch *scratch,
+				const struct hm_contents *contents, const struct hm_range *part,
+				struct hm_range *unread)
+{
+	int result = clear_scratch(staging, scratch);
+
+	if (result)
+		return result;
+	/* Also when reading fails in the middle. */
+	scratch->dirty = true;
+	result = hm_contents_read(contents, scratch->memory, part, unread);
+	if (result)
+		return result;
+	scratch->dirty = false;
+	return put(staging, scratch, part);
+}
+
+/* ---- The second mapping ---- */
+
+/* Puts pages that the second mapping has made into place. */
+static int put_made(const struct hm_staging *staging, const struct hm_range *range)
+{
+	uint64_t page = staging->backend->page_size, offset = 0, done;
+	uint8_t *address = staging->backend->mapping.address + range->offset;
+	int result;
+
+	/* Only this maps a transparent huge page as one. */
+	if (range->length == staging->unit && page < staging->unit &&
+	    !hm_os_advise(address, range->length, MADV_COLLAPSE))
+		return hm_fault_wake(staging->fault_fd, address, range->length);
+	while (offset < range->length) {
+		result = hm_fault_continue(staging->fault_fd, address + offset,
+					   range->length - offset, &done);
+		offset += done;
+		if (result == -EEXIST) {
+			hm_fault_wake(staging->fault_fd, address + offset, page);
+			offset += page;
+		} else if (result && result != -EAGAIN) {
+			return result;
+		}
+	}
+	return 0;
+}
+
+/* contents NULL: what is absent becomes zero. */
+static int read_through_second(const struct hm_staging *staging, const struct hm_contents *contents,
+			       const struct hm_range *part, struct hm_range *unread)
+{
+	uint8_t *address = staging->second.address + part->offset;
+	int result = hm_populate_range(&staging->populate, address, part->length);
+
+	if (!result && contents)
+		result = hm_contents_read(contents, address, part, unread);
+	if (!result)
+		result = put_made(staging, part);
+	/* Pages with two mappings do not move to other nodes. */
+	hm_discard_pages(address, part->length);
+	/* Where touching it would be SIGBUS. */
+	return result == -EFAULT ? -ENOMEM : result;
+}
+
+/* ---- Both ---- */
+
+int hm_staging_read(const struct hm_staging *staging, struct hm_scratch *scratch,
+		    const struct hm_contents *contents, const struct hm_range *part,
+		    struct hm_range *unread)
+{
+	if (staging->way == HM_STAGING_CONTINUE)
+		return read_through_second(staging, contents, part, unread);
+	return read_through_scratch(staging, scratch, contents, part, unread);
+}
+
+int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scratch,
+			const struct hm_range *page)
+{
+	uint8_t *address = staging->backend->mapping.address + page->offset;
+	uint64_t done;
+	int result;
+
+	if (staging->way == HM_STAGING_CONTINUE)
+		return read_through_second(staging, NULL, page, NULL);
+	if (hm_backend_is_hugetlb(staging->backend)) {
+		result = clear_scratch(staging, scratch);
+		return result ? result : put(staging, scratch, page);
+	}
+	result = hm_fault_zero(staging->fault_fd, address, page->length, &done);
+	hm_fault_wake(staging->fault_fd, address, page->length);
+	return result == -EEXIST || result == -EAGAIN ? 0 : result;
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Contents that are read when they are needed, of memory of every kind.
+
+mod common;
+
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::access::smaps_field;
+use common::host::HostLock;
+use common::host::HugePages;
+use common::host::Setting;
+use common::image::assert_same;
+use common::image::complete;
+use common::image::image_bytes;
+use common::image::image_in;
+use common::image::pattern;
+use common::image::MIB;
+use common::image::SIZE;
+use common::kernel;
+use common::lazy::assert_unread;
+use common::lazy::can_serve;
+use common::lazy::touch;
+use common::lazy::touch_at_random;
+use common::lazy::DEMAND;
+use common::lazy::LAZY;
+use common::page_size;
+use common::skip;
+use common::smaps;
+use hostmem::ErrorKind;
+
+/// Memory that has a descriptor, in small pages and in huge ones.
+const MEMORIES: [(&str, &str); 8] = [
+    ("memfd", "thp=never"),
+    ("memfd", "thp=always"),
+    ("memfd", "thp=always,lock=on"),
+    ("memfd", "share=off"),
+    ("ram", "share=on,guard=off"),
+    ("shm", "thp=auto"),
+    ("memfd", "hugetlb=on,hugetlbsize=2M"),
+    ("memfd", "hugetlb=on,hugetlbsize=2M,share=off"),
+];
+
+/// Those of them that this host has the pages for, at most two at a time.
+fn memories() -> (Option<HugePages>, Vec<(&'static str, &'static str)>) {
+    let pool = HugePages::have(SIZE / MIB);
+    let mut memories = MEMORIES.to_vec();
+    memories.retain(|(_, options)| pool.is_some() || !options.contains("hugetlb"));
+    (pool, memories)
+}
+
+#[test]
+fn every_byte_is_there_whoever_touches_it_first() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let (_pool, memories) = memories();
+    for length in [SIZE, SIZE - 3 * MIB - 555] {
+        let bytes = image_bytes(length);
+        let image = image_in(images.path(), 0, &bytes);
+        let mut expected = bytes.clone();
+        expected.resize(SIZE as usize, 0);
+        for (kind, options) in &memories {
+            for mode in [DEMAND, LAZY] {
+                let options = format!("size={SIZE},{mode},{options},contents={image}");
+                let backend = complete(kind, &options);
+                let claim = backend.claim("test").unwrap();
+                thread::scope(|scope| {
+                    for seed in 0..4 {
+                        let (claim, expected) = (&claim, &expected);
+                        scope.spawn(move || touch_at_random(claim, expected, seed));
+                    }
+                });
+                assert_unread(&claim, 0);
+                drop(claim);
+                assert!(backend.wait_prealloc(None).unwrap(), "{options}");
+                assert_same(&backend, &bytes, &options);
+            }
+        }
+    }
+}
+
+#[test]
+fn discard_and_populate_and_save_know_what_is_unread() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let image_bytes = pattern(13, SIZE);
+    let image = image_in(images.path(), 0, &image_bytes);
+    let (_pool, memories) = memories();
+    for (kind, options) in memories {
+        for mode in [DEMAND, LAZY] {
+            let mut bytes = image_bytes.clone();
+            let options = format!("size={SIZE},{mode},{options},contents={image}");
+            let backend = complete(kind, &options);
+            let claim = backend.claim("test").unwrap();
+            let page = claim.memory().page_size();
+            // In a unit that was read, in the middle of others, and of whole ones.
+            assert_eq!(touch(&claim, 9 << 20), bytes[9 << 20]);
+            let first = MIB / page * page;
+            for (from, length) in [
+                (9 * MIB / page * page, page),
+                (first, 5 * MIB / page * page),
+            ] {
+                claim.discard(from, length).unwrap();
+                bytes[from as usize..(from + length) as usize].fill(0);
+            }
+            assert_eq!(touch(&claim, 3 << 20), 0, "{options}");
+            backend.wait_prealloc(None).unwrap();
+            claim.populate(0, 2 * MIB).unwrap();
+            let file = tempfile::tempfile().unwrap();
+            claim.save(&file, 0).unwrap();
+            let mut saved = vec![0; SIZE as usize];
+            file.read_exact_at(&mut saved, 0).unwrap();
+            assert!(saved == bytes, "{options}");
+            drop(claim);
+            assert_same(&backend, &bytes, &options);
+        }
+    }
+}
+
+/// A peer's touch of what is unread would find zero.
+#[test]
+fn the_descriptor_is_given_away_when_all_is_read() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(3, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    for (kind, options) in [
+        ("memfd", "thp=never"),
+        ("shm", "thp=auto"),
+        ("ram", "share=on"),
+    ] {
+        let options = format!("size={SIZE},{DEMAND},{options},contents={image}");
+        let backend = complete(kind, &options);
+        let claim = backend.claim("test").unwrap();
+        assert!(claim.memory().fd().is_none(), "{options}");
+        assert_eq!(touch(&claim, 5), bytes[5]);
+        let error = claim.memory().shared_fd().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with("m0: contents"), "{message}");
+        assert!(message.contains("once the fill has ended"), "{message}");
+        backend.set("prealloc", true).unwrap();
+        assert_unread(&claim, 0);
+        let fd = claim.memory().shared_fd().unwrap().try_clone_to_owned();
+        let mut peer = vec![0; SIZE as usize];
+        let file = std::fs::File::from(fd.unwrap());
+        file.read_exact_at(&mut peer, 0).unwrap();
+        assert!(peer == bytes, "{options}");
+        assert!(claim.memory().fd().is_some());
+    }
+    let backend = complete("ram", &format!("size={SIZE},{DEMAND},contents={image}"));
+    let claim = backend.claim("test").unwrap();
+    let error = claim.memory().shared_fd().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+    assert!(error.to_string().contains("share=on"), "{error}");
+}
+
+/// Whether all of new memory like this is huge when it is preallocated without contents.
+fn is_huge_without_contents(options: &str) -> bool {
+    let backend = complete("memfd", &format!("size={SIZE},prealloc=on,{options}"));
+    let claim = backend.claim("test").unwrap();
+    smaps_field(&claim, "ShmemPmdMapped") == SIZE
+}
+
+fn assert_shared_memory_is_huge(options: &str) {
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(5, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    for mode in [DEMAND, LAZY] {
+        let options = format!("size={SIZE},{mode},{options},contents={image}");
+        let is_huge = || {
+            let backend = complete("memfd", &options);
+            assert_same(&backend, &bytes, &options);
+            backend.wait_prealloc(None).unwrap();
+            let claim = backend.claim("test").unwrap();
+            let huge = smaps_field(&claim, "ShmemPmdMapped");
+            // Nothing is left of the second mapping.
+            let memory = claim.memory();
+            assert_eq!(smaps(memory.as_ptr() as u64, memory.len()).len(), 1);
+            huge == SIZE
+        };
+        // Where the host has no free huge page at the moment memory stays small.
+        if !(0..10).any(|_| is_huge()) && is_huge_without_contents(&options) {
+            panic!("{options}: small pages");
+        }
+    }
+}
+
+#[test]
+fn shared_memory_stays_huge() {
+    if !can_serve() || kernel() < (6, 1) {
+        return skip("needs UFFDIO_CONTINUE and MADV_COLLAPSE");
+    }
+    let _lock = HostLock::take();
+    assert_shared_memory_is_huge("thp=always");
+    let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    if let Some(_advise) = Setting::set(setting, "advise") {
+        assert_shared_memory_is_huge("thp=auto");
+    }
+}
+
+/// Memory of each page is mapped once, so that it can move to another node.
+#[test]
+fn nothing_is_mapped_twice_afterwards() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let image = image_in(images.path(), 0, &pattern(6, SIZE));
+    let (_pool, memories) = memories();
+    for (kind, options) in memories {
+        let options = format!("size={SIZE},{DEMAND},{options},contents={image}");
+        let backend = complete(kind, &options);
+        let claim = backend.claim("test").unwrap();
+        for at in (0..SIZE / 2).step_by(page_size() as usize) {
+            touch(&claim, at as usize);
+        }
+        // Who touches goes on a moment before the second mapping gives the page up.
+        let start = Instant::now();
+        while backend.placement().unwrap().mapmax != 1 {
+            assert!(start.elapsed() < Duration::from_secs(10), "{options}");
+            thread::yield_now();
+        }
+    }
+}
