@@ -989,6 +989,8 @@ struct hostmem_placement {
 	 * file, a read-only map.
 	 */
 	uint64_t unmapped;
+	/* Not there because its contents, which are read on demand, have not been read yet. */
+	uint64_t unread;
 	/* None of these. */
 	uint64_t absent;
 	/* Of what is resident, on other nodes than the host nodes, or more than the share of its

@@ -1163,6 +1163,7 @@ pub struct hostmem_placement {
     pub huge: u64,
     pub swapped: u64,
     pub unmapped: u64,
+    pub unread: u64,
     pub absent: u64,
     pub outside: u64,
     pub satisfied: hostmem_satisfied,
@@ -1176,7 +1177,7 @@ pub struct hostmem_placement {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of hostmem_placement"][::core::mem::size_of::<hostmem_placement>() - 9792usize];
+    ["Size of hostmem_placement"][::core::mem::size_of::<hostmem_placement>() - 9800usize];
     ["Alignment of hostmem_placement"][::core::mem::align_of::<hostmem_placement>() - 8usize];
     ["Offset of field: hostmem_placement::resident"]
         [::core::mem::offset_of!(hostmem_placement, resident) - 0usize];
@@ -1186,26 +1187,28 @@ const _: () = {
         [::core::mem::offset_of!(hostmem_placement, swapped) - 16usize];
     ["Offset of field: hostmem_placement::unmapped"]
         [::core::mem::offset_of!(hostmem_placement, unmapped) - 24usize];
+    ["Offset of field: hostmem_placement::unread"]
+        [::core::mem::offset_of!(hostmem_placement, unread) - 32usize];
     ["Offset of field: hostmem_placement::absent"]
-        [::core::mem::offset_of!(hostmem_placement, absent) - 32usize];
+        [::core::mem::offset_of!(hostmem_placement, absent) - 40usize];
     ["Offset of field: hostmem_placement::outside"]
-        [::core::mem::offset_of!(hostmem_placement, outside) - 40usize];
+        [::core::mem::offset_of!(hostmem_placement, outside) - 48usize];
     ["Offset of field: hostmem_placement::satisfied"]
-        [::core::mem::offset_of!(hostmem_placement, satisfied) - 48usize];
+        [::core::mem::offset_of!(hostmem_placement, satisfied) - 56usize];
     ["Offset of field: hostmem_placement::policy_changed"]
-        [::core::mem::offset_of!(hostmem_placement, policy_changed) - 52usize];
+        [::core::mem::offset_of!(hostmem_placement, policy_changed) - 60usize];
     ["Offset of field: hostmem_placement::mergeable"]
-        [::core::mem::offset_of!(hostmem_placement, mergeable) - 53usize];
+        [::core::mem::offset_of!(hostmem_placement, mergeable) - 61usize];
     ["Offset of field: hostmem_placement::mapmax"]
-        [::core::mem::offset_of!(hostmem_placement, mapmax) - 56usize];
+        [::core::mem::offset_of!(hostmem_placement, mapmax) - 64usize];
     ["Offset of field: hostmem_placement::policy"]
-        [::core::mem::offset_of!(hostmem_placement, policy) - 60usize];
+        [::core::mem::offset_of!(hostmem_placement, policy) - 68usize];
     ["Offset of field: hostmem_placement::reason"]
-        [::core::mem::offset_of!(hostmem_placement, reason) - 316usize];
+        [::core::mem::offset_of!(hostmem_placement, reason) - 324usize];
     ["Offset of field: hostmem_placement::nodes"]
-        [::core::mem::offset_of!(hostmem_placement, nodes) - 576usize];
+        [::core::mem::offset_of!(hostmem_placement, nodes) - 584usize];
     ["Offset of field: hostmem_placement::weights"]
-        [::core::mem::offset_of!(hostmem_placement, weights) - 8768usize];
+        [::core::mem::offset_of!(hostmem_placement, weights) - 8776usize];
 };
 impl Default for hostmem_placement {
     fn default() -> Self {

@@ -21,6 +21,9 @@ pub struct Placement {
     /// Shared memory that is in memory but not in this process's page tables. 0 if unknown: a part
     /// of a hugetlb file, a read-only mapping.
     pub unmapped: u64,
+    /// Not there because its [contents](crate::Builder::contents), which are read on demand, have
+    /// not been read yet.
+    pub unread: u64,
     /// None of the above.
     pub absent: u64,
     /// The part of `resident` on other nodes than the host nodes, or above the share of its node. 0
@@ -57,6 +60,7 @@ impl Placement {
             huge: raw.huge,
             swapped: raw.swapped,
             unmapped: raw.unmapped,
+            unread: raw.unread,
             absent: raw.absent,
             outside: raw.outside,
             satisfied: Satisfied::from_raw(raw.satisfied),

@@ -105,7 +105,9 @@ fn only_what_is_touched_is_read() {
         assert_eq!(claim.unread().0, SIZE);
         assert_eq!(touch(&claim, 5 << 20), bytes[5 << 20]);
         assert_unread(&claim, SIZE - unit);
-        assert_eq!(backend.placement().unwrap().resident, unit);
+        let placement = backend.placement().unwrap();
+        assert_eq!(placement.resident, unit);
+        assert_eq!((placement.unread, placement.absent), (SIZE - unit, 0));
     }
 }
 

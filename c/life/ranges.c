@@ -342,6 +342,39 @@ uint64_t hostmem_backend_get_unread(struct hostmem_backend *backend, struct host
 	return unread;
 }
 
+/* Pages are absent while they are unread; some may have been read since they were counted. */
+static void tell_unread_apart(struct hm_lazy *lazy, struct hostmem_placement *placement)
+{
+	uint64_t unread = hm_lazy_count_unread(lazy, NULL);
+
+	placement->unread = unread < placement->absent ? unread : placement->absent;
+	placement->absent -= placement->unread;
+}
+
+int hostmem_backend_get_placement(const struct hostmem_backend *backend,
+				  struct hostmem_placement *placement, struct hostmem_error *err)
+{
+	/* Held so that the memory is not deleted meanwhile; no part of the backend's value. */
+	pthread_mutex_t *change = &((struct hostmem_backend *)(uintptr_t)backend)->change;
+	enum hostmem_state state;
+	struct hm_values values;
+	int result;
+
+	if (hm_backend_check_process(backend, "placement", err))
+		return -1;
+	pthread_mutex_lock(change);
+	state = hostmem_backend_get_state(backend);
+	hm_backend_snapshot(backend, &values);
+	if (hm_backend_has_memory(state))
+		result = hm_placement_read(backend, &values, placement, err);
+	else
+		result = hm_backend_fail_not_ready(backend, state, err);
+	if (!result && backend->lazy)
+		tell_unread_apart(backend->lazy, placement);
+	pthread_mutex_unlock(change);
+	return result;
+}
+
 int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	int result;

@@ -158,6 +158,9 @@ int hm_placement_count(const struct hostmem_backend *backend, const struct hm_va
 		       struct hostmem_placement *placement);
 /* Puts what hm_placement_count() returned into words. */
 int hm_placement_fail(const struct hostmem_backend *backend, int result, struct hostmem_error *err);
+/* All of it but what is unread, which is counted as absent. For memory that stays meanwhile. */
+int hm_placement_read(const struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_placement *placement, struct hostmem_error *err);
 
 /* ---- rebind.c ---- */
 

@@ -237,8 +237,8 @@ int hm_placement_count(const struct hostmem_backend *backend, const struct hm_va
 	return read_lines(&reading, "/proc/self/numa_maps", read_numa_line);
 }
 
-static int read_placement(const struct hostmem_backend *backend, const struct hm_values *values,
-			  struct hostmem_placement *placement, struct hostmem_error *err)
+int hm_placement_read(const struct hostmem_backend *backend, const struct hm_values *values,
+		      struct hostmem_placement *placement, struct hostmem_error *err)
 {
 	struct reading reading = { .backend = backend, .placement = placement };
 	int result = 0;
@@ -255,26 +255,4 @@ static int read_placement(const struct hostmem_backend *backend, const struct hm
 	read_rest(backend, placement);
 	hm_policy_status_set(backend, values, placement);
 	return 0;
-}
-
-int hostmem_backend_get_placement(const struct hostmem_backend *backend,
-				  struct hostmem_placement *placement, struct hostmem_error *err)
-{
-	/* Held so that the memory is not deleted meanwhile; no part of the backend's value. */
-	pthread_mutex_t *change = &((struct hostmem_backend *)(uintptr_t)backend)->change;
-	enum hostmem_state state;
-	struct hm_values values;
-	int result;
-
-	if (hm_backend_check_process(backend, "placement", err))
-		return -1;
-	pthread_mutex_lock(change);
-	state = hostmem_backend_get_state(backend);
-	hm_backend_snapshot(backend, &values);
-	if (hm_backend_has_memory(state))
-		result = read_placement(backend, &values, placement, err);
-	else
-		result = hm_backend_fail_not_ready(backend, state, err);
-	pthread_mutex_unlock(change);
-	return result;
 }

@@ -54,6 +54,7 @@ pub(crate) fn rows(placement: &Placement, host_nodes: &[u32]) -> Vec<Row> {
     let elsewhere = [
         ("others' only", placement.unmapped),
         ("swapped", placement.swapped),
+        ("unread", placement.unread),
         ("absent", placement.absent),
     ];
     let elsewhere = elsewhere.into_iter().filter(|&(_, bytes)| bytes != 0);

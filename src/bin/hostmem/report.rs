@@ -78,6 +78,7 @@ impl Report {
             "huge": self.placement.huge,
             "swapped": self.placement.swapped,
             "unmapped": self.placement.unmapped,
+            "unread": self.placement.unread,
             "absent": self.placement.absent,
             "satisfied": self.placement.satisfied.as_str(),
             "outside": self.placement.outside,
