@@ -33,6 +33,7 @@ use common::qmp::result;
 use common::qmp::Client;
 use common::qmp::Server;
 use common::qmp::PATIENCE;
+use common::skip;
 use common::Refusal;
 use hostmem::properties;
 use hostmem::THREAD_CONTEXT;
@@ -500,6 +501,97 @@ fn memory_is_saved_and_restored() {
     let message = client.fails("GenericError", "x-save", arguments);
     assert!(message.contains("is running"), "{message}");
     assert!(!saved.exists());
+}
+
+/// An image of random-looking bytes of a size, and the members of an object that begins with it.
+fn image_of(directory: &Path, size: u64, mode: &str) -> Json {
+    let path = directory.join("image");
+    fs::write(&path, common::image::pattern(size, size)).unwrap();
+    let fills = mode != "off";
+    let mode = if fills { mode } else { "wait" };
+    json!({ "prealloc": fills, "prealloc-mode": mode, "contents": path, "thp": "never" })
+}
+
+/// Whether contents can be read on demand; said where they cannot.
+fn reads_on_demand(client: &mut Client<ChildStdin>, object: Json) -> bool {
+    match client.execute("object-add", object) {
+        Ok(_) => true,
+        Err(error) => {
+            let message = error["desc"].as_str().unwrap();
+            assert!(message.contains("needs a userfaultfd"), "{message}");
+            skip(message);
+            false
+        }
+    }
+}
+
+#[test]
+fn restoring_and_saving_tell_how_far_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let size: u64 = 64 << 20;
+    for mode in ["wait", "background"] {
+        let (_server, mut client) = start();
+        let object = with(ram("a", size), image_of(directory.path(), size, mode));
+        if !reads_on_demand(&mut client, object) {
+            continue;
+        }
+        let ended = |client: &mut Client<_>| {
+            let last = wait_for_end(client, "a");
+            let data = json!({ "id": "a", "status": "completed", "done": size, "total": size });
+            assert_eq!(last["data"], data, "{mode}");
+            for event in client.events.drain(..) {
+                assert!(is_about(&event, "a"), "{event}");
+                assert_eq!(event["data"]["total"], size, "{event}");
+            }
+        };
+        ended(&mut client);
+        let status = client.must("x-prealloc-status", id("a"));
+        assert_eq!(status.get("unread"), None, "{status}");
+        let saved = directory.path().join(mode);
+        let answer = client.must("x-save", json!({ "id": "a", "path": saved }));
+        assert_eq!(answer["written"], size);
+        ended(&mut client);
+        let image = fs::read(directory.path().join("image")).unwrap();
+        assert!(fs::read(&saved).unwrap() == image, "{mode}");
+    }
+}
+
+#[test]
+fn unread_contents_are_told_and_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let size: u64 = 1 << 20;
+    let (_server, mut client) = start();
+    let object = with(ram("a", size), image_of(directory.path(), size, "off"));
+    if !reads_on_demand(&mut client, object) {
+        return;
+    }
+    let status = client.must("x-prealloc-status", id("a"));
+    let expected = json!({ "status": "none", "done": 0, "total": 0, "unread": size });
+    assert_eq!(status, expected);
+    let placement = client.must("x-placement", id("a"));
+    let parts = ["resident", "absent", "unread"].map(|part| placement[part].clone());
+    assert_eq!(parts, [json!(0), json!(0), json!(size)]);
+
+    // What cannot be read stays unread, and can be read when the image is whole again.
+    let image = directory.path().join("image");
+    let bytes = fs::read(&image).unwrap();
+    let file = fs::File::options().write(true).open(&image).unwrap();
+    file.set_len(size / 2).unwrap();
+    let all = json!({ "id": "a", "offset": 0, "length": size });
+    let message = client.fails("GenericError", "x-populate", all.clone());
+    assert!(message.contains("became shorter"), "{message}");
+    let status = client.must("x-prealloc-status", id("a"));
+    assert_eq!(status["unread"], size / 2, "{status}");
+    client.must("x-retry-contents", id("a"));
+    fs::write(&image, &bytes).unwrap();
+    client.must("x-populate", all);
+    let status = client.must("x-prealloc-status", id("a"));
+    assert_eq!(status.get("unread"), None, "{status}");
+    assert_eq!(client.must("x-placement", id("a"))["resident"], size);
+    let saved = directory.path().join("saved");
+    client.must("x-save", json!({ "id": "a", "path": saved }));
+    assert!(fs::read(&saved).unwrap() == bytes);
+    client.fails("DeviceNotFound", "x-retry-contents", id("b"));
 }
 
 #[test]

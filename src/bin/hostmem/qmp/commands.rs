@@ -65,6 +65,7 @@ const COMMANDS: &[Command] = &[
     command!("x-prealloc-status", prealloc::status),
     command!("x-rebind", rebind::rebind),
     command!("x-release", memory::release),
+    command!("x-retry-contents", memory::retry_contents),
     command!("x-save", memory::save),
     command!("x-scrub", memory::scrub),
 ];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Commands on memory: claim, placement, discard and populate.
+//! Commands on memory: claim, placement, discard, populate, scrub, save and reading contents again.
 
 use std::fs;
 use std::fs::File;
@@ -98,6 +98,7 @@ pub(crate) struct Image {
 
 /// A file that is there already is not overwritten, so what is removed on failure is new.
 pub(crate) fn save(monitor: &mut Monitor, Image { id, path }: Image) -> Answer {
+    let events = Arc::clone(&monitor.events);
     let foreground = Arc::clone(&monitor.foreground);
     let memory = monitor.memory(&id)?;
     let interrupter = memory.backend.interrupter();
@@ -105,10 +106,12 @@ pub(crate) fn save(monitor: &mut Monitor, Image { id, path }: Image) -> Answer {
     let mut options = File::options();
     let options = options.write(true).create_new(true).mode(0o600);
     let file = options.open(&path).map_err(failed)?;
-    let saved = with_claim(memory, |_, claim| {
-        foreground.run(&id, interrupter, || claim.save(&file, 0))
+    let saved = with_claim(memory, |backend, claim| {
+        let saved = foreground.run(&id, interrupter, || claim.save(&file, 0))?;
+        prealloc::tell_end(backend, &events, &saved);
+        Ok(saved?)
     });
-    let saved = saved.and_then(|saved| Ok(saved??));
+    let saved = saved.and_then(|saved| saved);
     if saved.is_err() {
         // Nobody is told of two failures.
         let _ = fs::remove_file(&path);
@@ -121,8 +124,17 @@ pub(crate) fn save(monitor: &mut Monitor, Image { id, path }: Image) -> Answer {
     }))
 }
 
+pub(crate) fn retry_contents(monitor: &mut Monitor, Id { id }: Id) -> Answer {
+    let memory = monitor.memory(&id)?;
+    with_claim(memory, |_, claim| claim.retry_contents())??;
+    Ok(json!({}))
+}
+
 /// Runs something with the claim that a client has taken, else with one for the time.
-fn with_claim<T>(memory: &Memory, run: impl FnOnce(&Backend, &Claim) -> T) -> Result<T, QmpError> {
+pub(crate) fn with_claim<T>(
+    memory: &Memory,
+    run: impl FnOnce(&Backend, &Claim) -> T,
+) -> Result<T, QmpError> {
     match &memory.claim {
         Some(claim) => Ok(run(&memory.backend, claim)),
         None => Ok(run(&memory.backend, &memory.backend.claim(OWNER)?)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hostmem::Backend;
 use hostmem::Builder;
+use hostmem::Claim;
 use hostmem::Progress;
 use serde_json::json;
 use serde_json::Value as Json;
@@ -13,6 +14,7 @@ use serde_json::Value as Json;
 use super::answer::Answer;
 use super::arguments::Id;
 use super::events::Events;
+use super::memory;
 use super::monitor::Monitor;
 
 /// What the library gives for a cancelled preallocation (errno(3), Linux).
@@ -30,10 +32,10 @@ pub(crate) fn tell(builder: Builder, events: &Arc<Events>) -> Builder {
 }
 
 /// Tells how one has ended that a command waited for, which was answered so.
-pub(crate) fn tell_end(backend: &Backend, events: &Events, answer: &hostmem::Result<()>) {
+pub(crate) fn tell_end<T>(backend: &Backend, events: &Events, answer: &hostmem::Result<T>) {
     let status = describe_now(backend);
     let ended = match answer {
-        Ok(()) => "completed",
+        Ok(_) => "completed",
         // Any other was refused before it began.
         Err(_) => "failed",
     };
@@ -55,7 +57,21 @@ fn send(events: &Events, id: &str, mut status: Json) {
 }
 
 pub(crate) fn status(monitor: &mut Monitor, Id { id }: Id) -> Answer {
-    Ok(describe_now(&monitor.memory(&id)?.backend))
+    let memory = monitor.memory(&id)?;
+    let mut status = describe_now(&memory.backend);
+    memory::with_claim(memory, |_, claim| tell_unread(claim, &mut status))?;
+    Ok(status)
+}
+
+/// While contents are unread: how many bytes, and why threads wait for some.
+fn tell_unread(claim: &Claim, status: &mut Json) {
+    let (bytes, failed) = claim.unread();
+    if bytes != 0 {
+        status["unread"] = bytes.into();
+    }
+    if let Some(error) = failed {
+        status["unread-error"] = error.to_string().into();
+    }
 }
 
 /// The status as it is then. Where none runs nothing is done. One that a command waited for was
