@@ -8,7 +8,7 @@ FEATURES := --all-features
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test race fuzz test-numa test-musl test-package bench bench-ready bench-peers lint fmt doc setup-build setup-test setup-musl setup-lint
+.PHONY: help run test race fuzz test-numa test-musl test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -45,6 +45,9 @@ bench: setup-build ## compare with the bare system calls (docs/benchmarks.md)
 
 bench-ready: setup-build ## scrubbing and pools, compared with filling fresh memory, 2 minutes
 	cargo bench $(FEATURES) --bench ready
+
+bench-restore: setup-test ## restoring and saving memory, compared with bare calls and QEMU, 2 minutes
+	cargo bench $(FEATURES) --bench restore -- $(WHAT)
 
 bench-peers: setup-test ## compare with QEMU and vm-memory too, 10 minutes; WRITE=DIR saves the result
 	cargo bench $(FEATURES) --bench peers -- $(if $(WRITE),--write $(WRITE))

@@ -146,7 +146,11 @@ impl<'a> Memory<'a> {
         Ok(memory)
     }
 
-    fn advise(&self, offset: usize, size: usize, advice: c_int) -> io::Result<()> {
+    pub fn address(&self) -> *mut u8 {
+        self.address.cast()
+    }
+
+    pub fn advise(&self, offset: usize, size: usize, advice: c_int) -> io::Result<()> {
         assert!(offset + size <= self.size);
         let at = self.address.wrapping_byte_add(offset);
         // SAFETY: inside the mapping; no advice used here changes the contents.
