@@ -427,11 +427,12 @@ int hm_os_get_affinity(pid_t thread, struct hm_set *cpus)
 	return or_errno(sched_getaffinity(thread, sizeof(*cpus), (cpu_set_t *)cpus));
 }
 
+/* Not left to the C library: musl's function refuses always. */
 int hm_os_set_idle(void)
 {
 	const struct sched_param none = { 0 };
 
-	return or_errno(sched_setscheduler(0, SCHED_IDLE, &none));
+	return or_errno(syscall(SYS_sched_setscheduler, 0, SCHED_IDLE, &none));
 }
 
 int hm_os_set_affinity(pid_t thread, const struct hm_set *cpus)

@@ -441,6 +441,7 @@ static const struct {
 	{ SYS_get_mempolicy, CALL_get_mempolicy, false },
 	{ SYS_userfaultfd, CALL_userfaultfd, false },
 	{ SYS_prlimit64, CALL_prlimit64, false },
+	{ SYS_sched_setscheduler, CALL_sched_setscheduler, false },
 	{ SYS_futex, CALL_futex, false },
 	{ SYS_ioctl, CALL_ioctl, false },
 	{ SYS_cachestat, CALL_cachestat, false },
@@ -730,11 +731,6 @@ int hook_pthread_setschedparam(pthread_t thread, int policy, const struct sched_
 {
 	return fails(CALL_pthread_setschedparam) ? errno
 						 : pthread_setschedparam(thread, policy, parameter);
-}
-
-int hook_sched_setscheduler(pid_t thread, int policy, const struct sched_param *parameter)
-{
-	return fails(CALL_sched_setscheduler) ? -1 : sched_setscheduler(thread, policy, parameter);
 }
 
 ssize_t hook_readlink(const char *path, char *buffer, size_t size)
