@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::SocketAddr;
 use std::os::unix::net::UnixListener;
@@ -19,6 +18,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::fcntl;
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
 use nix::fcntl::OFlag;
@@ -144,10 +144,9 @@ fn identity(metadata: &fs::Metadata) -> (u64, u64) {
 impl SocketFile {
     /// Gives the file of a socket what the umask took away from its mode.
     fn new(path: &Path, mode: u32) -> io::Result<Self> {
-        let mut options = File::options();
-        options.read(true);
-        options.custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits());
-        let file = options.open(path)?;
+        // Not with std's options, which leave O_PATH out where musl counts it to the access mode.
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(fcntl::open(path, flags, Mode::empty())?);
         let metadata = file.metadata()?;
         let made = Self {
             path: path.to_owned(),
