@@ -309,6 +309,25 @@ fn it_can_be_interrupted_and_others_are_busy_meanwhile() {
     });
 }
 
+/// The position is the descriptor's, which others share.
+#[test]
+fn the_position_of_the_users_file_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = memfd("memory", 0, 4 * MIB);
+    let builder = new("fd", "size=4M").fd(&memory);
+    let backend = builder.complete().unwrap();
+    let claim = backend.claim("test").unwrap();
+    write(&claim, MIB, 1);
+    let file = new_file(&directory);
+    let saved = claim.save(&file, 0).unwrap();
+    assert_eq!(saved.written, page_size());
+    for file in [&memory, &file] {
+        // SAFETY: takes numbers.
+        let position = unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) };
+        assert_eq!(position, 0);
+    }
+}
+
 #[test]
 fn a_descriptor_in_memory_will_do() {
     let backend = complete("shm", "size=1M");

@@ -130,6 +130,11 @@ int hm_os_stat(int fd, struct hm_file *file);
 int hm_os_open(const char *path, int flags);
 /* Where a symbolic link leads to; returns the length. */
 int hm_os_read_link(const char *path, char *buffer, size_t size);
+/*
+ * The same file for reading, under a position of its own: seeking must not move that of the
+ * descriptor, which others may share. Needs /proc.
+ */
+int hm_os_reopen(int fd);
 /* Makes a file of no name in a directory. */
 int hm_os_open_temporary(const char *directory);
 int hm_os_open_shm(const char *name);

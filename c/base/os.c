@@ -216,6 +216,14 @@ static int open_and_unlink(const char *directory)
 	return fd;
 }
 
+int hm_os_reopen(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return hm_os_open(path, O_RDONLY);
+}
+
 int hm_os_open_temporary(const char *directory)
 {
 	int fd = hm_os_open(directory, O_TMPFILE | O_EXCL | O_RDWR);

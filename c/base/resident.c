@@ -55,18 +55,6 @@ static int count_mapped(uint8_t *address, uint64_t size, uint64_t *resident)
 	return 0;
 }
 
-/*
- * The same file under a position of its own: seeking must not move that of the descriptor, which
- * others may share.
- */
-static int reopen(int fd)
-{
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return hm_os_open(path, O_RDONLY);
-}
-
 /* Moves the range to its first data, in whole pages. Returns 1, 0 when it has none, or -errno. */
 static int find_data(int fd, uint64_t *begin, uint64_t *end)
 {
@@ -86,7 +74,7 @@ static int find_data(int fd, uint64_t *begin, uint64_t *end)
 static int count_data(int fd, uint64_t offset, uint8_t *address, uint64_t size, uint64_t *resident)
 {
 	uint64_t begin = offset, end = offset + size;
-	int own = reopen(fd), result;
+	int own = hm_os_reopen(fd), result;
 
 	if (own < 0)
 		return own;

@@ -30,6 +30,8 @@ struct save {
 	const struct hm_save_request *request;
 	struct hostmem_backend *backend;
 	enum source source;
+	/* The file of the memory again, to look for its holes; -1 where that cannot be had. */
+	int file;
 	uint64_t page;
 	_Atomic uint64_t next, written;
 	/* Of the first failure: a positive errno, and where in the memory. */
@@ -130,11 +132,11 @@ static int copy_file(struct save *save, struct hm_range range)
 
 static int save_file(struct save *save, struct hm_range rest)
 {
-	int fd = save->backend->backing.fd, result = 0;
 	uint64_t offset = save->backend->backing.offset, end = rest.offset + rest.length;
+	int result = 0;
 
 	while (!result && rest.length) {
-		int64_t data = hm_os_find_data(fd, offset + rest.offset), hole;
+		int64_t data = hm_os_find_data(save->file, offset + rest.offset), hole;
 		struct hm_range part = rest;
 
 		if (data < 0 && data != -ENXIO)
@@ -144,7 +146,7 @@ static int save_file(struct save *save, struct hm_range rest)
 		part.length = (uint64_t)data - offset - rest.offset;
 		result = write_zeros(save, part);
 		part.offset += part.length;
-		hole = part.offset < end ? hm_os_find_hole(fd, (uint64_t)data) : data;
+		hole = part.offset < end ? hm_os_find_hole(save->file, (uint64_t)data) : data;
 		if (hole < 0 || (uint64_t)hole - offset > end)
 			hole = (int64_t)(offset + end);
 		part.length = (uint64_t)hole - offset - part.offset;
@@ -346,11 +348,14 @@ int hm_save_run(const struct hm_save_request *request, uint64_t *written, struct
 		.request = request,
 		.backend = backend,
 		.source = choose_source(backend),
+		.file = -1,
 		.page = backend->host->page_size,
 	};
 	uint64_t threads = request->threads < chunks ? request->threads : chunks;
 	int result = 0;
 
+	if (save.source == SOURCE_FILE)
+		save.file = hm_os_reopen(backend->backing.fd);
 	pthread_mutex_init(&save.lock, NULL);
 	atomic_store(&backend->bytes_done, 0);
 	atomic_store(&backend->bytes_total, backend->mapping.size);
@@ -363,6 +368,8 @@ int hm_save_run(const struct hm_save_request *request, uint64_t *written, struct
 				  backend->mapping.size);
 	set_reporter(backend, false);
 	pthread_mutex_destroy(&save.lock);
+	if (save.file >= 0)
+		hm_os_close(save.file);
 	*written = atomic_load(&save.written);
 	return result;
 }
