@@ -10,7 +10,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ),
     (
         "host",
-        "cgroup features huge_pools meminfo mounts snapshot topology",
+        "calls cgroup features huge_pools meminfo mounts snapshot topology",
     ),
     ("object", "backend objects table thread_context value"),
     (

@@ -187,6 +187,41 @@ uint32_t hostmem_host_get_methods(const struct hostmem_host *host);
  * result of preallocation is the same. */
 void hostmem_host_narrow_methods(struct hostmem_host *host, uint32_t methods);
 
+/*
+ * System calls that the library can do without, made after the probe. docs/seccomp.md says what is
+ * lost without each.
+ */
+enum hostmem_call {
+	HOSTMEM_CALL_CACHESTAT = 1,
+	HOSTMEM_CALL_GET_MEMPOLICY = 2,
+	HOSTMEM_CALL_LSEEK = 4,
+	HOSTMEM_CALL_MINCORE = 8,
+	HOSTMEM_CALL_MLOCK2 = 16,
+	HOSTMEM_CALL_MSYNC = 32,
+	HOSTMEM_CALL_PRCTL = 64,
+	HOSTMEM_CALL_PREAD64 = 128,
+	HOSTMEM_CALL_PRLIMIT64 = 256,
+	/* And readlinkat. */
+	HOSTMEM_CALL_READLINK = 512,
+	HOSTMEM_CALL_SCHED_GETAFFINITY = 1024,
+	/* And getcpu. */
+	HOSTMEM_CALL_SCHED_SETAFFINITY = 2048,
+	HOSTMEM_CALL_SCHED_SETSCHEDULER = 4096,
+	HOSTMEM_CALL_SET_MEMPOLICY = 8192,
+};
+
+/* All of enum hostmem_call. */
+#define HOSTMEM_CALLS_ALL 16383
+
+/* The optional calls, a mask of enum hostmem_call, that may be made. */
+uint32_t hostmem_host_get_calls(const struct hostmem_host *host);
+/*
+ * Narrows the optional calls to those in the mask, for seccomp filters that kill: the others are
+ * not made any more where they are optional, as if each had been refused. Applies to sets of
+ * objects that are made later.
+ */
+void hostmem_host_narrow_calls(struct hostmem_host *host, uint32_t calls);
+
 /* ---- Topology ---- */
 
 /* Huge pages of one size, in pages. Of a node, what is promised and what the kernel may add are not

@@ -8,6 +8,7 @@ pub const HOSTMEM_THREAD_CONTEXT: &[u8; 15] = b"thread-context\0";
 pub const HOSTMEM_POLICY_SIZE: u32 = 256;
 pub const HOSTMEM_REASON_SIZE: u32 = 256;
 pub const HOSTMEM_METHODS_ALL: u32 = 63;
+pub const HOSTMEM_CALLS_ALL: u32 = 16383;
 #[repr(C)]
 #[derive(Debug)]
 pub struct hostmem_host {
@@ -193,6 +194,31 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn hostmem_host_narrow_methods(host: *mut hostmem_host, methods: u32);
+}
+impl hostmem_call {
+    pub const HOSTMEM_CALL_CACHESTAT: hostmem_call = hostmem_call(1);
+    pub const HOSTMEM_CALL_GET_MEMPOLICY: hostmem_call = hostmem_call(2);
+    pub const HOSTMEM_CALL_LSEEK: hostmem_call = hostmem_call(4);
+    pub const HOSTMEM_CALL_MINCORE: hostmem_call = hostmem_call(8);
+    pub const HOSTMEM_CALL_MLOCK2: hostmem_call = hostmem_call(16);
+    pub const HOSTMEM_CALL_MSYNC: hostmem_call = hostmem_call(32);
+    pub const HOSTMEM_CALL_PRCTL: hostmem_call = hostmem_call(64);
+    pub const HOSTMEM_CALL_PREAD64: hostmem_call = hostmem_call(128);
+    pub const HOSTMEM_CALL_PRLIMIT64: hostmem_call = hostmem_call(256);
+    pub const HOSTMEM_CALL_READLINK: hostmem_call = hostmem_call(512);
+    pub const HOSTMEM_CALL_SCHED_GETAFFINITY: hostmem_call = hostmem_call(1024);
+    pub const HOSTMEM_CALL_SCHED_SETAFFINITY: hostmem_call = hostmem_call(2048);
+    pub const HOSTMEM_CALL_SCHED_SETSCHEDULER: hostmem_call = hostmem_call(4096);
+    pub const HOSTMEM_CALL_SET_MEMPOLICY: hostmem_call = hostmem_call(8192);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct hostmem_call(pub ::core::ffi::c_uint);
+unsafe extern "C" {
+    pub fn hostmem_host_get_calls(host: *const hostmem_host) -> u32;
+}
+unsafe extern "C" {
+    pub fn hostmem_host_narrow_calls(host: *mut hostmem_host, calls: u32);
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

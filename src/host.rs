@@ -11,6 +11,53 @@ use crate::handle::HostHandle;
 use crate::sys;
 use crate::Result;
 
+/// What a set of bits with `ALL` and `NAMES` has in common with others.
+macro_rules! set_of_bits {
+    ($set:ident) => {
+        impl $set {
+            /// Whether all of `other` is in this set.
+            pub fn contains(self, other: Self) -> bool {
+                self & other == other
+            }
+        }
+
+        impl BitOr for $set {
+            type Output = Self;
+
+            fn bitor(self, other: Self) -> Self {
+                Self(self.0 | other.0)
+            }
+        }
+
+        impl BitAnd for $set {
+            type Output = Self;
+
+            fn bitand(self, other: Self) -> Self {
+                Self(self.0 & other.0)
+            }
+        }
+
+        /// What is not in the set.
+        impl Not for $set {
+            type Output = Self;
+
+            fn not(self) -> Self {
+                Self(!self.0 & Self::ALL.0)
+            }
+        }
+
+        impl fmt::Debug for $set {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let names = Self::NAMES
+                    .iter()
+                    .filter(|(one, _)| self.contains(*one))
+                    .map(|(_, name)| name);
+                f.debug_set().entries(names).finish()
+            }
+        }
+    };
+}
+
 /// Host capabilities: the result of one probe.
 ///
 /// [`Objects`](crate::Objects) copy it, so it may be dropped before them.
@@ -64,6 +111,21 @@ impl Host {
     #[doc(alias = "hostmem_host_narrow_methods")]
     pub fn narrow_methods(&mut self, methods: Methods) {
         self.handle.narrow_methods(methods.0);
+    }
+
+    /// The optional system calls that may be made.
+    #[doc(alias = "hostmem_host_get_calls")]
+    pub fn calls(&self) -> Calls {
+        Calls(self.handle.calls())
+    }
+
+    /// Removes the optional system calls that are not in `calls`, for seccomp filters that kill:
+    /// they are not made any more where they are optional. docs/seccomp.md says what is lost
+    /// without each. Applies to sets of objects that are made later, and to
+    /// [`syscalls`](Host::syscalls).
+    #[doc(alias = "hostmem_host_narrow_calls")]
+    pub fn narrow_calls(&mut self, calls: Calls) {
+        self.handle.narrow_calls(calls.0);
     }
 }
 
@@ -195,47 +257,97 @@ impl Methods {
         (Self::MOVE, "MOVE"),
         (Self::CONTINUE, "CONTINUE"),
     ];
-
-    /// Whether every method of `other` is in this set.
-    pub fn contains(self, other: Self) -> bool {
-        self & other == other
-    }
 }
 
-impl BitOr for Methods {
-    type Output = Self;
+set_of_bits!(Methods);
 
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
+/// A set of system calls that are optional: the library can do without them.
+#[doc(alias = "hostmem_call")]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Calls(u32);
 
-impl BitAnd for Methods {
-    type Output = Self;
+impl Calls {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// All of them.
+    #[doc(alias = "HOSTMEM_CALLS_ALL")]
+    pub const ALL: Self = Self(sys::HOSTMEM_CALLS_ALL);
+    /// cachestat(2).
+    #[doc(alias = "HOSTMEM_CALL_CACHESTAT")]
+    pub const CACHESTAT: Self = Self(sys::hostmem_call::HOSTMEM_CALL_CACHESTAT.0);
+    /// get_mempolicy(2).
+    #[doc(alias = "HOSTMEM_CALL_GET_MEMPOLICY")]
+    pub const GET_MEMPOLICY: Self = Self(sys::hostmem_call::HOSTMEM_CALL_GET_MEMPOLICY.0);
+    /// lseek(2).
+    #[doc(alias = "HOSTMEM_CALL_LSEEK")]
+    pub const LSEEK: Self = Self(sys::hostmem_call::HOSTMEM_CALL_LSEEK.0);
+    /// mincore(2).
+    #[doc(alias = "HOSTMEM_CALL_MINCORE")]
+    pub const MINCORE: Self = Self(sys::hostmem_call::HOSTMEM_CALL_MINCORE.0);
+    /// mlock2(2).
+    #[doc(alias = "HOSTMEM_CALL_MLOCK2")]
+    pub const MLOCK2: Self = Self(sys::hostmem_call::HOSTMEM_CALL_MLOCK2.0);
+    /// msync(2).
+    #[doc(alias = "HOSTMEM_CALL_MSYNC")]
+    pub const MSYNC: Self = Self(sys::hostmem_call::HOSTMEM_CALL_MSYNC.0);
+    /// prctl(2).
+    #[doc(alias = "HOSTMEM_CALL_PRCTL")]
+    pub const PRCTL: Self = Self(sys::hostmem_call::HOSTMEM_CALL_PRCTL.0);
+    /// pread64(2).
+    #[doc(alias = "HOSTMEM_CALL_PREAD64")]
+    pub const PREAD64: Self = Self(sys::hostmem_call::HOSTMEM_CALL_PREAD64.0);
+    /// prlimit64(2).
+    #[doc(alias = "HOSTMEM_CALL_PRLIMIT64")]
+    pub const PRLIMIT64: Self = Self(sys::hostmem_call::HOSTMEM_CALL_PRLIMIT64.0);
+    /// readlink(2) and readlinkat(2).
+    #[doc(alias = "HOSTMEM_CALL_READLINK")]
+    pub const READLINK: Self = Self(sys::hostmem_call::HOSTMEM_CALL_READLINK.0);
+    /// sched_getaffinity(2).
+    #[doc(alias = "HOSTMEM_CALL_SCHED_GETAFFINITY")]
+    pub const SCHED_GETAFFINITY: Self = Self(sys::hostmem_call::HOSTMEM_CALL_SCHED_GETAFFINITY.0);
+    /// sched_setaffinity(2) and getcpu(2).
+    #[doc(alias = "HOSTMEM_CALL_SCHED_SETAFFINITY")]
+    pub const SCHED_SETAFFINITY: Self = Self(sys::hostmem_call::HOSTMEM_CALL_SCHED_SETAFFINITY.0);
+    /// sched_setscheduler(2).
+    #[doc(alias = "HOSTMEM_CALL_SCHED_SETSCHEDULER")]
+    pub const SCHED_SETSCHEDULER: Self = Self(sys::hostmem_call::HOSTMEM_CALL_SCHED_SETSCHEDULER.0);
+    /// set_mempolicy(2).
+    #[doc(alias = "HOSTMEM_CALL_SET_MEMPOLICY")]
+    pub const SET_MEMPOLICY: Self = Self(sys::hostmem_call::HOSTMEM_CALL_SET_MEMPOLICY.0);
 
-    fn bitand(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-}
+    const NAMES: [(Self, &'static str); 14] = [
+        (Self::CACHESTAT, "CACHESTAT"),
+        (Self::GET_MEMPOLICY, "GET_MEMPOLICY"),
+        (Self::LSEEK, "LSEEK"),
+        (Self::MINCORE, "MINCORE"),
+        (Self::MLOCK2, "MLOCK2"),
+        (Self::MSYNC, "MSYNC"),
+        (Self::PRCTL, "PRCTL"),
+        (Self::PREAD64, "PREAD64"),
+        (Self::PRLIMIT64, "PRLIMIT64"),
+        (Self::READLINK, "READLINK"),
+        (Self::SCHED_GETAFFINITY, "SCHED_GETAFFINITY"),
+        (Self::SCHED_SETAFFINITY, "SCHED_SETAFFINITY"),
+        (Self::SCHED_SETSCHEDULER, "SCHED_SETSCHEDULER"),
+        (Self::SET_MEMPOLICY, "SET_MEMPOLICY"),
+    ];
 
-/// The methods that are not in the set.
-impl Not for Methods {
-    type Output = Self;
-
-    fn not(self) -> Self {
-        Self(!self.0 & Self::ALL.0)
-    }
-}
-
-impl fmt::Debug for Methods {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Self::NAMES
+    /// The call that has to be allowed for a system call that is optional where a [`Use`](crate::Use)
+    /// says so; `None`: none has to.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        let name = match name {
+            "getcpu" => "sched_setaffinity",
+            "readlinkat" => "readlink",
+            name => name,
+        };
+        let found = Self::NAMES
             .iter()
-            .filter(|(method, _)| self.contains(*method))
-            .map(|(_, name)| name);
-        f.debug_set().entries(names).finish()
+            .find(|(_, own)| own.eq_ignore_ascii_case(name));
+        found.map(|(call, _)| *call)
     }
 }
+
+set_of_bits!(Calls);
 
 #[cfg(test)]
 mod tests {
@@ -251,9 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn every_call_has_a_name() {
+        let all = Calls::NAMES
+            .iter()
+            .fold(Calls::NONE, |all, (call, _)| all | *call);
+        assert_eq!(all, Calls::ALL);
+        assert_eq!(Calls::of("readlinkat"), Some(Calls::READLINK));
+        assert_eq!(Calls::of("mmap"), None);
+    }
+
+    #[test]
     fn a_host_can_be_narrowed() {
         let mut host = Host::probe().unwrap();
         host.narrow_methods(Methods::NONE);
         assert_eq!(host.methods(), Methods::NONE);
+        assert_eq!(host.calls(), Calls::ALL);
+        host.narrow_calls(!Calls::MSYNC);
+        host.narrow_calls(!Calls::MINCORE);
+        assert_eq!(host.calls(), !(Calls::MSYNC | Calls::MINCORE));
     }
 }

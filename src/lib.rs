@@ -115,6 +115,7 @@ pub use crate::error::Error;
 pub use crate::error::ErrorKind;
 pub use crate::error::Failed;
 pub use crate::error::Result;
+pub use crate::host::Calls;
 pub use crate::host::Feature;
 pub use crate::host::Host;
 pub use crate::host::HostInfo;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The system calls of the library, for seccomp filters. docs/seccomp.md has them for people.
 
+use crate::Calls;
+use crate::Feature;
 use crate::Host;
 use crate::Methods;
 
@@ -18,6 +20,13 @@ pub enum Use {
     Prealloc,
     /// Preallocation, also in the background.
     BackgroundPrealloc,
+    /// `contents` with `prealloc`, read while completing.
+    Contents,
+    /// `contents` that are read on demand; in the background with
+    /// [`BackgroundPrealloc`](Use::BackgroundPrealloc).
+    LazyContents,
+    /// [`Claim::save`](crate::Claim::save).
+    Save,
     /// `policy` and `host-nodes`.
     Policy,
     /// `home-node`.
@@ -43,6 +52,12 @@ pub enum Use {
     /// [`Backend::placement`](crate::Backend::placement) and
     /// [`Topology::read`](crate::Topology::read).
     Placement,
+    /// [`ThreadContext`](crate::ThreadContext), with `cpu-affinity` or `node-affinity`.
+    ThreadContext,
+    /// [`Pool`](crate::Pool), besides the calls of its kind.
+    Pool,
+    /// `hostmem::pool::take` (feature `pool`), with [`Fd`](Use::Fd).
+    PoolClient,
 }
 
 /// A system call that the library makes.
@@ -72,36 +87,27 @@ pub struct SyscallArgument {
     pub values: Vec<u32>,
 }
 
-/// The calls of one use: required and optional ones, and arguments.
+/// A line of docs/seccomp.md: what is called for one thing, beyond the lines that it includes.
 struct Row {
+    name: &'static str,
+    includes: &'static [&'static Row],
     calls: &'static [&'static str],
+    /// Not made where the host was narrowed.
     optional: &'static [&'static str],
-    advice: &'static [libc::c_int],
-    futex: &'static [libc::c_int],
-    ioctl: &'static [u32],
-    prctl: &'static [libc::c_int],
+    /// Of arguments that have one of a few.
+    values: &'static [&'static str],
 }
 
 const NOTHING: Row = Row {
+    name: "",
+    includes: &[],
     calls: &[],
     optional: &[],
-    advice: &[],
-    futex: &[],
-    ioctl: &[],
-    prctl: &[],
+    values: &[],
 };
 
-/// linux/mman.h, prctl.h, fs.h, userfaultfd.h.
-const MADV_POPULATE_READ: libc::c_int = 22;
-const MADV_POPULATE_WRITE: libc::c_int = 23;
-const MADV_DONTNEED_LOCKED: libc::c_int = 24;
-const MADV_COLLAPSE: libc::c_int = 25;
-const PR_GET_THP_DISABLE: libc::c_int = 42;
-const PR_SET_VMA: libc::c_int = 0x5356_4d41;
-const BLKGETSIZE64: u32 = 0x8008_1272;
-const UFFDIO: [u32; 4] = [0xc018_aa3f, 0xc020_aa00, 0x8010_aa01, 0xc020_aa04];
-
 const BACKEND: Row = Row {
+    name: "any backend",
     calls: &[
         "mmap",
         "munmap",
@@ -109,7 +115,6 @@ const BACKEND: Row = Row {
         "mremap",
         "madvise",
         "brk",
-        "prctl",
         "getpid",
         "futex",
         "openat",
@@ -117,32 +122,34 @@ const BACKEND: Row = Row {
         "close",
         "fstat",
         "newfstatat",
-        "prlimit64",
-        "sched_getaffinity",
     ],
-    optional: &["msync"],
-    advice: &[
-        libc::MADV_DONTFORK,
-        libc::MADV_DODUMP,
-        libc::MADV_DONTDUMP,
-        libc::MADV_MERGEABLE,
-        libc::MADV_UNMERGEABLE,
-        libc::MADV_HUGEPAGE,
-        libc::MADV_NOHUGEPAGE,
+    optional: &["msync", "prctl", "prlimit64", "sched_getaffinity"],
+    values: &[
+        "DONTFORK",
+        "DODUMP",
+        "DONTDUMP",
+        "MERGEABLE",
+        "UNMERGEABLE",
+        "HUGEPAGE",
+        "NOHUGEPAGE",
+        "WAIT",
+        "WAIT_BITSET",
+        "WAKE",
+        "PR_SET_VMA",
+        "PR_GET_THP_DISABLE",
     ],
-    futex: &[libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAKE],
-    ioctl: &[],
-    prctl: &[PR_SET_VMA, PR_GET_THP_DISABLE],
-};
-
-/// What musl calls in addition, for any backend.
-const MUSL: Row = Row {
-    calls: &["open", "fcntl", "lseek"],
-    futex: &[libc::FUTEX_REQUEUE],
     ..NOTHING
 };
 
-const PREALLOC: Row = Row {
+const MUSL: Row = Row {
+    name: "musl, for any backend",
+    calls: &["open", "fcntl", "lseek"],
+    values: &["REQUEUE"],
+    ..NOTHING
+};
+
+const THREADS: Row = Row {
+    name: "threads",
     calls: &[
         "clone3",
         "clone",
@@ -150,164 +157,285 @@ const PREALLOC: Row = Row {
         "rseq",
         "rt_sigprocmask",
         "exit",
-        "mincore",
-        "sched_yield",
-        "clock_gettime",
-        "fstatfs",
     ],
+    optional: &["prctl"],
+    values: &["DONTNEED", "PR_SET_NAME"],
+    ..NOTHING
+};
+
+const PREALLOC: Row = Row {
+    name: "preallocation",
+    includes: &[&THREADS],
+    calls: &["clock_gettime", "fstatfs"],
     optional: &[
+        "cachestat",
         "get_mempolicy",
+        "getcpu",
+        "lseek",
+        "mincore",
+        "mlock2",
         "pread64",
         "sched_setaffinity",
-        "mlock2",
-        "cachestat",
     ],
-    advice: &[MADV_POPULATE_READ, MADV_POPULATE_WRITE, libc::MADV_DONTNEED],
-    prctl: &[libc::PR_SET_NAME],
-    ..NOTHING
+    values: &["POPULATE_READ", "POPULATE_WRITE"],
 };
 
-/// Preallocation before Linux 5.14.
 const TOUCH: Row = Row {
-    futex: &[libc::FUTEX_WAKE_OP, libc::FUTEX_CMP_REQUEUE],
+    name: "preallocation before Linux 5.14",
+    values: &["WAKE_OP", "CMP_REQUEUE"],
     ..NOTHING
 };
 
-const METHODS: [(Methods, Row); 4] = [
-    (
-        Methods::LAST_PAGE_FIRST,
-        Row {
-            advice: &[MADV_POPULATE_WRITE],
-            ..NOTHING
-        },
-    ),
-    (
-        Methods::ZEROPAGE,
-        Row {
-            calls: &["ioctl"],
-            optional: &["userfaultfd"],
-            ioctl: &UFFDIO,
-            ..NOTHING
-        },
-    ),
-    (
-        Methods::COLLAPSE,
-        Row {
-            optional: &["fallocate"],
-            advice: &[MADV_COLLAPSE],
-            ..NOTHING
-        },
-    ),
-    (
-        Methods::FALLOCATE,
-        Row {
-            optional: &["fallocate"],
-            ..NOTHING
-        },
-    ),
+const BACKGROUND: Row = Row {
+    name: "preallocation in the background",
+    includes: &[&PREALLOC],
+    calls: &["eventfd2", "write"],
+    ..NOTHING
+};
+
+const CONTENTS: Row = Row {
+    name: "contents",
+    includes: &[&PREALLOC],
+    calls: &["pread64", "fstatfs", "ioctl"],
+    optional: &["lseek"],
+    values: &["BLKGETSIZE64"],
+};
+
+const LAZY: Row = Row {
+    name: "contents on demand",
+    includes: &[&THREADS],
+    calls: &[
+        "userfaultfd",
+        "ioctl",
+        "eventfd2",
+        "poll",
+        "ppoll",
+        "write",
+        "pread64",
+        "fstatfs",
+    ],
+    optional: &["lseek"],
+    values: &[
+        "UFFDIO_API",
+        "UFFDIO_REGISTER",
+        "UFFDIO_UNREGISTER",
+        "UFFDIO_COPY",
+        "UFFDIO_ZEROPAGE",
+        "UFFDIO_WAKE",
+        "USERFAULTFD_IOC_NEW",
+        "BLKGETSIZE64",
+        "POPULATE_WRITE",
+    ],
+};
+
+const SAVE: Row = Row {
+    name: "save",
+    includes: &[&THREADS],
+    calls: &[
+        "pread64",
+        "pwrite64",
+        "ftruncate",
+        "fallocate",
+        "fstatfs",
+        "fcntl",
+        "ioctl",
+        "clock_gettime",
+    ],
+    optional: &["getcpu", "lseek", "sched_setaffinity"],
+    values: &["CMP_REQUEUE", "BLKGETSIZE64"],
+};
+
+const POLICY: Row = Row {
+    name: "policy",
+    calls: &["mbind"],
+    ..NOTHING
+};
+
+const HOME_NODE: Row = Row {
+    name: "home-node",
+    calls: &["set_mempolicy_home_node"],
+    ..NOTHING
+};
+
+const POLICY_OF_THREADS: Row = Row {
+    name: "bound huge pages, shared files on disk",
+    includes: &[&THREADS],
+    optional: &["set_mempolicy", "sched_setaffinity"],
+    ..NOTHING
+};
+
+const LOCK: Row = Row {
+    name: "lock",
+    calls: &["mlock2", "munlock"],
+    ..NOTHING
+};
+
+const MEMFD: Row = Row {
+    name: "memfd, ram with share=on",
+    calls: &["memfd_create", "ftruncate", "fstatfs", "fcntl"],
+    ..NOTHING
+};
+
+const SHM: Row = Row {
+    name: "shm",
+    calls: &[
+        "getrandom",
+        "unlink",
+        "unlinkat",
+        "ftruncate",
+        "fstatfs",
+        "fcntl",
+    ],
+    optional: &["readlink", "readlinkat", "lseek"],
+    ..NOTHING
+};
+
+const FILE: Row = Row {
+    name: "file",
+    calls: &[
+        "ftruncate",
+        "fstatfs",
+        "fcntl",
+        "ioctl",
+        "unlink",
+        "unlinkat",
+        "getrandom",
+    ],
+    optional: &["readlink", "readlinkat", "lseek"],
+    values: &["BLKGETSIZE64"],
+    ..NOTHING
+};
+
+const FD: Row = Row {
+    name: "fd",
+    calls: &["fstatfs", "fcntl", "ioctl"],
+    optional: &["readlink", "readlinkat", "lseek"],
+    values: &["BLKGETSIZE64"],
+    ..NOTHING
+};
+
+const ZEROPAGE: Row = Row {
+    name: "method ZEROPAGE",
+    calls: &["ioctl"],
+    optional: &["userfaultfd"],
+    values: &[
+        "UFFDIO_API",
+        "UFFDIO_REGISTER",
+        "UFFDIO_UNREGISTER",
+        "UFFDIO_ZEROPAGE",
+    ],
+    ..NOTHING
+};
+
+const LAST_PAGE_FIRST: Row = Row {
+    name: "method LAST_PAGE_FIRST",
+    values: &["POPULATE_WRITE"],
+    ..NOTHING
+};
+
+const COLLAPSE: Row = Row {
+    name: "method COLLAPSE",
+    optional: &["fallocate"],
+    values: &["COLLAPSE"],
+    ..NOTHING
+};
+
+const FALLOCATE: Row = Row {
+    name: "method FALLOCATE",
+    optional: &["fallocate"],
+    ..NOTHING
+};
+
+const MOVE: Row = Row {
+    name: "method MOVE",
+    values: &["UFFDIO_MOVE"],
+    ..NOTHING
+};
+
+const REBIND: Row = Row {
+    name: "rebind",
+    calls: &["mbind"],
+    ..NOTHING
+};
+
+const DISCARD: Row = Row {
+    name: "discard, discard-data",
+    calls: &["fallocate", "munlock", "mlock2"],
+    optional: &["msync"],
+    values: &["DONTNEED", "DONTNEED_LOCKED"],
+    ..NOTHING
+};
+
+const SCRUB: Row = Row {
+    name: "scrub",
+    calls: &["pread64", "fallocate", "munlock", "mlock2"],
+    optional: &["mincore", "msync"],
+    values: &["DONTNEED", "DONTNEED_LOCKED"],
+    ..NOTHING
+};
+
+const PLACEMENT: Row = Row {
+    name: "placement, topology",
+    calls: &["fstatfs", "sched_getaffinity"],
+    optional: &["cachestat", "lseek", "mincore"],
+    ..NOTHING
+};
+
+const THREAD_CONTEXT: Row = Row {
+    name: "thread-context",
+    includes: &[&THREADS],
+    calls: &["gettid", "sched_setaffinity", "sched_getaffinity"],
+    ..NOTHING
+};
+
+const POOL: Row = Row {
+    name: "pool",
+    includes: &[&PREALLOC],
+    calls: &["fcntl"],
+    optional: &["sched_setscheduler"],
+    ..NOTHING
+};
+
+const POOL_CLIENT: Row = Row {
+    name: "taking from a pool",
+    calls: &["socket", "connect", "write", "sendto", "recvmsg", "fcntl"],
+    ..NOTHING
+};
+
+/// Of the methods to populate, and the line that they belong to.
+const METHODS: [(Methods, &str, Row); 5] = [
+    (Methods::LAST_PAGE_FIRST, PREALLOC.name, LAST_PAGE_FIRST),
+    (Methods::ZEROPAGE, PREALLOC.name, ZEROPAGE),
+    (Methods::COLLAPSE, PREALLOC.name, COLLAPSE),
+    (Methods::FALLOCATE, PREALLOC.name, FALLOCATE),
+    (Methods::MOVE, LAZY.name, MOVE),
 ];
 
 impl Use {
     /// What it adds to the calls of any backend.
     fn row(self) -> Row {
         match self {
-            Self::Backend => NOTHING,
+            Self::Backend => BACKEND,
             Self::Prealloc => PREALLOC,
-            Self::BackgroundPrealloc => Row {
-                calls: &["eventfd2", "write"],
-                ..NOTHING
-            },
-            Self::Policy => Row {
-                calls: &["mbind"],
-                optional: &["sched_setaffinity"],
-                ..NOTHING
-            },
-            Self::HomeNode => Row {
-                calls: &["set_mempolicy_home_node"],
-                ..NOTHING
-            },
-            Self::PolicyOfThreads => Row {
-                calls: &[
-                    "clone3",
-                    "clone",
-                    "set_robust_list",
-                    "rseq",
-                    "rt_sigprocmask",
-                    "exit",
-                ],
-                optional: &["set_mempolicy"],
-                advice: &[libc::MADV_DONTNEED],
-                prctl: &[libc::PR_SET_NAME],
-                ..NOTHING
-            },
-            Self::Lock => Row {
-                calls: &["mlock2", "munlock"],
-                ..NOTHING
-            },
-            Self::Memfd => Row {
-                calls: &["memfd_create", "ftruncate", "fstatfs", "fcntl"],
-                ..NOTHING
-            },
-            Self::Shm => Row {
-                calls: &[
-                    "getrandom",
-                    "unlink",
-                    "unlinkat",
-                    "ftruncate",
-                    "fstatfs",
-                    "fcntl",
-                ],
-                optional: &["readlink", "readlinkat", "lseek"],
-                ..NOTHING
-            },
-            Self::File => Row {
-                calls: &[
-                    "readlink",
-                    "readlinkat",
-                    "ftruncate",
-                    "fstatfs",
-                    "fcntl",
-                    "ioctl",
-                    "unlink",
-                    "unlinkat",
-                    "getrandom",
-                ],
-                optional: &["lseek"],
-                ioctl: &[BLKGETSIZE64],
-                ..NOTHING
-            },
-            Self::Fd => Row {
-                calls: &["fstatfs", "fcntl", "ioctl"],
-                optional: &["readlink", "readlinkat", "lseek"],
-                ioctl: &[BLKGETSIZE64],
-                ..NOTHING
-            },
-            Self::Rebind => Row {
-                calls: &["mbind"],
-                ..NOTHING
-            },
-            Self::Discard => Row {
-                calls: &["fallocate", "msync", "munlock", "mlock2"],
-                advice: &[libc::MADV_DONTNEED, MADV_DONTNEED_LOCKED],
-                ..NOTHING
-            },
-            Self::Scrub => Row {
-                calls: &[
-                    "pread64",
-                    "mincore",
-                    "fallocate",
-                    "munlock",
-                    "mlock2",
-                    "msync",
-                ],
-                advice: &[libc::MADV_DONTNEED, MADV_DONTNEED_LOCKED],
-                ..NOTHING
-            },
-            Self::Placement => Row {
-                calls: &["fstatfs"],
-                optional: &["cachestat", "lseek", "mincore"],
-                ..NOTHING
-            },
+            Self::BackgroundPrealloc => BACKGROUND,
+            Self::Contents => CONTENTS,
+            Self::LazyContents => LAZY,
+            Self::Save => SAVE,
+            Self::Policy => POLICY,
+            Self::HomeNode => HOME_NODE,
+            Self::PolicyOfThreads => POLICY_OF_THREADS,
+            Self::Lock => LOCK,
+            Self::Memfd => MEMFD,
+            Self::Shm => SHM,
+            Self::File => FILE,
+            Self::Fd => FD,
+            Self::Rebind => REBIND,
+            Self::Discard => DISCARD,
+            Self::Scrub => SCRUB,
+            Self::Placement => PLACEMENT,
+            Self::ThreadContext => THREAD_CONTEXT,
+            Self::Pool => POOL,
+            Self::PoolClient => POOL_CLIENT,
         }
     }
 }
@@ -318,83 +446,135 @@ impl Host {
     /// and of its threads.
     ///
     /// The calls of populate [methods](Host::methods) are among those of
-    /// [`Use::Prealloc`]; [`narrow_methods`](Host::narrow_methods) leaves them out.
+    /// [`Use::Prealloc`]; [`narrow_methods`](Host::narrow_methods) leaves them out, and
+    /// [`narrow_calls`](Host::narrow_calls) calls that are optional.
     pub fn syscalls(&self, uses: &[Use]) -> Vec<Syscall> {
-        let mut rows = vec![BACKEND];
+        let mut list = List::default();
+        list.include(&BACKEND);
         if cfg!(target_env = "musl") {
-            rows.push(MUSL);
+            list.include(&MUSL);
         }
         for one in uses {
-            rows.push(one.row());
-            if *one == Use::BackgroundPrealloc {
-                rows.push(PREALLOC);
+            list.include(&one.row());
+        }
+        for (method, of, row) in METHODS {
+            if list.names.contains(&of) && self.methods().contains(method) {
+                list.include(&row);
             }
         }
-        if uses.contains(&Use::Prealloc) || uses.contains(&Use::BackgroundPrealloc) {
-            let methods = self.methods();
-            let allowed = METHODS.into_iter();
-            rows.extend(
-                allowed.filter_map(|(method, row)| methods.contains(method).then_some(row)),
-            );
-            let features = self.features();
-            if features
-                .iter()
-                .any(|one| one.name == "populate" && !one.is_available())
-            {
-                rows.push(TOUCH);
-            }
+        let populates = |feature: &Feature| feature.name == "populate" && feature.is_available();
+        if list.names.contains(&PREALLOC.name) && !self.features().iter().any(populates) {
+            list.include(&TOUCH);
         }
-        collect(&rows)
+        list.into_syscalls(self.calls())
     }
 }
 
-fn collect(rows: &[Row]) -> Vec<Syscall> {
-    let mut calls: Vec<Syscall> = Vec::new();
-    let mut add = |name: &&'static str, optional| {
-        let Some(number) = number(name) else {
+/// What some rows have together.
+#[derive(Default)]
+struct List {
+    names: Vec<&'static str>,
+    calls: Vec<&'static str>,
+    optional: Vec<&'static str>,
+    values: Vec<&'static str>,
+}
+
+impl List {
+    fn include(&mut self, row: &Row) {
+        if self.names.contains(&row.name) {
             return;
-        };
-        match calls.iter_mut().find(|call| call.name == *name) {
-            Some(call) => call.optional &= optional,
-            None => calls.push(Syscall {
-                name,
-                number,
-                argument: argument(name, rows),
-                optional,
-            }),
         }
-    };
-    for row in rows {
-        row.calls.iter().for_each(|name| add(name, false));
-        row.optional.iter().for_each(|name| add(name, true));
+        self.names.push(row.name);
+        self.calls.extend(row.calls);
+        self.optional.extend(row.optional);
+        self.values.extend(row.values);
+        row.includes.iter().for_each(|one| self.include(one));
     }
-    calls
+
+    /// One entry for each call; a call that is needed for one thing and optional for another is
+    /// needed.
+    fn into_syscalls(self, allowed: Calls) -> Vec<Syscall> {
+        let made = |name: &&&str| Calls::of(name).is_none_or(|call| allowed.contains(call));
+        let optional = self.optional.iter().filter(made).map(|name| (*name, true));
+        let needed = self.calls.iter().map(|name| (*name, false));
+        let mut calls: Vec<Syscall> = Vec::new();
+        for (name, optional) in needed.chain(optional) {
+            let Some(number) = number(name) else { continue };
+            if calls.iter().all(|call| call.name != name) {
+                let argument = self.argument(name);
+                calls.push(Syscall {
+                    name,
+                    number,
+                    argument,
+                    optional,
+                });
+            }
+        }
+        calls
+    }
+
+    fn argument(&self, call: &str) -> Option<SyscallArgument> {
+        const FUTEX_FLAGS: libc::c_int = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
+        let (index, mask) = match call {
+            "madvise" => (2, u32::MAX),
+            "futex" => (1, !FUTEX_FLAGS as u32),
+            "prctl" => (0, u32::MAX),
+            "ioctl" => (1, u32::MAX),
+            _ => return None,
+        };
+        let of_this = self
+            .values
+            .iter()
+            .map(|word| value(word))
+            .filter(|(of, _)| *of == call);
+        let mut values: Vec<u32> = of_this.map(|(_, value)| value).collect();
+        values.sort_unstable();
+        values.dedup();
+        Some(SyscallArgument {
+            index,
+            mask,
+            values,
+        })
+    }
 }
 
-fn argument(name: &str, rows: &[Row]) -> Option<SyscallArgument> {
-    const FUTEX_FLAGS: libc::c_int = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
-    let numbers = |of: fn(&Row) -> &'static [libc::c_int]| {
-        let values = rows.iter().flat_map(of);
-        values.map(|value| *value as u32).collect::<Vec<_>>()
-    };
-    let (index, mask, mut values) = match name {
-        "madvise" => (2, u32::MAX, numbers(|row| row.advice)),
-        "futex" => (1, !FUTEX_FLAGS as u32, numbers(|row| row.futex)),
-        "prctl" => (0, u32::MAX, numbers(|row| row.prctl)),
-        "ioctl" => (
-            1,
-            u32::MAX,
-            rows.iter().flat_map(|row| row.ioctl).copied().collect(),
-        ),
-        _ => return None,
-    };
-    values.sort_unstable();
-    values.dedup();
-    Some(SyscallArgument {
-        index,
-        mask,
-        values,
-    })
+/// The call that a word is for, and its number there.
+fn value(word: &str) -> (&'static str, u32) {
+    let advice = |value: libc::c_int| ("madvise", value as u32);
+    let operation = |value: libc::c_int| ("futex", value as u32);
+    match word {
+        "DONTNEED" => advice(libc::MADV_DONTNEED),
+        "DONTFORK" => advice(libc::MADV_DONTFORK),
+        "MERGEABLE" => advice(libc::MADV_MERGEABLE),
+        "UNMERGEABLE" => advice(libc::MADV_UNMERGEABLE),
+        "HUGEPAGE" => advice(libc::MADV_HUGEPAGE),
+        "NOHUGEPAGE" => advice(libc::MADV_NOHUGEPAGE),
+        "DONTDUMP" => advice(libc::MADV_DONTDUMP),
+        "DODUMP" => advice(libc::MADV_DODUMP),
+        "POPULATE_READ" => advice(22),
+        "POPULATE_WRITE" => advice(23),
+        "DONTNEED_LOCKED" => advice(24),
+        "COLLAPSE" => advice(25),
+        "WAIT" => operation(libc::FUTEX_WAIT),
+        "WAKE" => operation(libc::FUTEX_WAKE),
+        "REQUEUE" => operation(libc::FUTEX_REQUEUE),
+        "CMP_REQUEUE" => operation(libc::FUTEX_CMP_REQUEUE),
+        "WAKE_OP" => operation(libc::FUTEX_WAKE_OP),
+        "WAIT_BITSET" => operation(libc::FUTEX_WAIT_BITSET),
+        "PR_SET_NAME" => ("prctl", libc::PR_SET_NAME as u32),
+        "PR_GET_THP_DISABLE" => ("prctl", 42),
+        "PR_SET_VMA" => ("prctl", 0x5356_4d41),
+        "BLKGETSIZE64" => ("ioctl", 0x8008_1272),
+        "USERFAULTFD_IOC_NEW" => ("ioctl", 0xaa00),
+        "UFFDIO_API" => ("ioctl", 0xc018_aa3f),
+        "UFFDIO_REGISTER" => ("ioctl", 0xc020_aa00),
+        "UFFDIO_UNREGISTER" => ("ioctl", 0x8010_aa01),
+        "UFFDIO_WAKE" => ("ioctl", 0x8010_aa02),
+        "UFFDIO_COPY" => ("ioctl", 0xc028_aa03),
+        "UFFDIO_ZEROPAGE" => ("ioctl", 0xc020_aa04),
+        "UFFDIO_MOVE" => ("ioctl", 0xc028_aa05),
+        _ => unreachable!("{word} is in no row"),
+    }
 }
 
 /// `None`: this architecture has no such call.
@@ -406,6 +586,7 @@ fn number(name: &str) -> Option<i64> {
         "clone" => libc::SYS_clone,
         "clone3" => libc::SYS_clone3,
         "close" => libc::SYS_close,
+        "connect" => libc::SYS_connect,
         "eventfd2" => libc::SYS_eventfd2,
         "exit" => libc::SYS_exit,
         "fallocate" => libc::SYS_fallocate,
@@ -415,8 +596,10 @@ fn number(name: &str) -> Option<i64> {
         "ftruncate" => libc::SYS_ftruncate,
         "futex" => libc::SYS_futex,
         "get_mempolicy" => libc::SYS_get_mempolicy,
+        "getcpu" => libc::SYS_getcpu,
         "getpid" => libc::SYS_getpid,
         "getrandom" => libc::SYS_getrandom,
+        "gettid" => libc::SYS_gettid,
         "ioctl" => libc::SYS_ioctl,
         "lseek" => libc::SYS_lseek,
         "madvise" => libc::SYS_madvise,
@@ -434,21 +617,28 @@ fn number(name: &str) -> Option<i64> {
         #[cfg(target_arch = "x86_64")]
         "open" => libc::SYS_open,
         "openat" => libc::SYS_openat,
+        #[cfg(target_arch = "x86_64")]
+        "poll" => libc::SYS_poll,
+        "ppoll" => libc::SYS_ppoll,
         "prctl" => libc::SYS_prctl,
         "pread64" => libc::SYS_pread64,
         "prlimit64" => libc::SYS_prlimit64,
+        "pwrite64" => libc::SYS_pwrite64,
         "read" => libc::SYS_read,
         #[cfg(target_arch = "x86_64")]
         "readlink" => libc::SYS_readlink,
         "readlinkat" => libc::SYS_readlinkat,
+        "recvmsg" => libc::SYS_recvmsg,
         "rseq" => libc::SYS_rseq,
         "rt_sigprocmask" => libc::SYS_rt_sigprocmask,
         "sched_getaffinity" => libc::SYS_sched_getaffinity,
         "sched_setaffinity" => libc::SYS_sched_setaffinity,
-        "sched_yield" => libc::SYS_sched_yield,
+        "sched_setscheduler" => libc::SYS_sched_setscheduler,
+        "sendto" => libc::SYS_sendto,
         "set_mempolicy" => libc::SYS_set_mempolicy,
         "set_mempolicy_home_node" => 450,
         "set_robust_list" => libc::SYS_set_robust_list,
+        "socket" => libc::SYS_socket,
         #[cfg(target_arch = "x86_64")]
         "unlink" => libc::SYS_unlink,
         "unlinkat" => libc::SYS_unlinkat,
@@ -465,30 +655,41 @@ fn number(name: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    const USES: [(Use, &str); 15] = [
-        (Use::Backend, "any backend"),
-        (Use::Prealloc, "preallocation"),
-        (Use::BackgroundPrealloc, "preallocation in the background"),
-        (Use::Policy, "policy"),
-        (Use::HomeNode, "home-node"),
-        (
-            Use::PolicyOfThreads,
-            "bound huge pages, shared files on disk",
-        ),
-        (Use::Lock, "lock"),
-        (Use::Memfd, "memfd, ram with share=on"),
-        (Use::Shm, "shm"),
-        (Use::File, "file"),
-        (Use::Fd, "fd"),
-        (Use::Rebind, "rebind"),
-        (Use::Discard, "discard, discard-data"),
-        (Use::Scrub, "scrub"),
-        (Use::Placement, "placement, topology"),
+    const ROWS: [Row; 29] = [
+        BACKEND,
+        MUSL,
+        THREADS,
+        PREALLOC,
+        TOUCH,
+        BACKGROUND,
+        CONTENTS,
+        LAZY,
+        SAVE,
+        POLICY,
+        HOME_NODE,
+        POLICY_OF_THREADS,
+        LOCK,
+        MEMFD,
+        SHM,
+        FILE,
+        FD,
+        ZEROPAGE,
+        LAST_PAGE_FIRST,
+        COLLAPSE,
+        FALLOCATE,
+        MOVE,
+        REBIND,
+        DISCARD,
+        SCRUB,
+        PLACEMENT,
+        THREAD_CONTEXT,
+        POOL,
+        POOL_CLIENT,
     ];
 
-    /// The words in backticks of a cell: required ones, and those in brackets.
-    fn words(cell: &str) -> (Vec<&str>, Vec<&str>) {
-        let parts: Vec<_> = cell.split('`').collect();
+    /// The words between two marks of a cell: all, and those in brackets.
+    fn words(cell: &str, mark: char) -> (Vec<&str>, Vec<&str>) {
+        let parts: Vec<_> = cell.split(mark).collect();
         let words = parts.chunks(2).filter(|pair| pair.len() == 2);
         let (optional, required): (Vec<_>, Vec<_>) = words.partition(|pair| pair[0].ends_with('('));
         (
@@ -506,23 +707,29 @@ mod tests {
     #[test]
     fn the_document_has_the_same_calls() {
         let document = include_str!("../docs/seccomp.md");
-        let uses = USES.map(|(one, name)| match one {
-            Use::Backend => (BACKEND, name),
-            _ => (one.row(), name),
-        });
-        let musl = (MUSL, "musl, for any backend");
-        for (row, name) in uses.into_iter().chain([musl]) {
+        for row in ROWS {
+            let name = row.name;
             let line = document.lines().find_map(|line| {
                 let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-                (cells.len() == 3 && cells[0] == name).then(|| cells[1].to_owned())
+                (cells.len() == 3 && cells[0] == name)
+                    .then(|| (cells[1].to_owned(), cells[2].to_owned()))
             });
             let line = line.expect(name);
-            let (required, optional) = words(&line);
+            let (required, optional) = words(&line.0, '`');
             assert_eq!(sorted(required), sorted(row.calls.to_vec()), "{name}");
             assert_eq!(sorted(optional), sorted(row.optional.to_vec()), "{name}");
+            let included: Vec<_> = row.includes.iter().map(|row| row.name).collect();
+            assert_eq!(words(&line.0, '*').0, included, "{name}");
+            let (always, sometimes) = words(&line.1, '`');
+            let values = [always, sometimes].concat();
+            assert_eq!(sorted(values), sorted(row.values.to_vec()), "{name}");
             for call in row.calls.iter().chain(row.optional) {
-                let old = ["open", "readlink", "unlink"].contains(call);
+                let old = ["open", "poll", "readlink", "unlink"].contains(call);
                 assert!(old || number(call).is_some(), "{call}");
+            }
+            for word in row.values {
+                let of = value(word).0;
+                assert!(!of.is_empty(), "{word}");
             }
         }
     }

@@ -35,8 +35,11 @@ use common::refusing;
 use common::skip;
 use common::Refusal;
 use hostmem::Backend;
+use hostmem::Calls;
 use hostmem::Claim;
 use hostmem::ErrorKind;
+use hostmem::Host;
+use hostmem::Objects;
 use hostmem::Placement;
 
 const SIZE: u64 = 8 << 20;
@@ -66,6 +69,24 @@ fn is_dirty(claim: &Claim, start: u64, end: u64) -> bool {
 
 fn is_zero(claim: &Claim, start: u64, end: u64) -> bool {
     (start..end).all(|at| read(claim, at) == 0)
+}
+
+/// Where the kernel is not asked which pages are there, what is absent stays so all the same.
+#[test]
+fn without_mincore_what_is_absent_stays_absent() {
+    let mut host = Host::probe().unwrap();
+    host.narrow_calls(!Calls::MINCORE);
+    let objects = Objects::new(&host, &common::defaults()).unwrap();
+    for kind in ["ram", "memfd", "shm"] {
+        let options = format!("memory-backend-{kind},size={SIZE},thp=never");
+        let backend = objects.parse(options).unwrap().complete().unwrap();
+        let claim = claim(&backend);
+        dirty(&claim, 0, END);
+        claim.scrub(START, SIZE - START).unwrap();
+        assert_eq!(backend.placement().unwrap().absent, SIZE - END, "{kind}");
+        assert!(is_dirty(&claim, 0, START), "{kind}");
+        assert!(is_zero(&claim, START, SIZE), "{kind}");
+    }
 }
 
 /// Where each base page is, as /proc/self/pagemap says: 0 where it is absent, or where this process

@@ -57,7 +57,7 @@ static int store(struct hostmem_backend *backend, const struct hm_row *row, stru
 	if (hm_live_apply(backend, row->property, &old, &new, err))
 		return -1;
 	/* Applying may have changed the value: prealloc stays off while it runs. */
-	hm_value_load(row, &new, value);
+	hm_value_load(backend->host, row, &new, value);
 	pthread_mutex_lock(&backend->lock);
 	store_locked(backend, row, value, origin);
 	pthread_mutex_unlock(&backend->lock);
@@ -271,7 +271,7 @@ static const struct hm_row *read_backend(const struct hostmem_backend *backend,
 	if (!row || hm_value_check_form(backend->label, row, form, err))
 		return NULL;
 	hm_backend_snapshot(backend, values);
-	hm_value_load(row, values, value);
+	hm_value_load(backend->host, row, values, value);
 	return row;
 }
 
@@ -410,7 +410,7 @@ static const struct hm_row *read_context(const struct hostmem_thread_context *co
 	if (!row || hm_value_check_form(context->id, row, form, err))
 		return NULL;
 	hm_thread_context_read(context, &values);
-	hm_value_load(row, &values, value);
+	hm_value_load(&context->objects->host, row, &values, value);
 	return row;
 }
 

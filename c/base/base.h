@@ -233,11 +233,17 @@ int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
 
 /* ---- resident.c: how much of a range is in memory ---- */
 
+/* The system calls that counting may make. */
+#define HM_RESIDENT_CACHESTAT 1u
+#define HM_RESIDENT_MINCORE   2u
+#define HM_RESIDENT_LSEEK     4u
+
 /*
  * Counts the bytes of a range of a file, mapped at `address`, that are in memory, in a time that
- * does not grow with the holes of the file.
+ * does not grow with the holes of the file. ways: of HM_RESIDENT_*.
  */
-int hm_resident_count(int fd, uint64_t offset, uint8_t *address, uint64_t size, uint64_t *resident);
+int hm_resident_count(unsigned int ways, int fd, uint64_t offset, uint8_t *address, uint64_t size,
+		      uint64_t *resident);
 /* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
  */
 int hm_resident_count_own(const uint8_t *address, uint64_t size, uint64_t *own);
@@ -306,6 +312,8 @@ struct hm_creation {
 	const struct hm_set *cpus;
 	/* Whoever creates them works too. */
 	bool beside_caller;
+	/* Each is left to begin where the kernel chooses. */
+	bool no_spread;
 	void *(*run)(void *data);
 	void *data;
 };

@@ -89,12 +89,15 @@ static int count_data(int fd, uint64_t offset, uint8_t *address, uint64_t size, 
 	return result;
 }
 
-int hm_resident_count(int fd, uint64_t offset, uint8_t *address, uint64_t size, uint64_t *resident)
+int hm_resident_count(unsigned int ways, int fd, uint64_t offset, uint8_t *address, uint64_t size,
+		      uint64_t *resident)
 {
 	*resident = 0;
-	if (!count_cached(fd, offset, size, resident))
+	if (ways & HM_RESIDENT_CACHESTAT && !count_cached(fd, offset, size, resident))
 		return 0;
-	if (size <= LOOK_AT_EACH)
+	if (!(ways & HM_RESIDENT_MINCORE))
+		return -EPERM;
+	if (size <= LOOK_AT_EACH || !(ways & HM_RESIDENT_LSEEK))
 		return count_mapped(address, size, resident);
 	return count_data(fd, offset, address, size, resident);
 }

@@ -70,9 +70,13 @@ static void spread(const struct hm_creation *creation)
 {
 	struct hm_set cpus;
 	size_t count;
-	int own = hm_os_cpu();
-	uint32_t cpu = own < 0 ? 0 : (uint32_t)own;
+	uint32_t cpu;
+	int own;
 
+	if (creation->no_spread)
+		return;
+	own = hm_os_cpu();
+	cpu = own < 0 ? 0 : (uint32_t)own;
 	if (creation->cpus)
 		cpus = *creation->cpus;
 	else if (hm_os_get_affinity(0, &cpus) < 0)

@@ -146,6 +146,7 @@ int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend 
 	}
 	contents->offset = values->contents_offset;
 	contents->length = file.size - contents->offset;
+	contents->dense = !hm_call_is_allowed(backend->host, HOSTMEM_CALL_LSEEK);
 	return 0;
 }
 
@@ -178,13 +179,18 @@ static int read_all(int fd, uint8_t *address, const struct hm_range *image, stru
  * The next range of the image with data, from image->offset on; length 0 when there is none. Where
  * the file system does not know holes, all is data.
  */
-static int find_data(int fd, const struct hm_range *image, struct hm_range *data)
+static int find_data(const struct hm_contents *contents, const struct hm_range *image,
+		     struct hm_range *data)
 {
 	uint64_t end = image->offset + image->length;
-	int64_t first = hm_os_find_data(fd, image->offset), last;
+	int fd = contents->fd;
 	struct hm_file file;
+	int64_t first, last;
 
 	*data = *image;
+	if (contents->dense)
+		return 0;
+	first = hm_os_find_data(fd, image->offset);
 	if (first == -ENXIO) {
 		/* No data is right up to the end of the image, if that is where it was. */
 		data->length = 0;
@@ -213,7 +219,7 @@ int hm_contents_read(const struct hm_contents *contents, uint8_t *address,
 		rest.length = range->length;
 	end = begin + rest.length;
 	while (rest.length) {
-		result = find_data(contents->fd, &rest, &data);
+		result = find_data(contents, &rest, &data);
 		*unread = rest;
 		if (!result && !data.length)
 			break;

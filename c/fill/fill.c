@@ -32,12 +32,12 @@ static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *
 	int failed;
 
 	if (backend->shared || backend->readonly)
-		failed = hm_resident_count(backend->backing.fd,
-					   backend->backing.offset +
-						   (uint64_t)(address - backend->mapping.address),
-					   address, range->length, &present);
+		failed = hm_call_count_resident(
+			backend->host, backend->backing.fd,
+			backend->backing.offset + (uint64_t)(address - backend->mapping.address),
+			address, range->length, &present);
 	else
-		failed = hm_resident_count_own(address, range->length, &present);
+		failed = hm_call_count_own(backend->host, address, range->length, &present);
 	return failed ? range->length : range->length - present;
 }
 
@@ -108,7 +108,8 @@ void hm_fill_init(struct hm_fill *fill, const struct hm_prealloc_request *reques
 	fill->takes_memory = values->prealloc_watch && !request->scrub && takes_memory(backend);
 	if (values->prealloc_watch && !request->scrub)
 		find_room(fill);
-	fill->locked = values->lock || hm_os_is_locked(fill->address, range->length);
+	fill->locked =
+		values->lock || hm_call_is_locked(backend->host, fill->address, range->length);
 	atomic_store(&fill->absent, (int64_t)range->length);
 	pthread_mutex_lock(&backend->lock);
 	fill->callback = backend->progress;

@@ -12,6 +12,8 @@
 /* An open image; -1: none. Behind `length` bytes the memory is zero. */
 struct hm_contents {
 	int fd;
+	/* Its holes are not looked for. */
+	bool dense;
 	uint64_t offset, length;
 };
 

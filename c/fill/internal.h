@@ -149,6 +149,7 @@ struct hm_place {
 
 /* Workers of one place. */
 struct hm_crew {
+	const struct hostmem_host *host;
 	struct hm_place place;
 	/* Each names itself after the id and calls work(data) until that is false. */
 	const char *id;

@@ -166,7 +166,7 @@ static void *serve(void *data)
 	uint8_t *address;
 	int result;
 
-	hm_thread_name(lazy->backend->id);
+	hm_call_name_thread(lazy->backend->host, lazy->backend->id);
 	while ((result = hm_fault_wait(lazy->fault_fd, lazy->stop_event, &address))) {
 		/* Nobody is let go for a failure of ours: they would find zero. */
 		if (result > 0)

@@ -20,8 +20,7 @@ static void choose_place(const struct hm_fill *fill, const struct hm_values *val
 
 	*place = (struct hm_place){ .context = fill->context, .idle = backend->idle };
 	if (!place->context && !hm_set_is_empty(nodes))
-		place->cpus_len =
-			hm_topology_get_cpus(nodes, &place->cpus, &fill->backend->host->seen);
+		place->cpus_len = hm_topology_get_cpus(fill->backend->host, nodes, &place->cpus);
 	if (values->policy != HM_POLICY_DEFAULT && hm_policy_follows_threads(backend)) {
 		place->policy = hm_policy_in_kernel(backend, values->policy);
 		place->nodes = *nodes;
@@ -35,13 +34,14 @@ static bool is_same_place(const struct hm_place *one, const struct hm_place *oth
 	       hm_set_equals(&one->cpus, &other->cpus) && hm_set_equals(&one->nodes, &other->nodes);
 }
 
-static uint64_t count_allowed(const struct hm_place *place, const struct hm_values *values)
+static uint64_t count_allowed(const struct hostmem_host *host, const struct hm_place *place,
+			      const struct hm_values *values)
 {
 	if (values->prealloc_threads)
 		return values->prealloc_threads;
 	if (place->context)
 		return hm_thread_context_count_cpus(place->context);
-	return place->cpus_len ? place->cpus_len : hm_topology_count_cpus();
+	return place->cpus_len ? place->cpus_len : hm_topology_count_cpus(host);
 }
 
 /* As many threads as one of the fills may have and all of them together are worth. */
@@ -51,7 +51,8 @@ static uint64_t count_threads(const struct hm_pool *pool, const struct hm_fill *
 	uint64_t work = 0, chunks = 0, allowed = 0, threads;
 
 	for (const struct hm_fill *fill = pool->first; fill; fill = fill->next_in_pool) {
-		uint64_t count = count_allowed(&pool->crew.place, requests[fill - fills].values);
+		uint64_t count = count_allowed(fill->backend->host, &pool->crew.place,
+					       requests[fill - fills].values);
 
 		allowed = count > allowed ? count : allowed;
 		work += hm_fill_count_work(fill);
@@ -102,6 +103,7 @@ void hm_pools_add_workers(struct hm_pool *pool, struct hm_workers *workers,
 	bool beside_caller = hm_pools_takes_caller(pool);
 
 	atomic_store(&pool->current, pool->first);
+	pool->crew.host = pool->first->backend->host;
 	pool->crew.id = pool->first->backend->id;
 	pool->crew.work = work;
 	pool->crew.data = data;

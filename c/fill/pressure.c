@@ -44,7 +44,8 @@ static void find_allowed(struct hm_pressure *pressure)
 	pressure->allowed = topology.memory;
 	narrow(&pressure->allowed, &topology.allowed, &topology.memory);
 	pressure->process = pressure->allowed;
-	if (hm_set_count(&topology.memory) < 2 || hm_numa_get_bound(&bound))
+	if (hm_set_count(&topology.memory) < 2 ||
+	    hm_call_get_bound(pressure->fills[0].backend->host, &bound))
 		return;
 	if (hm_set_is_empty(&pressure->process))
 		pressure->process = topology.memory;

@@ -135,6 +135,8 @@ static int save_file(struct save *save, struct hm_range rest)
 	uint64_t offset = save->backend->backing.offset, end = rest.offset + rest.length;
 	int result = 0;
 
+	if (!hm_call_is_allowed(save->backend->host, HOSTMEM_CALL_LSEEK))
+		return copy_file(save, rest);
 	while (!result && rest.length) {
 		int64_t data = hm_os_find_data(save->file, offset + rest.offset), hole;
 		struct hm_range part = rest;
@@ -305,6 +307,7 @@ static void report_progress(const struct save *save, uint64_t *next)
 static void save_all(struct save *save, uint32_t threads)
 {
 	struct hm_crew crew = {
+		.host = save->backend->host,
 		.id = save->backend->id,
 		.work = work,
 		.data = save,

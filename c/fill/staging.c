@@ -257,7 +257,7 @@ static int read_through_second(const struct hm_staging *staging, const struct hm
 	if (!result)
 		result = put_made(staging, part);
 	/* Pages with two mappings do not move to other nodes. */
-	hm_discard_pages(address, part->length);
+	hm_discard_pages(staging->backend->host, address, part->length);
 	/* Where touching it would be SIGBUS. */
 	return result == -EFAULT ? -ENOMEM : result;
 }

@@ -25,14 +25,14 @@ static void apply_place(struct hm_crew *crew)
 	int result = 0;
 
 	if (place->idle)
-		hm_os_set_idle();
+		hm_call_set_idle(crew->host);
 	if (place->cpus_len)
-		result = hm_os_set_affinity(0, &place->cpus);
+		result = hm_call_set_affinity(crew->host, &place->cpus);
 	if (result < 0)
 		atomic_store(&crew->affinity_error, -result);
 	result = 0;
 	if (place->policy != HM_POLICY_DEFAULT)
-		result = hm_numa_set_thread(place->policy, nodes);
+		result = hm_call_set_thread_policy(crew->host, place->policy, nodes);
 	if (result)
 		atomic_store(&crew->policy_error, -result);
 }
@@ -48,7 +48,7 @@ static void *run(void *data)
 	pthread_mutex_lock(&workers->barrier);
 	pthread_mutex_unlock(&workers->barrier);
 	/* Last, so that a thread of that name is in its place. */
-	hm_thread_name(crew->id);
+	hm_call_name_thread(crew->host, crew->id);
 	while (crew->work(crew->data))
 		;
 	pthread_mutex_lock(&workers->lock);
@@ -92,6 +92,7 @@ uint32_t hm_workers_add(struct hm_workers *workers, struct hm_crew *crew, uint32
 		.wanted = count,
 		.cpus = place->cpus_len ? &place->cpus : NULL,
 		.beside_caller = crew->beside_caller,
+		.no_spread = !hm_call_may_spread(crew->host),
 		.run = run,
 		.data = group,
 	};

@@ -178,6 +178,7 @@ int hostmem_host_probe(struct hostmem_host **host, struct hostmem_error *err)
 	hm_topology_see(&probed->seen);
 	hm_huge_pools_see(&probed->seen);
 	probed->methods = HOSTMEM_METHODS_ALL;
+	probed->calls = HOSTMEM_CALLS_ALL;
 	result = hm_os_map(&scratch, probed->page_size, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (result) {
@@ -254,4 +255,14 @@ uint32_t hostmem_host_get_methods(const struct hostmem_host *host)
 void hostmem_host_narrow_methods(struct hostmem_host *host, uint32_t methods)
 {
 	host->methods &= methods;
+}
+
+uint32_t hostmem_host_get_calls(const struct hostmem_host *host)
+{
+	return host->calls;
+}
+
+void hostmem_host_narrow_calls(struct hostmem_host *host, uint32_t calls)
+{
+	host->calls &= calls;
 }

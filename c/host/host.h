@@ -39,6 +39,8 @@ struct hm_seen {
 	struct hm_topology topology;
 	/* The node of each CPU, and for each node the closest one that has CPUs. */
 	uint16_t node_of_cpu[HOSTMEM_CPUS_MAX], closest_with_cpus[HOSTMEM_NODES_MAX];
+	/* The CPUs that the process could use. */
+	struct hm_set cpus;
 	/* The sizes of huge pages, each a bit, and the one where none is asked for. */
 	uint64_t huge_sizes, default_huge_size;
 };
@@ -57,7 +59,40 @@ struct hostmem_host {
 	/* errno of set_mempolicy_home_node, 0 where the kernel has it. */
 	int home_node_error;
 	uint32_t methods;
+	/* Of enum hostmem_call: the optional calls that may be made. */
+	uint32_t calls;
 };
+
+/* ---- calls.c: optional system calls ---- */
+
+/*
+ * Each returns what the function of base of that name does, and -EPERM, or what the call is asked
+ * for as it is unknown, where the host may not make the call.
+ */
+bool hm_call_is_allowed(const struct hostmem_host *host, enum hostmem_call call);
+bool hm_call_is_locked(const struct hostmem_host *host, void *address, size_t size);
+int hm_call_lock(const struct hostmem_host *host, void *address, size_t size, unsigned int flags);
+int hm_call_count_resident(const struct hostmem_host *host, int fd, uint64_t offset,
+			   uint8_t *address, uint64_t size, uint64_t *resident);
+int hm_call_count_own(const struct hostmem_host *host, const uint8_t *address, uint64_t size,
+		      uint64_t *own);
+int hm_call_get_resident(const struct hostmem_host *host, uint8_t *address, uint64_t size,
+			 unsigned char *pages);
+int hm_call_get_bound(const struct hostmem_host *host, struct hm_set *nodes);
+int hm_call_set_thread_policy(const struct hostmem_host *host, enum hm_policy policy,
+			      const struct hm_set *nodes);
+int hm_call_set_affinity(const struct hostmem_host *host, const struct hm_set *cpus);
+/* What the probe said stands in. */
+int hm_call_get_affinity(const struct hostmem_host *host, struct hm_set *cpus);
+/* Whether new threads may be moved to different CPUs. */
+bool hm_call_may_spread(const struct hostmem_host *host);
+int hm_call_set_idle(const struct hostmem_host *host);
+int hm_call_read_link(const struct hostmem_host *host, const char *path, char *buffer, size_t size);
+/* What the probe said stands in, of the limits that it has asked for. */
+int hm_call_get_limit(const struct hostmem_host *host, int resource, uint64_t *limit);
+bool hm_call_is_thp_disabled(const struct hostmem_host *host);
+void hm_call_name(const struct hostmem_host *host, void *address, size_t size, const char *name);
+void hm_call_name_thread(const struct hostmem_host *host, const char *id);
 
 /* ---- topology.c: nodes and CPUs ---- */
 
@@ -72,15 +107,15 @@ void hm_topology_see(struct hm_seen *seen);
  * The CPUs that this process may use and that are nearest to the nodes: their own, and for a node
  * without CPUs those of the closest node that has some. Returns their number; 0: unknown.
  */
-size_t hm_topology_get_cpus(const struct hm_set *nodes, struct hm_set *cpus,
-			    const struct hm_seen *seen);
+size_t hm_topology_get_cpus(const struct hostmem_host *host, const struct hm_set *nodes,
+			    struct hm_set *cpus);
 /* The same, whether this process may use them or not. */
 void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus,
 			       const struct hm_seen *seen);
 /* Empty: unknown. */
 void hm_topology_get_online_cpus(struct hm_set *cpus);
 /* How many CPUs this process may use, at least 1. */
-uint32_t hm_topology_count_cpus(void);
+uint32_t hm_topology_count_cpus(const struct hostmem_host *host);
 /* The CPUs of a node, none where it has none. */
 void hm_topology_get_own_cpus(uint64_t node, struct hm_set *cpus);
 /* How many pages in turn a node gets of weighted interleaving; 0: unknown. */
@@ -138,7 +173,7 @@ void hm_huge_pools_format_sizes(uint64_t sizes, char *text, size_t size);
  */
 bool hm_mounts_is_shmem_huge(dev_t device, const char *setting);
 /* Whether a character device is of a class of /sys/class; false where /sys cannot be read. */
-bool hm_mounts_is_of_class(dev_t device, const char *class);
+bool hm_mounts_is_of_class(const struct hostmem_host *host, dev_t device, const char *class);
 
 /* ---- cgroup.c: what control groups leave of memory and of huge pages ---- */
 

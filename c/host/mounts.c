@@ -104,13 +104,13 @@ bool hm_mounts_is_shmem_huge(dev_t device, const char *setting)
 	return strstr(options.text, "huge=") && !strstr(options.text, "huge=never");
 }
 
-bool hm_mounts_is_of_class(dev_t device, const char *class)
+bool hm_mounts_is_of_class(const struct hostmem_host *host, dev_t device, const char *class)
 {
 	char path[64], target[256];
 	const char *name;
 
 	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/subsystem", major(device), minor(device));
-	if (hm_os_read_link(path, target, sizeof(target)) < 0)
+	if (hm_call_read_link(host, path, target, sizeof(target)) < 0)
 		return false;
 	name = strrchr(target, '/');
 	return !strcmp(name ? name + 1 : target, class);

@@ -112,6 +112,7 @@ static uint64_t find_node_with_cpus(const struct hm_topology *topology, uint64_t
 void hm_topology_see(struct hm_seen *seen)
 {
 	hm_topology_read(&seen->topology, NULL);
+	hm_os_get_affinity(0, &seen->cpus);
 	if (hm_set_is_empty(&seen->topology.allowed))
 		hm_numa_get_allowed(&seen->topology.allowed);
 	memset(seen->node_of_cpu, 0xff, sizeof(seen->node_of_cpu));
@@ -160,13 +161,13 @@ void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus,
 	}
 }
 
-size_t hm_topology_get_cpus(const struct hm_set *nodes, struct hm_set *cpus,
-			    const struct hm_seen *seen)
+size_t hm_topology_get_cpus(const struct hostmem_host *host, const struct hm_set *nodes,
+			    struct hm_set *cpus)
 {
 	struct hm_set allowed;
 
-	hm_topology_get_node_cpus(nodes, cpus, seen);
-	if (hm_os_get_affinity(0, &allowed) < 0)
+	hm_topology_get_node_cpus(nodes, cpus, &host->seen);
+	if (hm_call_get_affinity(host, &allowed) < 0)
 		return 0;
 	hm_set_intersect(cpus, &allowed);
 	return hm_set_count(cpus);
@@ -177,12 +178,12 @@ void hm_topology_get_online_cpus(struct hm_set *cpus)
 	read_list("/sys/devices/system/cpu/online", cpus);
 }
 
-uint32_t hm_topology_count_cpus(void)
+uint32_t hm_topology_count_cpus(const struct hostmem_host *host)
 {
 	struct hm_set cpus;
 	size_t count = 0;
 
-	if (hm_os_get_affinity(0, &cpus) >= 0)
+	if (hm_call_get_affinity(host, &cpus) >= 0)
 		count = hm_set_count(&cpus);
 	return count ? (uint32_t)count : 1;
 }

@@ -102,7 +102,8 @@ static int check_path(const struct hostmem_backend *backend, const struct hm_val
 	bool missing = result == 1;
 	char target[PATH_MAX];
 
-	if (missing && hm_os_read_link(values->mem_path, target, sizeof(target)) >= 0)
+	if (missing &&
+	    hm_call_read_link(backend->host, values->mem_path, target, sizeof(target)) >= 0)
 		return fail_dangling(backend, values, target, err);
 	if (missing)
 		result = look_at_parent(values->mem_path, &file);

@@ -86,7 +86,7 @@ static void *run(void *data)
 	struct hostmem_error err = { 0 };
 	int failed;
 
-	hm_thread_name(backend->id);
+	hm_call_name_thread(backend->host, backend->id);
 	if (!wait_until_ready(backend))
 		return NULL;
 	failed = fill(backend, &result, &err);

@@ -38,12 +38,12 @@ static int lock_memory(struct hostmem_backend *backend, const struct hm_values *
 
 	if (values->lock)
 		return hm_advise_lock(backend, true, false, err);
-	if (!hm_os_is_locked(mapping->address, mapping->size))
+	if (!hm_call_is_locked(backend->host, mapping->address, mapping->size))
 		return 0;
 	if (values->prealloc || hm_contents_is_lazy(values)) {
-		hm_os_lock(mapping->address, mapping->size, MLOCK_ONFAULT);
+		hm_call_lock(backend->host, mapping->address, mapping->size, MLOCK_ONFAULT);
 	} else if (!hm_prealloc_fits(&all)) {
-		hm_os_lock(mapping->address, mapping->size, MLOCK_ONFAULT);
+		hm_call_lock(backend->host, mapping->address, mapping->size, MLOCK_ONFAULT);
 		hm_backend_warn(backend, HM_PROPERTY_PREALLOC, HM_WARNING_EFFECT,
 				"mlockall(2) would populate the memory, which does not fit; each "
 				"page is locked when it is first used");

@@ -48,7 +48,7 @@ static int check_limit(const struct hostmem_backend *backend, uint64_t end,
 {
 	uint64_t limit;
 
-	if (hm_os_get_limit(RLIMIT_FSIZE, &limit) || end <= limit)
+	if (hm_call_get_limit(backend->host, RLIMIT_FSIZE, &limit) || end <= limit)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, EFBIG,
 		       "%s: save: a file of %ju bytes is above RLIMIT_FSIZE, %ju bytes: raise it "
@@ -171,8 +171,8 @@ int hostmem_backend_save(struct hostmem_backend *backend, struct hostmem_save_re
 	request.progress = backend->progress;
 	request.progress_data = backend->progress_data;
 	pthread_mutex_unlock(&backend->lock);
-	request.threads =
-		values.prealloc_threads ? values.prealloc_threads : hm_topology_count_cpus();
+	request.threads = values.prealloc_threads ? values.prealloc_threads
+						  : hm_topology_count_cpus(backend->host);
 	failed = save(&request, &written, err);
 	hm_running_end(backend, NULL);
 	if (!failed)

@@ -88,7 +88,7 @@ static int check_always_huge(const struct hostmem_backend *backend, struct hostm
 {
 	char path[80], setting[16];
 
-	if (hm_os_is_thp_disabled())
+	if (hm_call_is_thp_disabled(backend->host))
 		return hm_fail(
 			err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 			"%s: thp=always: transparent huge pages are disabled for this process "
@@ -158,7 +158,7 @@ static int fail_lock(const struct hostmem_backend *backend, int result, struct h
 	uint64_t limit = 0;
 
 	if (result == -ENOMEM || result == -EPERM || result == -EAGAIN) {
-		hm_os_get_limit(RLIMIT_MEMLOCK, &limit);
+		hm_call_get_limit(backend->host, RLIMIT_MEMLOCK, &limit);
 		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, -result,
 			       "%s: lock=on: the kernel refused to lock %zu bytes (%s); "
 			       "RLIMIT_MEMLOCK is %ju bytes: raise it (ulimit -l) or use lock=off",

@@ -107,7 +107,7 @@ static const char *type_name(mode_t mode)
  * disturbs, as a watchdog. By number, since /sys may be hidden (devices.txt of the kernel), and by
  * class, since others have no fixed number.
  */
-static bool is_without_memory(dev_t device)
+static bool is_without_memory(const struct hostmem_host *host, dev_t device)
 {
 	static const struct {
 		unsigned int first, last;
@@ -129,7 +129,7 @@ static bool is_without_memory(dev_t device)
 			return true;
 	}
 	for (size_t i = 0; i < HM_ARRAY_LEN(classes); i++) {
-		if (hm_mounts_is_of_class(device, classes[i]))
+		if (hm_mounts_is_of_class(host, device, classes[i]))
 			return true;
 	}
 	return false;
@@ -140,7 +140,7 @@ int hm_check_file_type(const struct hostmem_backend *backend, const char *proper
 {
 	/* Whether a device has memory that can be mapped is only known when it is mapped. */
 	if (S_ISREG(file->mode) || S_ISBLK(file->mode) ||
-	    (S_ISCHR(file->mode) && !is_without_memory(file->special)))
+	    (S_ISCHR(file->mode) && !is_without_memory(backend->host, file->special)))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: %s%s%.512s is %s; use a regular file, a block device, a DAX device or "
@@ -154,7 +154,7 @@ int hm_check_file_limit(const struct hostmem_backend *backend, uint64_t size,
 {
 	uint64_t limit;
 
-	if (hm_os_get_limit(RLIMIT_FSIZE, &limit) || size <= limit)
+	if (hm_call_get_limit(backend->host, RLIMIT_FSIZE, &limit) || size <= limit)
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: size: a file of %ju bytes is above RLIMIT_FSIZE, %ju bytes: raise it "
@@ -223,7 +223,7 @@ int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values 
 	/* Huge pages of the pool are never swapped, so neither locked nor counted. */
 	if (values->hugetlb || hm_backend_is_hugetlb(backend))
 		return 0;
-	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
+	if (hm_call_get_limit(backend->host, RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
 	    hm_os_read_file("/proc/self/status", status, sizeof(status)) <= 0 ||
 	    read_status(status, "CapEff:", 16) & cap_ipc_lock)
 		return 0;

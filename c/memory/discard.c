@@ -13,13 +13,13 @@
 #endif
 
 /* Kernels before 5.18 give locked pages back only when they are unlocked. */
-static int drop_locked_pages(uint8_t *address, uint64_t length)
+static int drop_locked_pages(const struct hostmem_host *host, uint8_t *address, uint64_t length)
 {
 	int result = hm_os_advise(address, length, MADV_DONTNEED_LOCKED);
 	int locked;
 
 	/* It may have been refused for another reason than a lock. */
-	if (result != -EINVAL || !hm_os_is_locked(address, length))
+	if (result != -EINVAL || !hm_call_is_locked(host, address, length))
 		return result;
 	result = hm_os_unlock(address, length);
 	if (result)
@@ -30,11 +30,11 @@ static int drop_locked_pages(uint8_t *address, uint64_t length)
 }
 
 /* EINVAL is how the kernel answers for locked memory, by us or by mlockall(2) (madvise(2)). */
-int hm_discard_pages(uint8_t *address, uint64_t length)
+int hm_discard_pages(const struct hostmem_host *host, uint8_t *address, uint64_t length)
 {
 	int result = hm_os_advise(address, length, MADV_DONTNEED);
 
-	return result == -EINVAL ? drop_locked_pages(address, length) : result;
+	return result == -EINVAL ? drop_locked_pages(host, address, length) : result;
 }
 
 /*
@@ -54,5 +54,5 @@ int hm_discard_range(const struct hostmem_backend *backend, const struct hm_rang
 	/* A hole in shared huge pages unmaps them everywhere; older kernels refuse the advice. */
 	if (result || (huge && backend->shared))
 		return result;
-	return hm_discard_pages(address, range->length);
+	return hm_discard_pages(backend->host, address, range->length);
 }

@@ -53,12 +53,14 @@ static uint64_t count_mappings(void)
 }
 
 /* Appends the limits that the kernel answers ENOMEM for, where they are near. */
-static void append_limits(const struct hm_values *values, struct hostmem_error *err)
+static void append_limits(const struct hostmem_backend *backend, const struct hm_values *values,
+			  struct hostmem_error *err)
 {
 	uint64_t limit, mappings = count_mappings();
 	char text[160], number[32];
 
-	if (!values->share && !hm_os_get_limit(RLIMIT_DATA, &limit) && limit != UINT64_MAX) {
+	if (!values->share && !hm_call_get_limit(backend->host, RLIMIT_DATA, &limit) &&
+	    limit != UINT64_MAX) {
 		snprintf(text, sizeof(text),
 			 "; RLIMIT_DATA, which counts private memory, is %ju bytes (ulimit -d)",
 			 (uintmax_t)limit);
@@ -87,12 +89,12 @@ static void append_rom_hint(const struct hostmem_backend *backend, const struct 
 }
 
 /* EAGAIN is how the kernel answers where mlockall(2) locks all that is mapped (mmap(2)). */
-static void append_lock_limit(struct hostmem_error *err)
+static void append_lock_limit(const struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	uint64_t limit;
 	char text[160];
 
-	if (hm_os_get_limit(RLIMIT_MEMLOCK, &limit))
+	if (hm_call_get_limit(backend->host, RLIMIT_MEMLOCK, &limit))
 		return;
 	snprintf(text, sizeof(text),
 		 "; this process locks all that it maps (mlockall), and RLIMIT_MEMLOCK is %ju "
@@ -112,10 +114,10 @@ static int fail_map(const struct hostmem_backend *backend, const struct hm_value
 		"%s: cannot map %ju bytes: %s%s", backend->label, (uintmax_t)values->size,
 		strerror(-result), map_hint(backend, values, result));
 	if (result == -EAGAIN)
-		append_lock_limit(err);
+		append_lock_limit(backend, err);
 	if (result == -ENOMEM) {
 		hm_huge_pages_append(backend, values, err);
-		append_limits(values, err);
+		append_limits(backend, values, err);
 		append_rom_hint(backend, values, err);
 	}
 	return -1;
@@ -270,7 +272,7 @@ void hm_mapping_name(const struct hostmem_backend *backend)
 
 	snprintf(name, sizeof(name), "hostmem:%.71s", backend->id);
 	if (backend->backing.fd < 0)
-		hm_os_name(backend->mapping.address, backend->mapping.size, name);
+		hm_call_name(backend->host, backend->mapping.address, backend->mapping.size, name);
 }
 
 /*

@@ -118,7 +118,7 @@ int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t
 /* Each returns 0 or -errno. */
 int hm_discard_range(const struct hostmem_backend *backend, const struct hm_range *range);
 /* The same of pages that are this mapping's own, locked ones too. */
-int hm_discard_pages(uint8_t *address, uint64_t length);
+int hm_discard_pages(const struct hostmem_host *host, uint8_t *address, uint64_t length);
 
 /* ---- scrub.c ---- */
 
@@ -126,6 +126,7 @@ int hm_discard_pages(uint8_t *address, uint64_t length);
 struct hm_scrub {
 	/* For pages that are there, so the plain way. */
 	struct hm_populate populate;
+	const struct hostmem_host *host;
 	/* The whole memory. */
 	uint8_t *address;
 	int fd;

@@ -197,8 +197,8 @@ static uint64_t count_present(const struct hostmem_backend *backend,
 	uint64_t present, allocated;
 
 	if (!hm_backend_is_hugetlb(backend) &&
-	    !hm_resident_count(backend->backing.fd, backend->backing.offset,
-			       backend->mapping.address, backend->mapping.size, &present))
+	    !hm_call_count_resident(backend->host, backend->backing.fd, backend->backing.offset,
+				    backend->mapping.address, backend->mapping.size, &present))
 		return present;
 	allocated = count_allocated(backend);
 	return allocated > placement->swapped ? allocated - placement->swapped : 0;

@@ -239,6 +239,7 @@ int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values
 }
 
 struct call {
+	const struct hostmem_host *host;
 	enum hm_policy policy;
 	const struct hm_set *nodes;
 	int (*run)(void *data);
@@ -252,7 +253,7 @@ static void *call_under_policy(void *data)
 {
 	struct call *call = data;
 
-	if (hm_numa_set_thread(call->policy, call->nodes))
+	if (hm_call_set_thread_policy(call->host, call->policy, call->nodes))
 		return NULL;
 	call->result = call->run(call->data);
 	call->called = true;
@@ -263,6 +264,7 @@ int hm_policy_run(const struct hostmem_backend *backend, const struct hm_values 
 		  int (*run)(void *data), void *data)
 {
 	struct call call = {
+		.host = backend->host,
 		.policy = hm_policy_in_kernel(backend, values->policy),
 		.nodes = hm_policy_takes_nodes(values->policy) ? &values->host_nodes : NULL,
 		.run = run,

@@ -3,6 +3,7 @@
  * Room on the file system of a backing: how much is left, and how much populating a range still
  * needs. Running out of it is SIGBUS for every process that maps a sparse file there.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -63,8 +64,9 @@ uint64_t hm_room_count_needed(const struct hostmem_backend *backend, const struc
 		return needed;
 	/* Opened anew: through our descriptor a seek would move the offset of other processes. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", backend->backing.fd);
-	own = hm_os_open(path, O_RDONLY);
-	/* Without /proc it is what cannot be elsewhere in the file. */
+	own = hm_call_is_allowed(backend->host, HOSTMEM_CALL_LSEEK) ? hm_os_open(path, O_RDONLY)
+								    : -EPERM;
+	/* Without it is what cannot be elsewhere in the file. */
 	if (own < 0)
 		return room->absent > elsewhere ? room->absent - elsewhere : 0;
 	/* Blocks that were allocated and not written count as holes: either figure may be high. */
@@ -79,7 +81,7 @@ void hm_room_format_path(const struct hostmem_backend *backend, char *path, size
 	int length;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", backend->backing.fd);
-	length = hm_os_read_link(link, path, size);
+	length = hm_call_read_link(backend->host, link, path, size);
 	if (length < 0)
 		hm_text_copy("its file", path, size);
 }

@@ -4,6 +4,7 @@
  * is present is overwritten, what is absent stays so, what is swapped out is given back. Does not
  * know threads, and not who may scrub.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -83,9 +84,10 @@ struct part {
 	uint8_t actions[MOST_PAGES];
 };
 
-static int look_at_residence(const struct part *part, unsigned char *pages)
+static int look_at_residence(const struct hm_scrub *scrub, const struct part *part,
+			     unsigned char *pages)
 {
-	return hm_resident_get(part->address, part->len * part->page_size, pages);
+	return hm_call_get_resident(scrub->host, part->address, part->len * part->page_size, pages);
 }
 
 static enum action choose_by_entry(const struct hm_scrub *scrub, uint64_t entry)
@@ -115,12 +117,17 @@ static int look_at_private(const struct hm_scrub *scrub, struct part *part)
 	if (!swapped)
 		return 0;
 	/* A page that is being moved looks swapped out, but is in memory and stays. */
-	result = look_at_residence(part, resident);
-	for (size_t i = 0; !result && i < part->len; i++) {
+	result = look_at_residence(scrub, part, resident);
+	/* Not known: reading it in again is what keeps it present in either case. */
+	if (result == -EPERM)
+		memset(resident, 1, part->len);
+	else if (result)
+		return result;
+	for (size_t i = 0; i < part->len; i++) {
 		if (part->actions[i] == DO_GIVE_BACK && resident[i] & 1)
 			part->actions[i] = DO_STORE;
 	}
-	return result;
+	return 0;
 }
 
 /* What others have of shared memory counts as well. */
@@ -135,7 +142,12 @@ static int look_at_shared(const struct hm_scrub *scrub, struct part *part)
 		memset(part->actions, DO_STORE, part->len);
 		return 0;
 	}
-	result = look_at_residence(part, resident);
+	result = look_at_residence(scrub, part, resident);
+	/* Not known: reading the file makes no page present. */
+	if (result == -EPERM) {
+		memset(part->actions, DO_READ_FILE, part->len);
+		return 0;
+	}
 	for (size_t i = 0; !result && i < part->len; i++)
 		part->actions[i] = (uint8_t)(resident[i] & 1 ? DO_STORE : absent);
 	return result;
@@ -219,7 +231,7 @@ static int give_back(const struct hm_scrub *scrub, uint8_t *address, uint64_t si
 	int result;
 
 	if (!scrub->shared) {
-		result = hm_discard_pages(address, size);
+		result = hm_discard_pages(scrub->host, address, size);
 		if (result || !scrub->has_file)
 			return result;
 		return store_where_file_is_not_zero(scrub, address, size, offset);
@@ -289,6 +301,7 @@ void hm_scrub_begin(struct hm_scrub *scrub, const struct hostmem_backend *backen
 	struct hm_file file = { 0 };
 
 	*scrub = (struct hm_scrub){
+		.host = backend->host,
 		.address = backend->mapping.address,
 		.fd = backend->backing.fd,
 		.fd_offset = backend->backing.offset,

@@ -275,7 +275,7 @@ struct hm_row {
 	/* Of a size, a number or a node: the least and the largest value. */
 	uint64_t least, largest;
 	/* What a number reads as while it is 0; NULL: as 0. */
-	uint32_t (*automatic)(void);
+	uint32_t (*automatic)(const struct hostmem_host *host);
 };
 
 const struct hm_row *hm_table_get(enum hm_property property);
@@ -322,7 +322,8 @@ int hm_value_check_form(const char *id, const struct hm_row *row, enum hm_form f
 void hm_value_store(const struct hm_row *row, const struct hm_value *value, void *record);
 void hm_value_store_initial(const struct hm_row *row, void *record);
 /* The value in a record, whose text is borrowed. */
-void hm_value_load(const struct hm_row *row, const void *record, struct hm_value *value);
+void hm_value_load(const struct hostmem_host *host, const struct hm_row *row, const void *record,
+		   struct hm_value *value);
 /* Formats the value as text; returns the length as snprintf does. */
 int hm_value_format(const struct hm_row *row, const struct hm_value *value, char *buffer,
 		    size_t size);

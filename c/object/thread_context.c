@@ -59,7 +59,7 @@ static void *run(void *data)
 {
 	struct hostmem_thread_context *context = data;
 
-	hm_thread_name(context->id);
+	hm_call_name_thread(&context->objects->host, context->id);
 	pthread_mutex_lock(&context->lock);
 	context->thread_id = (uint64_t)hm_os_thread();
 	pthread_cond_broadcast(&context->served);

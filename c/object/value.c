@@ -284,7 +284,8 @@ void hm_value_store_initial(const struct hm_row *row, void *record)
 	hm_value_store(row, &initial, record);
 }
 
-void hm_value_load(const struct hm_row *row, const void *record, struct hm_value *value)
+void hm_value_load(const struct hostmem_host *host, const struct hm_row *row, const void *record,
+		   struct hm_value *value)
 {
 	const void *field = (const char *)record + row->offset;
 
@@ -307,7 +308,7 @@ void hm_value_load(const struct hm_row *row, const void *record, struct hm_value
 	default:
 		value->number = *(const uint64_t *)field;
 		if (!value->number && row->automatic)
-			value->number = row->automatic();
+			value->number = row->automatic(host);
 	}
 }
 

@@ -183,8 +183,8 @@ static void *refill(void *data)
 	struct hostmem_pool *pool = data;
 
 	/* Whatever else the CPUs have to do goes first. */
-	hm_os_set_idle();
-	hm_thread_name(name_of(pool));
+	hm_call_set_idle(pool->template->host);
+	hm_call_name_thread(pool->template->host, name_of(pool));
 	pthread_mutex_lock(&pool->lock);
 	while (!pool->ending) {
 		if (pool->ready_len >= pool->count)
@@ -272,7 +272,8 @@ static void stop(struct hostmem_pool *pool)
 {
 	const struct sched_param none = { 0 };
 
-	pthread_setschedparam(pool->thread, SCHED_OTHER, &none);
+	if (hm_call_is_allowed(pool->template->host, HOSTMEM_CALL_SCHED_SETSCHEDULER))
+		pthread_setschedparam(pool->thread, SCHED_OTHER, &none);
 	pthread_mutex_lock(&pool->lock);
 	pool->ending = true;
 	pthread_cond_broadcast(&pool->changed);

@@ -45,6 +45,16 @@ impl HostHandle {
         // SAFETY: the record is ours and alive; &mut self excludes readers.
         unsafe { sys::hostmem_host_narrow_methods(self.0.as_ptr(), methods) }
     }
+
+    pub(crate) fn calls(&self) -> u32 {
+        // SAFETY: the record is ours and alive.
+        unsafe { sys::hostmem_host_get_calls(self.0.as_ptr()) }
+    }
+
+    pub(crate) fn narrow_calls(&mut self, calls: u32) {
+        // SAFETY: the record is ours and alive; &mut self excludes readers.
+        unsafe { sys::hostmem_host_narrow_calls(self.0.as_ptr(), calls) }
+    }
 }
 
 impl Drop for HostHandle {

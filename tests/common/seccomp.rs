@@ -32,6 +32,15 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("brk", libc::SYS_brk),
     ("clock_gettime", libc::SYS_clock_gettime),
     ("clone", libc::SYS_clone),
+    ("connect", libc::SYS_connect),
+    ("getcpu", libc::SYS_getcpu),
+    ("gettid", libc::SYS_gettid),
+    ("ppoll", libc::SYS_ppoll),
+    ("pwrite64", libc::SYS_pwrite64),
+    ("recvmsg", libc::SYS_recvmsg),
+    ("sched_setscheduler", libc::SYS_sched_setscheduler),
+    ("sendto", libc::SYS_sendto),
+    ("socket", libc::SYS_socket),
     ("clone3", libc::SYS_clone3),
     ("close", libc::SYS_close),
     ("eventfd2", libc::SYS_eventfd2),
@@ -71,7 +80,6 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("rt_sigprocmask", libc::SYS_rt_sigprocmask),
     ("sched_getaffinity", libc::SYS_sched_getaffinity),
     ("sched_setaffinity", libc::SYS_sched_setaffinity),
-    ("sched_yield", libc::SYS_sched_yield),
     ("set_mempolicy", libc::SYS_set_mempolicy),
     ("set_robust_list", libc::SYS_set_robust_list),
     ("unlinkat", libc::SYS_unlinkat),
@@ -81,6 +89,8 @@ const CALLS: &[(&str, libc::c_long)] = &[
     // Of older architectures.
     #[cfg(target_arch = "x86_64")]
     ("open", libc::SYS_open),
+    #[cfg(target_arch = "x86_64")]
+    ("poll", libc::SYS_poll),
     #[cfg(target_arch = "x86_64")]
     ("readlink", libc::SYS_readlink),
     #[cfg(target_arch = "x86_64")]
@@ -110,18 +120,59 @@ const OPERATIONS: &[(&str, libc::c_int)] = &[
     ("WAIT_BITSET", libc::FUTEX_WAIT_BITSET),
 ];
 
-/// The words of a cell that are in backticks.
-fn words(cell: &str) -> Vec<&str> {
-    cell.split('`').skip(1).step_by(2).collect()
+const OPTIONS: &[(&str, libc::c_int)] = &[
+    ("PR_SET_NAME", libc::PR_SET_NAME),
+    ("PR_GET_THP_DISABLE", libc::PR_GET_THP_DISABLE),
+    ("PR_SET_VMA", 0x5356_4d41),
+];
+
+/// linux/fs.h and linux/userfaultfd.h.
+const REQUESTS: &[(&str, libc::c_int)] = &[
+    ("BLKGETSIZE64", 0x8008_1272_u32 as libc::c_int),
+    ("USERFAULTFD_IOC_NEW", 0xaa00),
+    ("UFFDIO_API", 0xc018_aa3f_u32 as libc::c_int),
+    ("UFFDIO_REGISTER", 0xc020_aa00_u32 as libc::c_int),
+    ("UFFDIO_UNREGISTER", 0x8010_aa01_u32 as libc::c_int),
+    ("UFFDIO_WAKE", 0x8010_aa02_u32 as libc::c_int),
+    ("UFFDIO_COPY", 0xc028_aa03_u32 as libc::c_int),
+    ("UFFDIO_ZEROPAGE", 0xc020_aa04_u32 as libc::c_int),
+    ("UFFDIO_MOVE", 0xc028_aa05_u32 as libc::c_int),
+];
+
+type Values = &'static [(&'static str, libc::c_int)];
+
+/// Which argument of a call has the values of which table, apart from flags.
+const ARGUMENTS: [(libc::c_long, u8, libc::c_int, Values); 4] = [
+    (libc::SYS_madvise, 2, 0, ADVICE),
+    (
+        libc::SYS_futex,
+        1,
+        libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME,
+        OPERATIONS,
+    ),
+    (libc::SYS_prctl, 0, 0, OPTIONS),
+    (libc::SYS_ioctl, 1, 0, REQUESTS),
+];
+
+/// The words of a cell between two marks.
+fn words(cell: &str, mark: char) -> Vec<&str> {
+    cell.split(mark).skip(1).step_by(2).collect()
 }
 
-/// The calls and the advice that a line of the table names.
+/// The calls and the values that a line of the table names, with the lines that it includes.
 fn line(name: &str) -> (Vec<&'static str>, Vec<&'static str>) {
     let line = TABLE.lines().find_map(|line| {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-        (cells.len() == 3 && cells[0] == name).then(|| (words(cells[1]), words(cells[2])))
+        (cells.len() == 3 && cells[0] == name).then(|| (cells[1], cells[2]))
     });
-    line.unwrap_or_else(|| panic!("docs/seccomp.md has a line {name:?}"))
+    let line = line.unwrap_or_else(|| panic!("docs/seccomp.md has a line {name:?}"));
+    let (mut calls, mut values) = (words(line.0, '`'), words(line.1, '`'));
+    for included in words(line.0, '*') {
+        let more = self::line(included);
+        calls.extend(more.0);
+        values.extend(more.1);
+    }
+    (calls, values)
 }
 
 fn find<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
@@ -140,20 +191,22 @@ fn only(argument: u8, flags: libc::c_int, values: &[libc::c_int]) -> Vec<Seccomp
 
 /// From here on the calling thread, and what it creates, may do only what these lines say.
 pub fn confine(lines: &[&str]) {
-    const FUTEX_FLAGS: libc::c_int = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
     let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
     rules.extend(OF_THE_TEST.map(|call| (call, Vec::new())));
-    let mut advice = vec![libc::MADV_DONTNEED];
-    let mut operations = Vec::new();
+    // The stack of the test's thread.
+    let mut values = vec!["DONTNEED"];
     for name in [&[ANY], ANY_OF_LIBC, lines].concat() {
         let (calls, last) = line(name);
         let calls = calls.iter().filter_map(|call| find(CALLS, call));
         rules.extend(calls.map(|call| (call, Vec::new())));
-        advice.extend(last.iter().filter_map(|name| find(ADVICE, name)));
-        operations.extend(last.iter().filter_map(|name| find(OPERATIONS, name)));
+        values.extend(last);
     }
-    rules.insert(libc::SYS_madvise, only(2, 0, &advice));
-    rules.insert(libc::SYS_futex, only(1, FUTEX_FLAGS, &operations));
+    for (call, argument, flags, table) in ARGUMENTS {
+        let values: Vec<_> = values.iter().filter_map(|name| find(table, name)).collect();
+        if let Some(rule) = rules.get_mut(&call) {
+            *rule = only(argument, flags, &values);
+        }
+    }
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::KillProcess,
@@ -166,17 +219,18 @@ pub fn confine(lines: &[&str]) {
 
 /// Panics at a word that means nothing; the number of lines.
 pub fn check_words() -> usize {
-    let rows = TABLE.lines().filter(|line| line.starts_with("| "));
+    let table = TABLE.split("## Narrowing").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| "));
     let mut seen = 0;
     for row in rows.skip(1) {
         let cells: Vec<_> = row.trim_matches('|').split('|').collect();
-        for call in words(cells[1]) {
-            let old = ["open", "readlink", "unlink"].contains(&call);
+        for call in words(cells[1], '`') {
+            let old = ["open", "poll", "readlink", "unlink"].contains(&call);
             assert!(old || find(CALLS, call).is_some(), "{call}");
         }
-        for word in words(cells[2]) {
-            let known = find(ADVICE, word).or(find(OPERATIONS, word));
-            assert!(known.is_some(), "{word}");
+        for word in words(cells[2], '`') {
+            let known = ARGUMENTS.iter().any(|one| find(one.3, word).is_some());
+            assert!(known, "{word}");
         }
         seen += 1;
     }
