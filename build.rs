@@ -20,7 +20,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("kind", "backing fd file kinds memfd ram shm"),
     (
         "fill",
-        "contents failure file_room fill lazy pools prealloc pressure save staging workers",
+        "contents failure file_room fill lazy order pools prealloc pressure save staging workers",
     ),
     (
         "life",

@@ -830,6 +830,19 @@ void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
  * *failed, unless NULL: the first read on demand that failed since the last retry; kind 0: none.
  */
 uint64_t hostmem_backend_get_unread(struct hostmem_backend *backend, struct hostmem_error *failed);
+/* A range of the memory, in bytes. */
+struct hostmem_range {
+	uint64_t offset, length;
+};
+
+/*
+ * The ranges of contents that were touched before they were read, in the order in which they were:
+ * lines "OFFSET LENGTH" of them are what contents-order takes for the next guest that begins with
+ * the same image. Writes at most ranges_size, and returns how many there are: none where contents
+ * were all read while completing, or without memory.
+ */
+size_t hostmem_backend_get_faulted(struct hostmem_backend *backend, struct hostmem_range *ranges,
+				   size_t ranges_size);
 /*
  * Has contents read again that threads wait for because reading failed. Does nothing where there
  * are none. Errors: STATE (not ready or mapped).

@@ -1015,6 +1015,28 @@ unsafe extern "C" {
         failed: *mut hostmem_error,
     ) -> u64;
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hostmem_range {
+    pub offset: u64,
+    pub length: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hostmem_range"][::core::mem::size_of::<hostmem_range>() - 16usize];
+    ["Alignment of hostmem_range"][::core::mem::align_of::<hostmem_range>() - 8usize];
+    ["Offset of field: hostmem_range::offset"]
+        [::core::mem::offset_of!(hostmem_range, offset) - 0usize];
+    ["Offset of field: hostmem_range::length"]
+        [::core::mem::offset_of!(hostmem_range, length) - 8usize];
+};
+unsafe extern "C" {
+    pub fn hostmem_backend_get_faulted(
+        backend: *mut hostmem_backend,
+        ranges: *mut hostmem_range,
+        ranges_size: usize,
+    ) -> usize;
+}
 unsafe extern "C" {
     pub fn hostmem_backend_retry_contents(
         backend: *mut hostmem_backend,

@@ -177,6 +177,14 @@ impl Builder {
         self.with("contents-offset", bytes)
     }
 
+    /// A text file of the ranges of [`contents`](Builder::contents) that the background reads first,
+    /// as [`Claim::faulted`](crate::Claim::faulted) of an earlier guest gives them: a line for each
+    /// with offset and length in the memory, in bytes.
+    #[must_use]
+    pub fn contents_order(self, path: impl AsRef<Path>) -> Self {
+        self.with("contents-order", path.as_ref())
+    }
+
     /// The id of a [`ThreadContext`](crate::ThreadContext) in the same set, which creates the
     /// preallocation threads. It has to be complete when preallocation starts.
     #[must_use]
@@ -517,11 +525,13 @@ mod tests {
             .thp(Thp::Never)
             .contents("/no/such")
             .contents_offset(8192)
+            .contents_order("/no/order")
             .lock(true);
         assert_eq!(builder.deferred, None);
-        let values: [(&str, Value); 14] = [
+        let values: [(&str, Value); 15] = [
             ("contents", Path::new("/no/such").into()),
             ("contents-offset", 8192u64.into()),
+            ("contents-order", Path::new("/no/order").into()),
             ("size", SIZE.into()),
             ("share", true.into()),
             ("reserve", false.into()),

@@ -242,6 +242,20 @@ impl Claim {
         self.handle.backend().unread()
     }
 
+    /// The ranges of [contents](crate::Builder::contents) that were touched before they were read,
+    /// in the order in which they were. Written as lines they are the
+    /// [`contents_order`](crate::Builder::contents_order) of the next guest that begins with the
+    /// same image.
+    #[doc(alias = "hostmem_backend_get_faulted")]
+    pub fn faulted(&self) -> Vec<Faulted> {
+        let ranges = self.handle.backend().faulted();
+        let range = |range: sys::hostmem_range| Faulted {
+            offset: range.offset,
+            length: range.length,
+        };
+        ranges.into_iter().map(range).collect()
+    }
+
     /// Has [contents](crate::Builder::contents) read again that threads wait for because reading
     /// failed. Does nothing if there are none.
     ///
@@ -257,6 +271,24 @@ impl Claim {
     #[doc(alias = "hostmem_backend_get_memory")]
     pub fn memory(&self) -> Memory<'_> {
         Memory::new(&self.handle, 0, self.handle.memory().size)
+    }
+}
+
+/// A range of the memory, in bytes, from [`Claim::faulted`]. Displayed it is a line of
+/// [`contents_order`](crate::Builder::contents_order): offset and length.
+#[doc(alias = "hostmem_range")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Faulted {
+    /// From the beginning of the memory.
+    pub offset: u64,
+    /// At least 1.
+    pub length: u64,
+}
+
+impl fmt::Display for Faulted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.offset, self.length)
     }
 }
 

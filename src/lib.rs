@@ -109,6 +109,7 @@ pub use crate::claim::Access;
 pub use crate::claim::Claim;
 pub use crate::claim::DiscardInhibited;
 pub use crate::claim::DiscardTo;
+pub use crate::claim::Faulted;
 pub use crate::claim::Memory;
 pub use crate::claim::Saved;
 pub use crate::error::Error;

@@ -393,6 +393,7 @@ fn live_change(name: &str) -> Option<(String, Value)> {
         }
         "prealloc" => plain(true.into()),
         "contents" => plain("/no/such".into()),
+        "contents-order" => plain("/no/such".into()),
         "contents-offset" => plain(4096u32.into()),
         "prealloc-context" => plain("".into()),
         "prealloc-mode" => plain("background".into()),

@@ -61,6 +61,10 @@ static int check_values(const struct hostmem_backend *backend, const struct hm_v
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: contents-offset=%ju needs contents, the image that it is in",
 			       backend->label, (uintmax_t)values->contents_offset);
+	if (!*values->contents && *values->contents_order)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: contents-order=%.512s needs contents, the image that is read",
+			       backend->label, values->contents_order);
 	if (values->contents_offset % page)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: contents-offset=%ju is not a multiple of the page size, %ju "
@@ -127,7 +131,7 @@ int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend 
 	struct hm_file file;
 	int result;
 
-	contents->fd = -1;
+	*contents = (struct hm_contents){ .fd = -1 };
 	if (!*values->contents)
 		return 0;
 	if (check_backing(backend, err))
@@ -140,7 +144,8 @@ int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend 
 		fail(backend, values, "look at it", result, err);
 	/* It may be another file by now. */
 	if (result || check_type(backend, values, &file, err) ||
-	    check_length(backend, values, &file, err)) {
+	    check_length(backend, values, &file, err) ||
+	    hm_order_read(&contents->order, backend, values, err)) {
 		hm_contents_close(contents);
 		return -1;
 	}
@@ -155,6 +160,7 @@ void hm_contents_close(struct hm_contents *contents)
 	if (contents->fd >= 0)
 		hm_os_close(contents->fd);
 	contents->fd = -1;
+	hm_order_free(&contents->order);
 }
 
 /* ---- Reading ---- */

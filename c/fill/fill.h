@@ -7,6 +7,19 @@
 
 #include "memory.h"
 
+/* ---- order.c: which contents are read first ---- */
+
+/* Ranges of the memory. */
+struct hm_order {
+	struct hm_range *ranges;
+	size_t len;
+};
+
+/* Of the file of contents-order, if there is one; hm_order_free() follows, also on failure. */
+int hm_order_read(struct hm_order *order, const struct hostmem_backend *backend,
+		  const struct hm_values *values, struct hostmem_error *err);
+void hm_order_free(struct hm_order *order);
+
 /* ---- contents.c: the image that memory begins with ---- */
 
 /* An open image; -1: none. Behind `length` bytes the memory is zero. */
@@ -15,6 +28,7 @@ struct hm_contents {
 	/* Its holes are not looked for. */
 	bool dense;
 	uint64_t offset, length;
+	struct hm_order order;
 };
 
 /* Whether an image can be used as the values say; touches nothing. */
@@ -49,6 +63,11 @@ void hm_lazy_stop(struct hostmem_backend *backend);
  * not be read, as a range of the image.
  */
 int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_range *unread);
+/*
+ * Reads some of what contents-order names, in turn; false when all of it was. What cannot be read
+ * is left out.
+ */
+bool hm_lazy_read_first(struct hm_lazy *lazy);
 /* Discards a range, which is not read any more. Returns 0, -ENOMEM or the result of discard. */
 int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
 		    int (*discard)(const struct hostmem_backend *backend,
@@ -57,6 +76,8 @@ int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
 void hm_lazy_retry(struct hm_lazy *lazy);
 /* Bytes; *err, unless NULL: of the first failure since the last retry, or kind 0. */
 uint64_t hm_lazy_count_unread(struct hm_lazy *lazy, struct hostmem_error *err);
+/* Writes at most `size` of the ranges that were read on demand, in order; returns how many. */
+size_t hm_lazy_get_faulted(struct hm_lazy *lazy, struct hostmem_range *ranges, size_t size);
 
 /* ---- prealloc.c ---- */
 

@@ -203,6 +203,8 @@ size_t hm_pools_assign(struct hm_pool *pools, struct hm_fill *fills,
 bool hm_pools_takes_caller(const struct hm_pool *pool);
 void hm_pools_add_workers(struct hm_pool *pool, struct hm_workers *workers,
 			  bool (*work)(void *data), void *data);
+/* Reads contents that come before all chunks; false when there are none left. */
+bool hm_pools_read_first(const struct hm_pool *pool);
 /* Takes a chunk of the first fill that has one left; NULL when none has. */
 struct hm_fill *hm_pools_take(struct hm_pool *pool, struct hm_range *chunk);
 

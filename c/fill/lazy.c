@@ -19,6 +19,14 @@ enum unit {
 	UNIT_READ,
 };
 
+/* The state of a unit is the lower part of its byte. */
+#define UNIT_STATE 3u
+/* It was touched before it was read. */
+#define UNIT_FAULTED 4u
+
+/* About what a chunk of a fill is. */
+#define FIRST_SIZE UINT64_C(8388608)
+
 struct hm_lazy {
 	struct hostmem_backend *backend;
 	struct hm_contents contents;
@@ -26,6 +34,9 @@ struct hm_lazy {
 	struct hm_staging staging;
 	/* Discarded ranges, for which the image is not read any more. */
 	struct hm_gaps gaps;
+	/* What of contents.order comes next. */
+	pthread_mutex_t order_lock;
+	size_t order_next;
 	pthread_t server;
 	bool has_server;
 	/* Guards what follows. */
@@ -33,6 +44,9 @@ struct hm_lazy {
 	pthread_cond_t changed;
 	uint8_t *units;
 	uint64_t unread_units;
+	/* Units that were touched before they were read, in order. */
+	uint32_t *faulted;
+	size_t faulted_len;
 	/* Of the first read on demand that failed since the last retry. */
 	struct hostmem_error error;
 };
@@ -56,12 +70,24 @@ static int read_unit(struct hm_lazy *lazy, uint64_t unit, struct hm_scratch *scr
 	return result;
 }
 
+/* Called with the lock held. */
+static enum unit get_state(const struct hm_lazy *lazy, uint64_t unit)
+{
+	return (enum unit)(lazy->units[unit] & UNIT_STATE);
+}
+
+/* Called with the lock held. */
+static void set_state(struct hm_lazy *lazy, uint64_t unit, enum unit state)
+{
+	lazy->units[unit] = (uint8_t)((lazy->units[unit] & ~UNIT_STATE) | state);
+}
+
 static void end_unit(struct hm_lazy *lazy, uint64_t unit, bool read)
 {
 	bool all = false;
 
 	pthread_mutex_lock(&lazy->lock);
-	lazy->units[unit] = read ? UNIT_READ : UNIT_UNREAD;
+	set_state(lazy, unit, read ? UNIT_READ : UNIT_UNREAD);
 	if (read)
 		all = !--lazy->unread_units;
 	pthread_cond_broadcast(&lazy->changed);
@@ -82,11 +108,11 @@ static int need_unit(struct hm_lazy *lazy, uint64_t unit, struct hm_scratch *scr
 
 	unread->length = 0;
 	pthread_mutex_lock(&lazy->lock);
-	while (lazy->units[unit] == UNIT_READING)
+	while (get_state(lazy, unit) == UNIT_READING)
 		pthread_cond_wait(&lazy->changed, &lazy->lock);
-	read = lazy->units[unit] == UNIT_READ;
+	read = get_state(lazy, unit) == UNIT_READ;
 	if (!read)
-		lazy->units[unit] = UNIT_READING;
+		set_state(lazy, unit, UNIT_READING);
 	pthread_mutex_unlock(&lazy->lock);
 	if (read)
 		return 0;
@@ -95,18 +121,62 @@ static int need_unit(struct hm_lazy *lazy, uint64_t unit, struct hm_scratch *scr
 	return result;
 }
 
-int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_range *unread)
+static int read_range(struct hm_lazy *lazy, const struct hm_range *range,
+		      struct hm_scratch *scratch, struct hm_range *unread)
 {
-	uint64_t end = range->offset + range->length;
-	struct hm_scratch scratch = { 0 };
+	uint64_t end = range->offset + range->length, size = lazy->staging.unit;
 	int result = 0;
 
 	unread->length = 0;
-	for (uint64_t unit = range->offset / lazy->staging.unit;
-	     !result && unit * lazy->staging.unit < end; unit++)
-		result = need_unit(lazy, unit, &scratch, unread);
+	for (uint64_t unit = range->offset / size; !result && unit * size < end; unit++)
+		result = need_unit(lazy, unit, scratch, unread);
+	return result;
+}
+
+int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_range *unread)
+{
+	struct hm_scratch scratch = { 0 };
+	int result = read_range(lazy, range, &scratch, unread);
+
 	hm_scratch_free(&scratch);
 	return result;
+}
+
+/* Takes the next part of the order; false when there is none. */
+static bool take_first(struct hm_lazy *lazy, struct hm_range *part)
+{
+	struct hm_order *order = &lazy->contents.order;
+	bool there;
+
+	pthread_mutex_lock(&lazy->order_lock);
+	there = lazy->order_next < order->len;
+	if (there) {
+		struct hm_range *range = &order->ranges[lazy->order_next];
+
+		*part = *range;
+		if (part->length > FIRST_SIZE)
+			part->length = FIRST_SIZE;
+		range->offset += part->length;
+		range->length -= part->length;
+		lazy->order_next += !range->length;
+	}
+	pthread_mutex_unlock(&lazy->order_lock);
+	return there;
+}
+
+bool hm_lazy_read_first(struct hm_lazy *lazy)
+{
+	struct hm_scratch scratch = { 0 };
+	uint64_t bytes = 0;
+	struct hm_range part, unread;
+
+	while (bytes < FIRST_SIZE && take_first(lazy, &part)) {
+		/* The fill meets a failure again, where it comes to it. */
+		read_range(lazy, &part, &scratch, &unread);
+		bytes += part.length;
+	}
+	hm_scratch_free(&scratch);
+	return bytes;
 }
 
 /* ---- Serving ---- */
@@ -132,6 +202,17 @@ static void keep_failure(struct hm_lazy *lazy, uint64_t offset, int result,
 	pthread_mutex_unlock(&lazy->lock);
 }
 
+/* A unit that is read already is not counted: it was only discarded. */
+static void keep_faulted(struct hm_lazy *lazy, uint64_t unit)
+{
+	pthread_mutex_lock(&lazy->lock);
+	if (get_state(lazy, unit) != UNIT_READ && !(lazy->units[unit] & UNIT_FAULTED)) {
+		lazy->units[unit] |= UNIT_FAULTED;
+		lazy->faulted[lazy->faulted_len++] = (uint32_t)unit;
+	}
+	pthread_mutex_unlock(&lazy->lock);
+}
+
 /* What is absent though its unit was read was discarded, and is zero. */
 static int serve_page(struct hm_lazy *lazy, uint64_t offset, struct hm_scratch *scratch,
 		      struct hm_range *unread)
@@ -153,8 +234,10 @@ static void serve_fault(struct hm_lazy *lazy, const uint8_t *address, struct hm_
 {
 	uint64_t offset = (uint64_t)(address - lazy->backend->mapping.address);
 	struct hm_range unread;
-	int result = serve_page(lazy, offset, scratch, &unread);
+	int result;
 
+	keep_faulted(lazy, offset / lazy->staging.unit);
+	result = serve_page(lazy, offset, scratch, &unread);
 	if (result)
 		keep_failure(lazy, offset, result, &unread);
 }
@@ -215,7 +298,8 @@ static int start(struct hm_lazy *lazy, const struct hm_values *values, struct ho
 		return -1;
 	lazy->unread_units = (size + lazy->staging.unit - 1) / lazy->staging.unit;
 	lazy->units = calloc(lazy->unread_units, sizeof(lazy->units[0]));
-	if (!lazy->units)
+	lazy->faulted = calloc(lazy->unread_units, sizeof(lazy->faulted[0]));
+	if (!lazy->units || !lazy->faulted)
 		return hm_fail_alloc(err);
 	lazy->stop_event = hm_os_event_open();
 	if (lazy->stop_event < 0)
@@ -241,8 +325,9 @@ int hm_lazy_start(struct hostmem_backend *backend, const struct hm_values *value
 		.fault_fd = -1,
 		.stop_event = -1,
 	};
-	contents->fd = -1;
+	*contents = (struct hm_contents){ .fd = -1 };
 	hm_gaps_init(&lazy->gaps);
+	pthread_mutex_init(&lazy->order_lock, NULL);
 	pthread_mutex_init(&lazy->lock, NULL);
 	pthread_cond_init(&lazy->changed, NULL);
 	backend->lazy = lazy;
@@ -274,6 +359,8 @@ void hm_lazy_stop(struct hostmem_backend *backend)
 	if (!forked)
 		pthread_cond_destroy(&lazy->changed);
 	pthread_mutex_destroy(&lazy->lock);
+	pthread_mutex_destroy(&lazy->order_lock);
+	free(lazy->faulted);
 	free(lazy->units);
 	free(lazy);
 }
@@ -306,4 +393,21 @@ uint64_t hm_lazy_count_unread(struct hm_lazy *lazy, struct hostmem_error *err)
 		*err = lazy->error;
 	pthread_mutex_unlock(&lazy->lock);
 	return unread < size ? unread : size;
+}
+
+size_t hm_lazy_get_faulted(struct hm_lazy *lazy, struct hostmem_range *ranges, size_t size)
+{
+	uint64_t unit = lazy->staging.unit, end = lazy->backend->mapping.size;
+	size_t len;
+
+	pthread_mutex_lock(&lazy->lock);
+	len = lazy->faulted_len;
+	for (size_t i = 0; i < len && i < size; i++) {
+		uint64_t offset = lazy->faulted[i] * unit;
+
+		ranges[i].offset = offset;
+		ranges[i].length = unit < end - offset ? unit : end - offset;
+	}
+	pthread_mutex_unlock(&lazy->lock);
+	return len;
 }

@@ -122,6 +122,19 @@ void hm_pools_add_workers(struct hm_pool *pool, struct hm_workers *workers,
 	place->policy = HM_POLICY_DEFAULT;
 }
 
+bool hm_pools_read_first(const struct hm_pool *pool)
+{
+	for (struct hm_fill *fill = pool->first; fill; fill = fill->next_in_pool) {
+		struct hostmem_backend *backend = fill->backend;
+
+		/* Who populates a range waits for that alone. */
+		if (backend->lazy && fill->range.length == backend->mapping.size &&
+		    hm_lazy_read_first(backend->lazy))
+			return true;
+	}
+	return false;
+}
+
 struct hm_fill *hm_pools_take(struct hm_pool *pool, struct hm_range *chunk)
 {
 	struct hm_fill *fill = atomic_load(&pool->current);

@@ -69,17 +69,19 @@ static bool work(void *data)
 	struct hm_range chunk, unread;
 	struct hm_fill *fill;
 	int result = 0;
+	bool first;
 
 	if (atomic_load(&run->failure.happened) || !check_shortage(run) || !check_cancel(run))
 		return false;
 	hm_pressure_begin_chunk(&run->pressure);
-	fill = hm_pools_take(job->pool, &chunk);
+	first = hm_pools_read_first(job->pool);
+	fill = first ? NULL : hm_pools_take(job->pool, &chunk);
 	if (fill)
 		result = hm_fill_populate(fill, &chunk, &unread);
 	hm_pressure_end_chunk(&run->pressure);
 	if (result)
 		hm_failure_set(&run->failure, fill, -result, chunk.offset, &unread, NULL);
-	return fill && !result;
+	return first || (fill && !result);
 }
 
 /* ---- Progress and results ---- */

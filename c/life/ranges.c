@@ -375,6 +375,20 @@ int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 	return result;
 }
 
+size_t hostmem_backend_get_faulted(struct hostmem_backend *backend, struct hostmem_range *ranges,
+				   size_t ranges_size)
+{
+	size_t len = 0;
+
+	if (hm_backend_is_forked(backend))
+		return 0;
+	pthread_mutex_lock(&backend->change);
+	if (!check_usable(backend, NULL) && backend->lazy)
+		len = hm_lazy_get_faulted(backend->lazy, ranges, ranges_size);
+	pthread_mutex_unlock(&backend->change);
+	return len;
+}
+
 int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	int result;

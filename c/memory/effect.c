@@ -32,6 +32,13 @@ static bool is_there_twice(const struct hostmem_backend *backend, const struct h
 	       backend->backing.flags & HOSTMEM_BACKING_OWN && !backend->readonly;
 }
 
+static bool is_in_no_order(const struct hostmem_backend *backend, const struct hm_values *values)
+{
+	(void)backend;
+	return *values->contents_order &&
+	       !(values->prealloc && values->prealloc_mode == HM_PREALLOC_BACKGROUND);
+}
+
 static const struct row {
 	enum hm_property property;
 	bool (*applies)(const struct hostmem_backend *backend, const struct hm_values *values);
@@ -42,6 +49,8 @@ static const struct row {
 	{ HM_PROPERTY_THP, is_huge_already, "it has no effect on hugetlb pages" },
 	{ HM_PROPERTY_LOCK, is_never_swapped,
 	  "lock=on has no effect on hugetlb pages, which are never swapped" },
+	{ HM_PROPERTY_CONTENTS_ORDER, is_in_no_order,
+	  "it has no effect without prealloc=on and prealloc-mode=background" },
 	{ HM_PROPERTY_DISCARD_DATA, discards_nothing,
 	  "discard-data=on has no effect without share=on, nor on a file that is only read" },
 	{ HM_PROPERTY_SHARE, is_there_twice,

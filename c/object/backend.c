@@ -15,8 +15,11 @@ static void reset_values(struct hostmem_backend *backend, const struct hostmem_d
 {
 	struct hm_values *values = &backend->values;
 
-	*values =
-		(struct hm_values){ .contents = backend->contents, .mem_path = backend->mem_path };
+	*values = (struct hm_values){
+		.contents = backend->contents,
+		.contents_order = backend->contents_order,
+		.mem_path = backend->mem_path,
+	};
 	for (int i = 0; i < HM_PROPERTY_COUNT; i++) {
 		const struct hm_row *row = hm_table_get((enum hm_property)i);
 
@@ -146,8 +149,10 @@ void hm_backend_copy_values(struct hostmem_backend *backend, const struct hostme
 {
 	backend->values = from->values;
 	backend->values.contents = backend->contents;
+	backend->values.contents_order = backend->contents_order;
 	backend->values.mem_path = backend->mem_path;
 	memcpy(backend->contents, from->contents, sizeof(backend->contents));
+	memcpy(backend->contents_order, from->contents_order, sizeof(backend->contents_order));
 	memcpy(backend->mem_path, from->mem_path, sizeof(backend->mem_path));
 	memcpy(backend->origins, from->origins, sizeof(backend->origins));
 }

@@ -59,6 +59,7 @@ struct hm_values {
 	struct hm_set host_nodes;
 	/* In the record of the backend, where they change only while it is configuring. */
 	char *contents;
+	char *contents_order;
 	char *mem_path;
 	char prealloc_context[HOSTMEM_ID_MAX + 1];
 	bool canonical_name;
@@ -88,6 +89,7 @@ enum hm_property {
 	HM_PROPERTY_ALIGN,
 	HM_PROPERTY_CONTENTS,
 	HM_PROPERTY_CONTENTS_OFFSET,
+	HM_PROPERTY_CONTENTS_ORDER,
 	HM_PROPERTY_CPU_AFFINITY,
 	HM_PROPERTY_DISCARD_DATA,
 	HM_PROPERTY_DUMP,
@@ -168,7 +170,7 @@ struct hostmem_backend {
 	struct hostmem_objects *objects;
 	const struct hostmem_kind *kind;
 	/* What the paths among the values point to, so that copies of the values stay small. */
-	char contents[PATH_MAX], mem_path[PATH_MAX];
+	char contents[PATH_MAX], contents_order[PATH_MAX], mem_path[PATH_MAX];
 	const struct hostmem_host *host;
 	/* What prealloc-context links to, guarded by the set's lock. */
 	struct hostmem_thread_context *context;

@@ -53,6 +53,12 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	    contents_kinds,
 	    "Where in the image of contents the memory begins; a multiple of the page size.",
 	    .initial = 0, .largest = UINT64_MAX),
+	ROW(CONTENTS_ORDER, contents_order, "contents-order", PATH, CONFIGURING, "", NULL,
+	    contents_kinds,
+	    "A text file of the ranges of contents that the background reads first: a line "
+	    "\"OFFSET "
+	    "LENGTH\" each, in bytes of the memory.",
+	    .initial = 0),
 	CONTEXT_ROW(CPU_AFFINITY, cpu_affinity, "cpu-affinity", CPUS, ALWAYS, "the creator's", NULL,
 		    context_kind,
 		    "The CPUs that the context's threads run on; setting it moves the context's "

@@ -223,6 +223,20 @@ impl BackendHandle {
         (unread, failed)
     }
 
+    pub(crate) fn faulted(&self) -> Vec<sys::hostmem_range> {
+        let mut ranges = Vec::new();
+        loop {
+            let (raw, array, size) = (self.raw(), ranges.as_mut_ptr(), ranges.len());
+            // SAFETY: the backend is alive; the array of that length outlives the call.
+            let len = unsafe { sys::hostmem_backend_get_faulted(raw, array, size) };
+            let all = len <= size;
+            ranges.resize(len, sys::hostmem_range::default());
+            if all {
+                return ranges;
+            }
+        }
+    }
+
     pub(crate) fn retry_contents(&self) -> Result<()> {
         // SAFETY: the backend is alive.
         check(|err| unsafe { sys::hostmem_backend_retry_contents(self.raw(), err) })
