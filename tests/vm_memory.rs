@@ -20,13 +20,25 @@ fn backend(options: &str) -> Backend {
 /// A backend of memory in two halves.
 fn halves(kind: &str) -> (Backend, Vec<Piece>) {
     let backend = backend(&format!("{kind},id=ram0,size={SIZE}"));
+    let pieces = cut(&backend);
+    (backend, pieces)
+}
+
+fn cut(backend: &Backend) -> Vec<Piece> {
     let ranges = [(0, 0), (HIGH, SIZE / 2)].map(|(guest_address, offset)| PieceRange {
         guest_address,
         offset,
         length: SIZE / 2,
     });
-    let pieces = backend.claim("vm0").unwrap().pieces(&ranges).unwrap();
-    (backend, pieces)
+    backend.claim("vm0").unwrap().pieces(&ranges).unwrap()
+}
+
+/// The guest address of a byte of the memory.
+fn guest_address(offset: u64) -> u64 {
+    match offset < SIZE / 2 {
+        true => offset,
+        false => HIGH + offset - SIZE / 2,
+    }
 }
 
 /// The tests for one version, whose trait of guest memory has a name of its own.
@@ -58,11 +70,14 @@ macro_rules! version {
             use vm_memory::MmapRegion;
 
             use super::backend;
+            use super::cut;
+            use super::guest_address;
             use super::halves;
             use super::HIGH;
             use super::SIZE;
             use crate::common::host::HugePages;
             use crate::common::host::HUGE;
+            use crate::common::image;
             use crate::common::in_child;
             use crate::common::is_mapped;
             use crate::common::page_size;
@@ -85,6 +100,104 @@ macro_rules! version {
                 }
                 assert!(!memory.check_range(GuestAddress(SIZE / 2 - 8), 16));
                 memory.read_obj::<u64>(GuestAddress(SIZE / 2)).unwrap_err();
+            }
+
+            /// Each half of the threads reads all in a way of its own, by places in no order; the
+            /// others write a part of some pages.
+            #[test]
+            fn accesses_find_contents_that_are_unread() {
+                let images = tempfile::tempdir().unwrap();
+                let bytes = image::pattern(31, SIZE);
+                let path = image::image_in(images.path(), 0, &bytes);
+                let page = page_size();
+                for (mode, thp) in [(0, "never"), (1, "never"), (0, "always"), (1, "always")] {
+                    let mode = image::ON_DEMAND[mode];
+                    let options = format!("size={SIZE},{mode},thp={thp},contents={path}");
+                    let Some(backend) = image::complete_on_demand("ram", &options) else {
+                        return;
+                    };
+                    let pieces = cut(&backend);
+                    let guest = guest_memory::<()>(&pieces).unwrap();
+                    let (memory, bytes) = (&guest, &bytes);
+                    // The first half of each page stays as it is; the seventh pages' second half
+                    // is written.
+                    let is_written = |number: u64| number % 7 == 3;
+                    let pages = |seed: u64| {
+                        let count = SIZE / page;
+                        (0..count).map(move |turn| (turn * 7919 + seed * 1009) % count)
+                    };
+                    thread::scope(|scope| {
+                        for seed in 0..2 {
+                            scope.spawn(move || {
+                                let mut found = vec![0; page as usize / 2];
+                                for number in pages(seed) {
+                                    let at = number * page;
+                                    let from = GuestAddress(guest_address(at));
+                                    memory.read_slice(&mut found, from).unwrap();
+                                    let expected = &bytes[at as usize..][..found.len()];
+                                    assert!(found == expected, "page {number}");
+                                }
+                            });
+                            scope.spawn(move || {
+                                for number in pages(seed + 2) {
+                                    let at = number * page + 8 * (number % 9);
+                                    let from = GuestAddress(guest_address(at));
+                                    let found: u64 = memory.read_obj(from).unwrap();
+                                    let expected = &bytes[at as usize..][..8];
+                                    assert_eq!(found.to_ne_bytes(), expected, "byte {at}");
+                                }
+                            });
+                            // The kernel reads the memory, as it does for a device's file.
+                            scope.spawn(move || {
+                                let file = tempfile::tempfile().unwrap();
+                                let half = page as usize / 2;
+                                let mut found = vec![0; half];
+                                for number in pages(seed + 4) {
+                                    let at = number * page;
+                                    let from = GuestAddress(guest_address(at));
+                                    let mut to = &file;
+                                    std::io::Seek::rewind(&mut to).unwrap();
+                                    memory.write_all_volatile_to(from, &mut to, half).unwrap();
+                                    file.read_exact_at(&mut found, 0).unwrap();
+                                    let expected = &bytes[at as usize..][..half];
+                                    assert!(found == expected, "page {number}");
+                                }
+                            });
+                            scope.spawn(move || {
+                                let new = vec![0xa5 ^ seed as u8; page as usize / 2];
+                                for number in pages(seed + 6).filter(|&page| is_written(page)) {
+                                    let at = number * page + page / 2;
+                                    let to = GuestAddress(guest_address(at));
+                                    let (one, other) = new.split_at(new.len() / 2);
+                                    // By the CPU, and by the kernel; one thread writes each.
+                                    match seed {
+                                        0 => memory.write_slice(one, to).unwrap(),
+                                        _ => {
+                                            let to = GuestAddress(to.0 + one.len() as u64);
+                                            let mut from = other;
+                                            memory
+                                                .read_exact_volatile_from(
+                                                    to,
+                                                    &mut from,
+                                                    other.len(),
+                                                )
+                                                .unwrap();
+                                        }
+                                    }
+                                }
+                            });
+                        }
+                    });
+                    let mut expected = bytes.clone();
+                    for number in (0..SIZE / page).filter(|&page| is_written(page)) {
+                        let at = (number * page + page / 2) as usize;
+                        let quarter = page as usize / 4;
+                        expected[at..at + quarter].fill(0xa5);
+                        expected[at + quarter..at + 2 * quarter].fill(0xa4);
+                    }
+                    drop((guest, pieces));
+                    image::assert_same(&backend, &expected, &options);
+                }
             }
 
             #[test]

@@ -7,9 +7,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use hostmem::Backend;
+use hostmem::ErrorKind;
 
 use super::access::new;
 use super::page_size;
+use super::skip;
 
 pub const MIB: u64 = 1 << 20;
 /// Of the memory in most tests: not a multiple of a chunk, and of a huge page.
@@ -109,3 +111,18 @@ pub fn backings(directory: &Path) -> Vec<(&'static str, String)> {
         ("file", format!("share=off,mem-path={}", file("private"))),
     ]
 }
+
+/// As `complete`, of contents that are read on demand; None, said, where the host forbids it.
+pub fn complete_on_demand(kind: &str, options: &str) -> Option<Backend> {
+    match new(kind, options).complete() {
+        Ok(backend) => Some(backend),
+        Err(failed) if failed.error.kind() == ErrorKind::Unsupported => {
+            skip(&failed.error.to_string());
+            None
+        }
+        Err(failed) => panic!("{kind},{options}: {}", failed.error),
+    }
+}
+
+/// How contents are read when they are needed: on demand alone, or in the background too.
+pub const ON_DEMAND: [&str; 2] = ["prealloc=off", "prealloc=on,prealloc-mode=background"];
