@@ -346,26 +346,75 @@ fn nothing_is_held_when_it_fails() {
     assert_eq!(output.stdout, b"");
 }
 
-/// A terminal, which `script(1)` makes, sees bars that go again.
-#[test]
-fn bars_are_for_terminals() {
-    let mut arguments = vec![env!("CARGO_BIN_EXE_hostmem"), "alloc"];
-    arguments.extend([
-        "--background",
-        "memory-backend-ram,id=ram0,size=512M,prealloc=on,thp=never",
-    ]);
+/// What a terminal shows, which `script(1)` makes; None, said, where there is none.
+fn on_terminal(arguments: &[&str]) -> Option<String> {
+    let command = [env!("CARGO_BIN_EXE_hostmem"), "alloc"];
+    let command = [&command[..], arguments].concat().join(" ");
     let run = Command::new("script")
-        .args(["-qec", &arguments.join(" "), "/dev/null"])
+        .args(["-qec", &command, "/dev/null"])
         .env("TERM", "xterm")
         .stdin(Stdio::null())
         .output();
     let Ok(output) = run else {
-        return skip("script(1) is not installed");
+        skip("script(1) is not installed");
+        return None;
     };
-    let seen = String::from_utf8_lossy(&output.stdout);
+    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{seen}");
-    assert!(seen.contains("of 512.00 MiB"), "{seen}");
-    let report = seen.rsplit("ram0 (memory-backend-ram)").next().unwrap();
-    assert!(report.contains("512.00 MiB (100 %)"), "{seen}");
-    assert!(!report.contains("of 512.00 MiB"), "{seen}");
+    Some(seen)
+}
+
+/// They go again.
+#[test]
+fn bars_are_for_terminals() {
+    let object = "memory-backend-ram,id=ram0,size=512M,prealloc=on,thp=never";
+    // Without data, so that reading it takes as long as populating.
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(512 << 20).unwrap();
+    let restored = format!("{object},contents={}", image.path().display());
+    let mut cases = vec![
+        vec!["--background", object],
+        vec![&restored],
+        vec!["--background", &restored],
+    ];
+    if common::image::complete_on_demand("ram", &on_demand(image.path(), 512 << 20)).is_none() {
+        cases.pop();
+    }
+    for arguments in cases {
+        let Some(seen) = on_terminal(&arguments) else {
+            return;
+        };
+        assert!(seen.contains("of 512.00 MiB"), "{seen}");
+        let report = seen.rsplit("ram0 (memory-backend-ram)").next().unwrap();
+        assert!(report.contains("512.00 MiB (100 %)"), "{seen}");
+        assert!(!report.contains("of 512.00 MiB"), "{seen}");
+    }
+}
+
+fn on_demand(image: &Path, size: u64) -> String {
+    format!("size={size},contents={}", image.display())
+}
+
+#[test]
+fn what_is_restored_is_reported() {
+    let size: u64 = 8 << 20;
+    let image = tempfile::NamedTempFile::new().unwrap();
+    fs::write(image.path(), common::image::pattern(3, size)).unwrap();
+    let options = on_demand(image.path(), size);
+    let object = format!("memory-backend-ram,id=ram0,thp=never,{options}");
+    let parts = |report: &Json| {
+        let object = &report["objects"][0];
+        ["resident", "unread", "absent"].map(|part| object[part].as_u64().unwrap())
+    };
+    let filled = format!("{object},prealloc=on");
+    assert_eq!(parts(&report(&[&filled])), [size, 0, 0]);
+    if common::image::complete_on_demand("ram", &options).is_none() {
+        return;
+    }
+    assert_eq!(parts(&report(&["--background", &filled])), [size, 0, 0]);
+    assert_eq!(parts(&report(&[&object])), [0, size, 0]);
+    let output = alloc(&[&object]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("unread")).unwrap();
+    assert!(line.contains("8.00 MiB (100 %)"), "{text}");
 }
