@@ -106,7 +106,12 @@ int hm_os_touch(uint8_t *address, bool write)
  */
 int hm_os_lock(void *address, size_t size, unsigned int flags)
 {
-	return or_errno(syscall(SYS_mlock2, address, size, flags));
+	int result = or_errno(syscall(SYS_mlock2, address, size, flags));
+
+	/* Old kernels, as 5.10, answer so of what is not accessible, and have locked it. */
+	if (result == -ENOMEM && flags & MLOCK_ONFAULT && hm_os_is_locked(address, size))
+		return 0;
+	return result;
 }
 
 int hm_os_unlock(void *address, size_t size)
