@@ -135,9 +135,10 @@ int hm_os_read_link(const char *path, char *buffer, size_t size);
  * descriptor, which others may share. Needs /proc.
  */
 int hm_os_reopen(int fd);
-/* Makes a file of no name in a directory. */
-int hm_os_open_temporary(const char *directory);
-int hm_os_open_shm(const char *name);
+/* Makes a file of no name in a directory. *stays: its name, hostmem-*, could not be removed. */
+int hm_os_open_temporary(const char *directory, bool *stays);
+/* Makes POSIX shared memory of no name. *stays: the name could not be removed. */
+int hm_os_open_shm(const char *name, bool *stays);
 int hm_os_unlink(const char *path);
 int hm_os_duplicate(int fd);
 /*

@@ -202,7 +202,7 @@ int hm_os_read_link(const char *path, char *buffer, size_t size)
 }
 
 /* Under a name for an instant, for file systems that cannot do without. */
-static int open_and_unlink(const char *directory)
+static int open_and_unlink(const char *directory, bool *stays)
 {
 	char path[PATH_MAX];
 	int fd;
@@ -215,6 +215,7 @@ static int open_and_unlink(const char *directory)
 	if (unlink(path)) {
 		int result = -errno;
 
+		*stays = true;
 		close(fd);
 		return result;
 	}
@@ -229,22 +230,25 @@ int hm_os_reopen(int fd)
 	return hm_os_open(path, O_RDONLY);
 }
 
-int hm_os_open_temporary(const char *directory)
+int hm_os_open_temporary(const char *directory, bool *stays)
 {
 	int fd = hm_os_open(directory, O_TMPFILE | O_EXCL | O_RDWR);
 
-	return fd == -EOPNOTSUPP || fd == -EISDIR ? open_and_unlink(directory) : fd;
+	*stays = false;
+	return fd == -EOPNOTSUPP || fd == -EISDIR ? open_and_unlink(directory, stays) : fd;
 }
 
-int hm_os_open_shm(const char *name)
+int hm_os_open_shm(const char *name, bool *stays)
 {
 	int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
+	*stays = false;
 	if (fd < 0)
 		return -errno;
 	if (shm_unlink(name)) {
 		int result = -errno;
 
+		*stays = true;
 		close(fd);
 		return result;
 	}

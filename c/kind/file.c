@@ -162,10 +162,16 @@ static int reopen(const struct hm_values *values, const struct hm_file *looked_a
 static int make_nameless(const struct hostmem_backend *backend, const struct hm_values *values,
 			 struct hostmem_backing *backing, struct hostmem_error *err)
 {
-	int fd = hm_os_open_temporary(values->mem_path);
+	bool stays;
+	int fd = hm_os_open_temporary(values->mem_path, &stays);
 
 	backing->flags = HOSTMEM_BACKING_OWN;
-	return fd < 0 ? fail(backend, values, "make a file in it", fd, err) : fd;
+	if (fd >= 0)
+		return fd;
+	return fail(backend, values,
+		    stays ? "remove the name, hostmem-*, of the file made in it, which stays"
+			  : "make a file in it",
+		    fd, err);
 }
 
 /* Opens the existing file or directory that `fd` has looked up. */
@@ -261,10 +267,14 @@ static void append_stays(struct hostmem_error *err, const char *what, int result
 static void undo(void *data, const struct hostmem_backend *backend,
 		 const struct hostmem_backing *backing, struct hostmem_error *err)
 {
-	int sole = backing->made ? hm_os_is_sole_user(backing->fd) : 1;
 	struct hm_values values;
+	int sole;
 
 	(void)data;
+	/* A file without a name goes with its descriptor. */
+	if (!backing->made || backing->flags & HOSTMEM_BACKING_OWN)
+		return;
+	sole = hm_os_is_sole_user(backing->fd);
 	hm_backend_snapshot(backend, &values);
 	if (backing->made & MADE_FILE && sole) {
 		if (is_still_at(values.mem_path, backing->fd))
@@ -273,7 +283,7 @@ static void undo(void *data, const struct hostmem_backend *backend,
 	} else if (backing->made & MADE_SIZE && sole > 0) {
 		append_stays(err, "; the file keeps the size it was given: ",
 			     hm_os_set_size(backing->fd, 0));
-	} else if (backing->made) {
+	} else {
 		hm_error_append(err, backing->made & MADE_FILE
 					     ? "; the file that was made stays: others have it open"
 					     : "; the file keeps the size it was given: others may "

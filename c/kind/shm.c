@@ -21,25 +21,33 @@ static int check(void *data, const struct hostmem_backend *backend, struct hostm
 	return hm_check_file_limit(backend, values.size, err);
 }
 
-static int create(void)
-{
-	uint64_t name[2];
-	char text[48];
-	int result = hm_os_random(name, sizeof(name));
-
-	if (result)
-		return result;
-	snprintf(text, sizeof(text), "/hostmem-%016jx%016jx", (uintmax_t)name[0],
-		 (uintmax_t)name[1]);
-	return hm_os_open_shm(text);
-}
-
 static int fail(const struct hostmem_backend *backend, const char *what, int result,
 		struct hostmem_error *err)
 {
 	return hm_fail(err, hm_error_kind_of(-result), -result,
 		       "%s: cannot %s POSIX shared memory: %s; is /dev/shm there and writable?",
 		       backend->label, what, strerror(-result));
+}
+
+/* Returns its descriptor. */
+static int create(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	uint64_t name[2];
+	bool stays = false;
+	char text[48];
+	int result = hm_os_random(name, sizeof(name));
+
+	if (!result) {
+		snprintf(text, sizeof(text), "/hostmem-%016jx%016jx", (uintmax_t)name[0],
+			 (uintmax_t)name[1]);
+		result = hm_os_open_shm(text, &stays);
+	}
+	if (!stays)
+		return result < 0 ? fail(backend, "create", result, err) : result;
+	return hm_fail(
+		err, HOSTMEM_ERROR_IO, -result,
+		"%s: cannot remove the name of its POSIX shared memory: %s; /dev/shm%s stays",
+		backend->label, strerror(-result), text);
 }
 
 static int allocate(void *data, const struct hostmem_backend *backend,
@@ -50,9 +58,9 @@ static int allocate(void *data, const struct hostmem_backend *backend,
 
 	(void)data;
 	hm_backend_snapshot(backend, &values);
-	fd = create();
+	fd = create(backend, err);
 	if (fd < 0)
-		return fail(backend, "create", fd, err);
+		return -1;
 	result = hm_os_set_size(fd, values.size);
 	if (result) {
 		hm_os_close(fd);

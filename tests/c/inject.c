@@ -98,7 +98,7 @@ struct operation {
 	const char *property, *value;
 	/* Begins with a complete backend. */
 	bool live;
-	/* Ends the backend, and cannot fail. */
+	/* Ends the backend, and fails only where a file stays that it should have removed. */
 	bool ends;
 	/* Changes what the memory has, from the beginning to its middle. */
 	bool discards;
@@ -754,17 +754,22 @@ static void check_outcome(struct trial *trial, const struct fault *fault, int re
 			  const struct hostmem_error *err, const struct belongings *before,
 			  const char *described)
 {
+	bool stays;
 	const char *lie;
 
 	if (!shim_bystanders_are_whole())
 		report(trial, fault, "a mapping of another thread's was changed", "");
 	shim_unmap_stuck();
-	shim_remove_stuck();
+	stays = shim_remove_stuck();
+	if (!result && stays)
+		report(trial, fault, "success, but a file stays", "");
+	if (result && stays && !strstr(err->message, "stays"))
+		report(trial, fault, "the error does not say that a file stays", err->message);
 	if (result) {
 		check_error(trial, fault, err);
-		if (trial->operation->ends)
+		if (trial->operation->ends && !stays)
 			report(trial, fault, "it cannot fail, and did", err->message);
-		else
+		else if (!trial->operation->ends)
 			check_failure(trial, fault, before, described);
 	} else if (!trial->operation->ends) {
 		lie = find_lie(trial);

@@ -551,16 +551,20 @@ static int remove_name(const char *text, int (*remove)(const char *name), bool f
 	return result;
 }
 
-void shim_remove_stuck(void)
+bool shim_remove_stuck(void)
 {
+	bool any = false;
+
 	pthread_mutex_lock(&lock);
 	for (size_t i = names.len; i-- > 0;) {
 		if (!names.all[i].stuck)
 			continue;
 		names.all[i].remove(names.all[i].text);
 		forget(&names.all[i]);
+		any = true;
 	}
 	pthread_mutex_unlock(&lock);
+	return any;
 }
 
 void shim_forget_names(void)

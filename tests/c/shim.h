@@ -43,7 +43,8 @@ bool shim_disarm(void);
 bool shim_bystanders_are_whole(void);
 /* Unmaps, or removes, what the library could not because that call was made to fail. */
 void shim_unmap_stuck(void);
-void shim_remove_stuck(void);
+/* Returns whether there was something to remove. */
+bool shim_remove_stuck(void);
 
 /* ---- What the library has ---- */
 
