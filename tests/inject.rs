@@ -2,7 +2,7 @@
 //! Each allocation and each system call of the library fails once, in every kind, by the test
 //! program tests/c/inject.c. Meanwhile its shim aborts at whatever the library unmaps, protects,
 //! advises, truncates, closes or removes that is not its own; also while six threads use it at
-//! once, by tests/c/stress.c.
+//! once, by tests/c/stress.c. And a process forks in the middle of a call, by tests/c/forked.c.
 
 mod common;
 
@@ -13,11 +13,12 @@ use common::host::HugePages;
 use common::is_instrumented;
 use tempfile::TempDir;
 
-/// Builds a program of tests/c with the library's sources and the shim.
-fn build(program: &str, output: &Path, options: &[&str]) {
+/// Builds a program of tests/c with the library's sources.
+fn build(shim: &[&str], program: &str, output: &Path, options: &[&str]) {
     let numa = if cfg!(feature = "numa") { "1" } else { "0" };
     let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/build"))
-        .args(["--shim", program])
+        .args(shim)
+        .arg(program)
         .arg(output)
         .args(["-O1", "-Wall", "-Wextra", "-Werror"])
         .args(options)
@@ -36,7 +37,7 @@ fn each_call_fails_once() {
     let shared = TempDir::new_in("/dev/shm").unwrap();
     // Next to the directory, which has to be empty.
     let program = disk.path().with_extension("inject");
-    build("inject", &program, &[]);
+    build(&["--shim"], "inject", &program, &[]);
     let pool = HugePages::have(8);
     let output = Command::new(&program)
         .args([disk.path(), shared.path()])
@@ -64,7 +65,7 @@ fn threads_at_once_touch_and_leave_nothing_of_others() {
     }
     let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let program = directory.path().join("stress");
-    build("stress", &program, &["-DSTRESS_WITH_SHIM"]);
+    build(&["--shim"], "stress", &program, &["-DSTRESS_WITH_SHIM"]);
     let output = Command::new(&program).arg("5").output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -74,4 +75,19 @@ fn threads_at_once_touch_and_leave_nothing_of_others() {
         "{}\n{stdout}\n{stderr}",
         output.status
     );
+}
+
+#[test]
+fn a_child_that_is_forked_in_the_middle_of_a_call_waits_for_nothing() {
+    if is_instrumented() {
+        return;
+    }
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = directory.path().join("forked");
+    build(&[], "forked", &program, &[]);
+    let output = Command::new(&program).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    eprint!("{stdout}");
+    assert!(output.status.success(), "{}\n{stderr}", output.status);
 }

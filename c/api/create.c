@@ -139,6 +139,7 @@ int hostmem_backend_new(struct hostmem_objects *objects, struct hostmem_backend 
 {
 	struct hostmem_backend *made;
 
+	hm_objects_enter(objects);
 	if (hm_create_check_kind(objects, kind, err) || (id && hm_objects_check_id(id, err)))
 		return -1;
 	made = make_backend(objects, kind, id, err);
@@ -160,6 +161,7 @@ int hostmem_thread_context_new(struct hostmem_objects *objects,
 {
 	struct hostmem_thread_context *made;
 
+	hm_objects_enter(objects);
 	if (hm_objects_check_id(id, err))
 		return -1;
 	made = calloc(1, sizeof(*made));

@@ -259,6 +259,7 @@ int hostmem_backend_new_from_options(struct hostmem_objects *objects,
 	struct options options;
 	int result;
 
+	hm_objects_enter(objects);
 	if (parse_options(&options, text, err))
 		return -1;
 	result = new_backend(objects, backend, &options, err);
@@ -300,6 +301,7 @@ int hostmem_pool_new_from_options(struct hostmem_objects *objects, struct hostme
 	struct options options;
 	int result;
 
+	hm_objects_enter(objects);
 	if (parse_options(&options, text, err))
 		return -1;
 	result = new_template(objects, &template, &options, err);

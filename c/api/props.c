@@ -209,7 +209,7 @@ static int store_binding(struct hostmem_backend *backend, const struct hm_value 
 			 uint32_t flags, struct hostmem_rebind_result *rebound,
 			 struct hostmem_error *err)
 {
-	enum hostmem_state state = hostmem_backend_get_state(backend);
+	enum hostmem_state state = hm_backend_get_state(backend);
 	struct hm_values old, new;
 
 	if (!hm_backend_has_memory(state))
@@ -270,6 +270,7 @@ static const struct hm_row *read_backend(const struct hostmem_backend *backend,
 
 	if (!row || hm_value_check_form(backend->label, row, form, err))
 		return NULL;
+	hm_backend_enter(backend);
 	hm_backend_snapshot(backend, values);
 	hm_value_load(backend->host, row, values, value);
 	return row;
@@ -356,6 +357,7 @@ int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char
 
 	if (!row)
 		return -1;
+	hm_backend_enter(backend);
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	*origin = (enum hostmem_origin)backend->origins[row->property];
 	pthread_mutex_unlock(hm_backend_lock_of(backend));

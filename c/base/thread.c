@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * How threads of the library begin: with a small stack, a name, without the program's signals, and
- * several of them on different CPUs. What they do is their creator's.
+ * several of them on different CPUs. What they do is their creator's. And what a forked child,
+ * which does not have them, does with the locks that they held.
  */
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -106,4 +108,23 @@ void hm_thread_name(const char *id)
 
 	snprintf(name, sizeof(name), "hm-%s", id);
 	hm_os_set_thread_name(name);
+}
+
+/* ---- Forked children ---- */
+
+/* *process is negative while a thread of that process renews. */
+void hm_thread_enter(_Atomic pid_t *process, void (*renew)(void *record), void *record)
+{
+	pid_t own = hm_os_process(), last = atomic_load(process);
+
+	while (last != own) {
+		if (last == -own) {
+			sched_yield();
+			last = atomic_load(process);
+		} else if (atomic_compare_exchange_strong(process, &last, -own)) {
+			renew(record);
+			atomic_store(process, own);
+			return;
+		}
+	}
 }

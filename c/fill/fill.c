@@ -44,7 +44,7 @@ static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *
 /* New memory of our own is absent, without asking the kernel. */
 static bool is_fresh(const struct hostmem_backend *backend)
 {
-	return hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
+	return hm_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
 	       (backend->backing.fd < 0 || backend->backing.flags & HOSTMEM_BACKING_OWN);
 }
 

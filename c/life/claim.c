@@ -34,6 +34,7 @@ int hostmem_backend_claim(struct hostmem_backend *backend, const char *owner,
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: an owner's name has 1 to %d bytes, this one has %zu",
 			       backend->label, HOSTMEM_ID_MAX, strlen(owner));
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	result = claim_locked(backend, owner, err);
 	pthread_mutex_unlock(&backend->lock);
@@ -44,6 +45,7 @@ int hostmem_backend_release(struct hostmem_backend *backend, struct hostmem_erro
 {
 	enum hostmem_state state;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	state = backend->state;
 	if (state == HOSTMEM_STATE_MAPPED) {

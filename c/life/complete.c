@@ -138,11 +138,12 @@ static int begin_completing(struct hostmem_backend *backend, struct completion *
 {
 	enum hostmem_state state;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	state = backend->state;
 	if (state == HOSTMEM_STATE_CONFIGURING) {
 		backend->state = HOSTMEM_STATE_COMPLETING;
-		atomic_store(&backend->process, hm_os_process());
+		atomic_store(&backend->process, atomic_load(&backend->here));
 		completion->backend = backend;
 		completion->values = backend->values;
 		completion->contents.fd = -1;

@@ -41,6 +41,7 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 {
 	int result;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	result = check_deletable(backend, err);
 	pthread_mutex_unlock(hm_backend_lock_of(backend));
@@ -66,18 +67,13 @@ void hm_delete_memory(struct hostmem_backend *backend, bool failed, struct hostm
 /* stays not NULL: what completing made goes too, and what of it stays is written there. */
 static void take_down(struct hostmem_backend *backend, struct hostmem_error *stays)
 {
-	/* A thread that held `change` when this process was forked does not exist here. */
-	bool forked = hm_backend_is_forked(backend);
-
 	/* Without `change`, which a callback of what is cancelled may be about to lock. */
 	hm_running_stop(backend);
-	if (!forked)
-		pthread_mutex_lock(&backend->change);
+	pthread_mutex_lock(&backend->change);
 	hm_delete_memory(backend, stays, stays);
 	hm_objects_remove(backend->objects, &backend->entry);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
-	if (!forked)
-		pthread_mutex_unlock(&backend->change);
+	pthread_mutex_unlock(&backend->change);
 }
 
 static int delete (struct hostmem_backend *backend, struct hostmem_error *stays,
@@ -85,6 +81,7 @@ static int delete (struct hostmem_backend *backend, struct hostmem_error *stays,
 {
 	int result;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	result = check_deletable(backend, err);
 	if (!result)
@@ -131,7 +128,10 @@ void hostmem_backend_free(struct hostmem_backend *backend)
 	struct hostmem_objects *objects;
 	enum hostmem_state before;
 
-	if (!backend || leave_to_filler(backend))
+	if (!backend)
+		return;
+	hm_backend_enter(backend);
+	if (leave_to_filler(backend))
 		return;
 	pthread_mutex_lock(&backend->lock);
 	before = backend->state;

@@ -103,6 +103,7 @@ int hostmem_backend_allow_discard(struct hostmem_backend *backend, const char *n
 {
 	struct hm_inhibitor *found;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	found = take_out(backend, name);
 	pthread_mutex_unlock(&backend->lock);
@@ -189,7 +190,7 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 /* Called with `change`, so that the memory stays where it is. */
 static int check_usable(const struct hostmem_backend *backend, struct hostmem_error *err)
 {
-	enum hostmem_state state = hostmem_backend_get_state(backend);
+	enum hostmem_state state = hm_backend_get_state(backend);
 
 	if (hm_backend_has_memory(state))
 		return 0;
@@ -333,7 +334,7 @@ uint64_t hostmem_backend_get_unread(struct hostmem_backend *backend, struct host
 
 	if (failed)
 		*failed = (struct hostmem_error){ 0 };
-	if (hm_backend_is_forked(backend))
+	if (hm_backend_check_process(backend, "contents", NULL))
 		return 0;
 	pthread_mutex_lock(&backend->change);
 	if (!check_usable(backend, NULL) && backend->lazy)
@@ -363,7 +364,7 @@ int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 	if (hm_backend_check_process(backend, "placement", err))
 		return -1;
 	pthread_mutex_lock(change);
-	state = hostmem_backend_get_state(backend);
+	state = hm_backend_get_state(backend);
 	hm_backend_snapshot(backend, &values);
 	if (hm_backend_has_memory(state))
 		result = hm_placement_read(backend, &values, placement, err);

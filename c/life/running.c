@@ -170,6 +170,7 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
 {
 	bool elsewhere, ended, failed;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	if (is_callback_thread(backend)) {
 		pthread_mutex_unlock(&backend->lock);
@@ -194,6 +195,7 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 {
 	bool elsewhere;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	if (is_callback_thread(backend)) {
 		pthread_mutex_unlock(&backend->lock);
@@ -210,7 +212,7 @@ int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct host
 
 void hostmem_backend_interrupt(struct hostmem_backend *backend)
 {
-	if (hm_backend_is_forked(backend))
+	if (hm_backend_check_process(backend, "interrupt", NULL))
 		return;
 	pthread_mutex_lock(&backend->lock);
 	if (backend->running || backend->state == HOSTMEM_STATE_COMPLETING)
@@ -222,6 +224,7 @@ int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend
 {
 	int event;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	event = backend->fill_event;
 	pthread_mutex_unlock(hm_backend_lock_of(backend));

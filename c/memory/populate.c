@@ -61,8 +61,8 @@ static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_back
 		   may(backend, HOSTMEM_METHOD_COLLAPSE)) {
 		plan->huge_size = thp;
 		plan->way = HM_POPULATE_COLLAPSE;
-	} else if (hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING &&
-		   is_new(backend) && !backend->lazy && may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
+	} else if (hm_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING && is_new(backend) &&
+		   !backend->lazy && may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
 		begin_zero_pages(plan);
 	}
 }

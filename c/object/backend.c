@@ -48,6 +48,7 @@ void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *ob
 	backend->kind = kind;
 	backend->host = &objects->host;
 	backend->state = HOSTMEM_STATE_CONFIGURING;
+	atomic_init(&backend->here, atomic_load(&objects->here));
 	backend->backing.fd = -1;
 	backend->page_size = objects->host.page_size;
 	pthread_mutex_init(&backend->change, NULL);
@@ -96,14 +97,34 @@ void hm_backend_destroy(struct hostmem_backend *backend)
 	free(backend);
 }
 
+static void renew(void *record)
+{
+	struct hostmem_backend *backend = record;
+
+	hm_objects_enter(backend->objects);
+	pthread_mutex_init(&backend->change, NULL);
+	pthread_mutex_init(&backend->lock, NULL);
+}
+
+void hm_backend_enter(const struct hostmem_backend *backend)
+{
+	/* Which process it is in is no part of the backend's value. */
+	struct hostmem_backend *own = (struct hostmem_backend *)(uintptr_t)backend;
+
+	hm_thread_enter(&own->here, renew, own);
+}
+
 bool hm_backend_is_forked(const struct hostmem_backend *backend)
 {
-	return hm_os_is_other_process(atomic_load(&backend->process));
+	pid_t process = atomic_load(&backend->process);
+
+	return process && process != atomic_load(&backend->here);
 }
 
 int hm_backend_check_process(const struct hostmem_backend *backend, const char *what,
 			     struct hostmem_error *err)
 {
+	hm_backend_enter(backend);
 	if (!hm_backend_is_forked(backend))
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
@@ -135,7 +156,7 @@ pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend)
 	return &((struct hostmem_backend *)(uintptr_t)backend)->lock;
 }
 
-enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backend)
+enum hostmem_state hm_backend_get_state(const struct hostmem_backend *backend)
 {
 	enum hostmem_state state;
 
@@ -143,6 +164,12 @@ enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backe
 	state = backend->state;
 	pthread_mutex_unlock(hm_backend_lock_of(backend));
 	return state;
+}
+
+enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backend)
+{
+	hm_backend_enter(backend);
+	return hm_backend_get_state(backend);
 }
 
 void hm_backend_copy_values(struct hostmem_backend *backend, const struct hostmem_backend *from)
@@ -202,6 +229,7 @@ int hostmem_backend_get_name(const struct hostmem_backend *backend, char *buffer
 	struct hm_values values;
 
 	(void)err;
+	hm_backend_enter(backend);
 	hm_backend_snapshot(backend, &values);
 	return snprintf(buffer, size, "%s%s", values.canonical_name ? "/objects/" : "",
 			backend->id);
@@ -213,6 +241,7 @@ int hostmem_backend_get_owner(const struct hostmem_backend *backend, char *buffe
 	int length;
 
 	(void)err;
+	hm_backend_enter(backend);
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	length = hm_text_copy(backend->owner, buffer, size);
 	pthread_mutex_unlock(hm_backend_lock_of(backend));
@@ -225,6 +254,7 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 	enum hostmem_state state;
 	bool there;
 
+	hm_backend_enter(backend);
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	state = backend->state;
 	there = hm_backend_has_memory(state);
@@ -303,6 +333,7 @@ int hostmem_backend_get_warning(const struct hostmem_backend *backend, size_t in
 	int length;
 
 	(void)err;
+	hm_backend_enter(backend);
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	warning = backend->warnings;
 	while (warning && index--)
@@ -317,6 +348,7 @@ int hostmem_backend_get_warning(const struct hostmem_backend *backend, size_t in
 void hostmem_backend_set_progress(struct hostmem_backend *backend,
 				  hostmem_progress_callback callback, void *data)
 {
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	backend->progress = callback;
 	backend->progress_data = data;
@@ -326,6 +358,7 @@ void hostmem_backend_set_progress(struct hostmem_backend *backend,
 void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
 				       hostmem_prealloc_callback callback, void *data)
 {
+	hm_backend_enter(backend);
 	pthread_mutex_lock(&backend->lock);
 	backend->done = callback;
 	backend->done_data = data;
@@ -346,6 +379,7 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
 void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
 					 struct hostmem_prealloc_result *result)
 {
+	hm_backend_enter(backend);
 	pthread_mutex_lock(hm_backend_lock_of(backend));
 	*result = backend->result;
 	pthread_mutex_unlock(hm_backend_lock_of(backend));

@@ -212,6 +212,8 @@ struct hostmem_backend {
 
 	/* The process that completed it and has its memory and threads; 0: none yet. */
 	_Atomic pid_t process;
+	/* The last process that used the record, for hm_backend_enter(). */
+	_Atomic pid_t here;
 
 	/* The thread that calls the callbacks of the running preallocation. */
 	pthread_t reporter;
@@ -255,6 +257,8 @@ struct hostmem_thread_context {
 	pthread_t thread;
 	uint64_t thread_id;
 	_Atomic pid_t process;
+	/* The last process that used the record, for hm_thread_enter(). */
+	_Atomic pid_t here;
 
 	/* Held by a caller that wants threads created, until they are. */
 	pthread_mutex_t turn;
@@ -341,12 +345,16 @@ void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *ob
 /* Frees a record without memory, and closes the descriptor that it owns. */
 void hm_backend_destroy(struct hostmem_backend *backend);
 /*
+ * What a public function does before anything that takes a lock or asks hm_backend_is_forked(): in
+ * a forked child the locks of the backend and of its set are made new.
+ */
+void hm_backend_enter(const struct hostmem_backend *backend);
+/*
  * Whether this process is a forked child of the one that completed the backend. The child has the
- * record, but neither the memory (MADV_DONTFORK) nor the threads. A lock that another thread held
- * at the fork is never unlocked in the child, so check this before any lock is taken.
+ * record, but neither the memory (MADV_DONTFORK) nor the threads.
  */
 bool hm_backend_is_forked(const struct hostmem_backend *backend);
-/* STATE in a forked child, where the backend's addresses may be used by another mapping. */
+/* Enters; STATE in a forked child, where another mapping may be at the backend's addresses. */
 int hm_backend_check_process(const struct hostmem_backend *backend, const char *what,
 			     struct hostmem_error *err);
 /* Whether a backend in this state has its memory: ready or mapped. */
@@ -370,6 +378,8 @@ void hm_backend_warn(struct hostmem_backend *backend, enum hm_property property,
 bool hm_backend_is_orphaned(const struct hostmem_backend *backend);
 /* Whether a preallocation of its ready memory runs. */
 bool hm_backend_is_running(const struct hostmem_backend *backend);
+/* The state now, for functions that have entered. */
+enum hostmem_state hm_backend_get_state(const struct hostmem_backend *backend);
 /* The lock of a const backend: it is taken for reading too. */
 pthread_mutex_t *hm_backend_lock_of(const struct hostmem_backend *backend);
 
@@ -402,6 +412,8 @@ void hm_thread_context_unlink(struct hostmem_thread_context *context);
 
 struct hostmem_objects {
 	pthread_mutex_t lock;
+	/* The last process that used the set, for hm_objects_enter(). */
+	_Atomic pid_t here;
 	/* One of the embedder and one of each object. */
 	size_t references;
 	struct hostmem_host host;
@@ -430,6 +442,8 @@ struct hm_registered_kind {
 int hm_objects_new(struct hostmem_objects **objects, const struct hostmem_host *host,
 		   const struct hostmem_defaults *defaults, const struct hostmem_compat *compat,
 		   size_t compat_len, struct hostmem_error *err);
+/* What a public function of the set does before it takes its lock; as hm_backend_enter(). */
+void hm_objects_enter(const struct hostmem_objects *objects);
 /* NULL when the set has no kind of that name. */
 const struct hostmem_kind *hm_objects_find_kind(struct hostmem_objects *objects, const char *name);
 /* Takes the object's id in the set, and a reference to the set. */

@@ -69,6 +69,7 @@ int hm_objects_new(struct hostmem_objects **objects, const struct hostmem_host *
 	if (!made)
 		return hm_fail_alloc(err);
 	pthread_mutex_init(&made->lock, NULL);
+	atomic_init(&made->here, hm_os_process());
 	made->references = 1;
 	made->host = *host;
 	made->defaults = *defaults;
@@ -78,6 +79,21 @@ int hm_objects_new(struct hostmem_objects **objects, const struct hostmem_host *
 	}
 	*objects = made;
 	return 0;
+}
+
+static void renew(void *record)
+{
+	struct hostmem_objects *objects = record;
+
+	pthread_mutex_init(&objects->lock, NULL);
+}
+
+void hm_objects_enter(const struct hostmem_objects *objects)
+{
+	/* Which process it is in is no part of the set's value. */
+	struct hostmem_objects *own = (struct hostmem_objects *)(uintptr_t)objects;
+
+	hm_thread_enter(&own->here, renew, own);
 }
 
 void hm_objects_ref(struct hostmem_objects *objects)
@@ -100,8 +116,10 @@ void hm_objects_unref(struct hostmem_objects *objects)
 
 void hostmem_objects_free(struct hostmem_objects *objects)
 {
-	if (objects)
-		hm_objects_unref(objects);
+	if (!objects)
+		return;
+	hm_objects_enter(objects);
+	hm_objects_unref(objects);
 }
 
 /* ---- Kinds ---- */
@@ -145,6 +163,7 @@ const struct hostmem_kind *hostmem_objects_get_kind(const struct hostmem_objects
 	pthread_mutex_t *lock = &((struct hostmem_objects *)(uintptr_t)objects)->lock;
 	const struct hostmem_kind *kind;
 
+	hm_objects_enter(objects);
 	pthread_mutex_lock(lock);
 	kind = kind_at(objects, index);
 	pthread_mutex_unlock(lock);
@@ -186,6 +205,7 @@ int hostmem_objects_register_kind(struct hostmem_objects *objects, const struct 
 {
 	int result;
 
+	hm_objects_enter(objects);
 	if (hm_text_is_id(kind->name)) {
 		pthread_mutex_lock(&objects->lock);
 		result = append_kind(objects, kind, err);

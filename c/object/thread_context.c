@@ -33,17 +33,32 @@ static pthread_mutex_t *change_of(const struct hostmem_thread_context *context)
 	return &((struct hostmem_thread_context *)(uintptr_t)context)->change;
 }
 
-/* Not in a forked child, where a lock that another thread held at the fork is never unlocked. */
+static void renew(void *record)
+{
+	struct hostmem_thread_context *context = record;
+
+	hm_objects_enter(context->objects);
+	pthread_mutex_init(&context->change, NULL);
+}
+
+/* In a forked child the locks of the context and of its set are made new. */
+static void enter(const struct hostmem_thread_context *context)
+{
+	/* Which process it is in is no part of the context's value. */
+	struct hostmem_thread_context *own = (struct hostmem_thread_context *)(uintptr_t)context;
+
+	hm_thread_enter(&own->here, renew, own);
+}
+
 static void begin_change(const struct hostmem_thread_context *context)
 {
-	if (!is_forked(context))
-		pthread_mutex_lock(change_of(context));
+	enter(context);
+	pthread_mutex_lock(change_of(context));
 }
 
 static void end_change(const struct hostmem_thread_context *context)
 {
-	if (!is_forked(context))
-		pthread_mutex_unlock(change_of(context));
+	pthread_mutex_unlock(change_of(context));
 }
 
 /* ---- Its thread ---- */
@@ -427,6 +442,7 @@ void hm_thread_context_init(struct hostmem_thread_context *context, struct hostm
 	context->entry.context = context;
 	context->objects = objects;
 	context->state = HOSTMEM_STATE_CONFIGURING;
+	atomic_init(&context->here, atomic_load(&objects->here));
 	context->thread_id = HM_THREAD_NONE;
 	context->has_handle = true;
 	pthread_mutex_init(&context->change, NULL);
@@ -466,6 +482,9 @@ void hm_thread_context_unlink(struct hostmem_thread_context *context)
 
 void hostmem_thread_context_free(struct hostmem_thread_context *context)
 {
-	if (context && hm_objects_drop_handle(context))
+	if (!context)
+		return;
+	enter(context);
+	if (hm_objects_drop_handle(context))
 		destroy_last(context);
 }
