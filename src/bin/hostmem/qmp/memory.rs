@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Commands on memory: claim, placement, discard, populate, scrub, save and reading contents again.
 
-use std::fs;
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,6 +14,7 @@ use super::answer::QmpError;
 use super::arguments::Id;
 use super::monitor::Memory;
 use super::monitor::Monitor;
+use super::new_file::NewFile;
 use super::prealloc;
 use crate::report::Report;
 
@@ -96,27 +94,21 @@ pub(crate) struct Image {
     path: PathBuf,
 }
 
-/// A file that is there already is not overwritten, so what is removed on failure is new.
 pub(crate) fn save(monitor: &mut Monitor, Image { id, path }: Image) -> Answer {
     let events = Arc::clone(&monitor.events);
     let foreground = Arc::clone(&monitor.foreground);
     let memory = monitor.memory(&id)?;
     let interrupter = memory.backend.interrupter();
     let failed = |error| QmpError::generic(format!("{id}: save: {}: {error}", path.display()));
-    let mut options = File::options();
-    let options = options.write(true).create_new(true).mode(0o600);
-    let file = options.open(&path).map_err(failed)?;
+    let image = NewFile::create(&path).map_err(failed)?;
     let saved = with_claim(memory, |backend, claim| {
-        let saved = foreground.run(&id, interrupter, || claim.save(&file, 0))?;
+        let saved = foreground.run(&id, interrupter, || claim.save(image.file(), 0))?;
+        if saved.is_ok() {
+            image.keep().map_err(failed)?;
+        }
         prealloc::tell_end(backend, &events, &saved);
-        Ok(saved?)
-    });
-    let saved = saved.and_then(|saved| saved);
-    if saved.is_err() {
-        // Nobody is told of two failures.
-        let _ = fs::remove_file(&path);
-    }
-    let saved = saved?;
+        Ok::<_, QmpError>(saved?)
+    })??;
     Ok(json!({
         "written": saved.written,
         "holes": saved.holes,

@@ -9,6 +9,7 @@ mod foreground;
 mod memory;
 pub(crate) mod messages;
 mod monitor;
+mod new_file;
 mod objects;
 mod outbox;
 mod prealloc;
