@@ -17,7 +17,7 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 	cargo build --release $(FEATURES)
 	@scripts/run
 
-test: setup-test ## all tests: with all features, with fewer, and the C under ASan, UBSan and TSan; fuzzed for 30 seconds
+test: setup-test ## all tests: with all features, with fewer, and the C under ASan, UBSan and TSan; fuzzed for 50 seconds
 	cargo test $(FEATURES)
 	cargo test --no-default-features
 	cargo test --no-default-features --features numa --test host --test policy
@@ -28,7 +28,7 @@ test: setup-test ## all tests: with all features, with fewer, and the C under AS
 race: setup-test ## six threads use the C at once under ThreadSanitizer; SECONDS=n, SEED=n
 	scripts/race $(or $(SECONDS),60) $(or $(SEED),1)
 
-fuzz: setup-test ## search for what breaks the C, for SECONDS=n each; docs/testing.md
+fuzz: setup-test ## search for what breaks the C and the command, for SECONDS=n each; docs/testing.md
 	scripts/fuzz $(or $(SECONDS),60)
 
 test-numa: setup-test ## the tests that boot machines with several NUMA nodes (docs/numa.md)
@@ -55,6 +55,7 @@ bench-peers: setup-test ## compare with QEMU and vm-memory too, 10 minutes; WRIT
 lint: setup-lint ## compiler warnings, format, clippy and documentation; any finding is an error
 	scripts/lint-c
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --all-targets $(FEATURES) -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps $(FEATURES)
@@ -62,6 +63,7 @@ lint: setup-lint ## compiler warnings, format, clippy and documentation; any fin
 fmt: setup-lint ## format C and Rust
 	scripts/lint-c --fix
 	cargo fmt
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml
 
 doc: setup-build ## build the documentation in target/doc
 	cargo doc --no-deps $(FEATURES)

@@ -24,6 +24,9 @@
 
 #include <linux/userfaultfd.h>
 
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xaa, 0x00)
+#endif
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
 #endif
@@ -303,10 +306,21 @@ static void *fail_map(void *address, size_t size, int flags)
 	return MAP_FAILED;
 }
 
+static _Atomic size_t largest_mapping = SIZE_MAX;
+
+void shim_limit_mappings(size_t bytes)
+{
+	largest_mapping = bytes;
+}
+
 void *hook_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
 {
 	void *mapped;
 
+	if (size > largest_mapping) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
 	size = whole_pages(size);
 	pthread_mutex_lock(&lock);
 	if (flags & MAP_FIXED)
@@ -420,10 +434,23 @@ void shim_give(int fd)
 	take(fd, DUPLICATE);
 }
 
-static void check_fd(const char *call, int fd)
+static _Atomic bool lends_descriptors;
+
+void shim_lend_descriptors(void)
+{
+	lends_descriptors = true;
+}
+
+static void check_own_fd(const char *call, int fd)
 {
 	if (fd < 0 || fd >= MOST_DESCRIPTORS || descriptors[fd] == FOREIGN)
 		violation("calls %s on descriptor %d, which it does not have", call, fd);
+}
+
+static void check_fd(const char *call, int fd)
+{
+	if (!lends_descriptors)
+		check_own_fd(call, fd);
 }
 
 /* The calls that have no function of their own in every C library. */
@@ -448,12 +475,28 @@ static const struct {
 	{ SYS_gettid, CALL_COUNT, false },
 };
 
-static const struct uffdio_range *range_of_ioctl(unsigned long request, unsigned long argument)
-{
-	bool has_range = request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER ||
-			 request == UFFDIO_ZEROPAGE;
+#define NUMBER_OF_COPY 0x03
+#define NUMBER_OF_MOVE 0x05
 
-	return has_range ? (const struct uffdio_range *)argument : NULL;
+/* What begins the structure of a copy and of a move. */
+struct transfer {
+	uint64_t destination, source, length;
+};
+
+/* Where pages are put, or watched. */
+static void check_ioctl(unsigned long request, unsigned long argument)
+{
+	const struct uffdio_range *range = (const void *)argument;
+	const struct transfer *transfer = (const void *)argument;
+	unsigned int number = _IOC_NR(request);
+
+	if (_IOC_TYPE(request) != UFFDIO || request == USERFAULTFD_IOC_NEW)
+		return;
+	if (request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER ||
+	    request == UFFDIO_ZEROPAGE || request == UFFDIO_WAKE)
+		check("ioctl", (void *)(uintptr_t)range->start, range->len);
+	else if (number == NUMBER_OF_COPY || number == NUMBER_OF_MOVE)
+		check("ioctl", (void *)(uintptr_t)transfer->destination, transfer->length);
 }
 
 /* Memory is populated by a futex call that accesses a word of it: one of both is the caller's. */
@@ -467,7 +510,6 @@ static void check_futex(unsigned long first, unsigned long second)
 
 static enum call check_number(long number, const unsigned long *arguments)
 {
-	const struct uffdio_range *range = NULL;
 	size_t i = 0;
 
 	while (i < sizeof(by_number) / sizeof(by_number[0]) && by_number[i].number != number)
@@ -477,9 +519,7 @@ static enum call check_number(long number, const unsigned long *arguments)
 	if (by_number[i].has_range)
 		check(shim_calls[by_number[i].call].name, (void *)arguments[0], arguments[1]);
 	if (number == SYS_ioctl)
-		range = range_of_ioctl(arguments[1], arguments[2]);
-	if (range)
-		check("ioctl", (void *)(uintptr_t)range->start, range->len);
+		check_ioctl(arguments[1], arguments[2]);
 	if (number == SYS_futex)
 		check_futex(arguments[0], arguments[4]);
 	return by_number[i].call;
@@ -495,7 +535,9 @@ long hook_syscall(long number, unsigned long first, unsigned long second, unsign
 	if (call != CALL_COUNT && fails(call))
 		return -1;
 	result = syscall(number, first, second, third, fourth, fifth, sixth);
-	return number == SYS_userfaultfd ? take((int)result, MADE) : result;
+	if (number == SYS_userfaultfd || (number == SYS_ioctl && second == USERFAULTFD_IOC_NEW))
+		return take((int)result, MADE);
+	return result;
 }
 
 /* Names that the library made, which it may remove. */
@@ -669,7 +711,7 @@ int hook_close(int fd)
 {
 	int result;
 
-	check_fd("close", fd);
+	check_own_fd("close", fd);
 	descriptors[fd] = FOREIGN;
 	descriptors_len--;
 	result = close(fd);

@@ -59,6 +59,11 @@ struct shim_count shim_count(void);
 void shim_forget_names(void);
 /* A descriptor that becomes the library's, as an embedder's kind gives one. */
 void shim_give(int fd);
+/* From now on the library may use descriptors of the program, as saving does, but not close them.
+ */
+void shim_lend_descriptors(void);
+/* From now on a larger mapping fails with ENOMEM. */
+void shim_limit_mappings(size_t bytes);
 
 /* ---- Contents of the kernel's files ---- */
 

@@ -141,7 +141,11 @@ impl Named {
 }
 
 /// Name, count and template of `[NAME=]COUNT:OBJECT`.
-fn parse(objects: &Objects, text: &OsStr, index: usize) -> Result<(String, u32, Builder)> {
+pub(crate) fn parse(
+    objects: &Objects,
+    text: &OsStr,
+    index: usize,
+) -> Result<(String, u32, Builder)> {
     let shown = text.to_string_lossy();
     let wrong =
         || format!("'{shown}': expected COUNT:OBJECT, such as 4:memory-backend-memfd,size=1G");

@@ -8,7 +8,7 @@ mod events;
 mod foreground;
 mod memory;
 pub(crate) mod messages;
-mod monitor;
+pub(crate) mod monitor;
 mod new_file;
 mod objects;
 mod outbox;
@@ -17,7 +17,7 @@ mod qom;
 mod rebind;
 pub(crate) mod request;
 mod server;
-mod session;
+pub(crate) mod session;
 pub(crate) mod socket;
 
 use std::path::PathBuf;

@@ -103,11 +103,11 @@ impl Object {
 }
 
 impl Monitor {
-    fn new() -> hostmem::Result<Self> {
+    fn new(host: &Host) -> hostmem::Result<Self> {
         let mut defaults = Defaults::qemu();
         defaults.fd_by_number = true;
         Ok(Self {
-            set: Objects::new(&Host::probe()?, &defaults)?,
+            set: Objects::new(host, &defaults)?,
             objects: BTreeMap::new(),
             events: Arc::default(),
             foreground: Arc::default(),
@@ -135,8 +135,8 @@ pub(crate) struct SharedMonitor {
 }
 
 impl SharedMonitor {
-    pub(crate) fn new() -> hostmem::Result<Self> {
-        let monitor = Monitor::new()?;
+    pub(crate) fn new(host: &Host) -> hostmem::Result<Self> {
+        let monitor = Monitor::new(host)?;
         Ok(Self {
             events: Arc::clone(&monitor.events),
             foreground: Arc::clone(&monitor.foreground),

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use hostmem::Host;
+
 use super::monitor::SharedMonitor;
 use super::session;
 use super::session::End;
@@ -24,7 +26,7 @@ use crate::Result;
 /// Serves clients until one quits, a signal comes, or standard input ends. Then cancels a running
 /// preallocation and deletes all objects.
 pub(crate) fn run(socket: Option<&Path>, mode: u32) -> Result<()> {
-    let monitor = Arc::new(SharedMonitor::new()?);
+    let monitor = Arc::new(SharedMonitor::new(&Host::probe()?)?);
     let (sender, receiver) = mpsc::channel();
     let of_signals = sender.clone();
     signals::on_first(move |_| {
