@@ -81,11 +81,20 @@ static void choose_for_file(struct hm_populate *plan, const struct hostmem_backe
 		plan->way = HM_POPULATE_FALLOCATE;
 }
 
+/* All pages of a file that others have filled are there: nothing is zeroed. */
+static bool is_filled(const struct hostmem_backend *backend)
+{
+	struct hm_file file;
+
+	return backend->backing.fd >= 0 && backend->shared && !is_new(backend) &&
+	       !hm_os_stat(backend->backing.fd, &file) && file.allocated >= file.size;
+}
+
 static void choose_for_huge_pages(struct hm_populate *plan, const struct hostmem_backend *backend,
 				  uint64_t huge_size)
 {
 	plan->huge_size = huge_size;
-	if (!plan->readonly && may(backend, HOSTMEM_METHOD_LAST_PAGE_FIRST))
+	if (!plan->readonly && may(backend, HOSTMEM_METHOD_LAST_PAGE_FIRST) && !is_filled(backend))
 		plan->way = HM_POPULATE_LAST_PAGE_FIRST;
 }
 
