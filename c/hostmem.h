@@ -1121,6 +1121,20 @@ void hostmem_pool_free(struct hostmem_pool *pool);
  */
 int hostmem_pool_take(struct hostmem_pool *pool, struct hostmem_backend **backend, bool *was_ready,
 		      const char *id, struct hostmem_error *err);
+/*
+ * Takes one that is ready and lowers the count by one, to 0 too, so that it is not replaced before
+ * hostmem_pool_set_count(). For a caller that keeps what is ready itself, for instance unmapped, to
+ * hand out its descriptor. Errors: those of hostmem_backend_new(), BUSY (none is ready), STATE (a
+ * forked child).
+ */
+int hostmem_pool_withdraw(struct hostmem_pool *pool, struct hostmem_backend **backend,
+			  const char *id, struct hostmem_error *err);
+/*
+ * Filling begins no chunk for that time, at most 60 s, so that work that is urgent now does not
+ * wait for locks of the kernel that an idle thread holds. Then it goes on for at least as long,
+ * whatever is called meanwhile. Each hostmem_pool_take() lets it rest for 100 ms.
+ */
+void hostmem_pool_rest(struct hostmem_pool *pool, uint64_t milliseconds);
 /* How many are kept ready from now on; what is ready above that is deleted before it returns. An
  * attempt that is waited for begins at once. Errors: VALUE (as hostmem_pool_new()), STATE (a forked
  * child). */

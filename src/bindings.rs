@@ -1304,6 +1304,17 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
+    pub fn hostmem_pool_withdraw(
+        pool: *mut hostmem_pool,
+        backend: *mut *mut hostmem_backend,
+        id: *const ::core::ffi::c_char,
+        err: *mut hostmem_error,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn hostmem_pool_rest(pool: *mut hostmem_pool, milliseconds: u64);
+}
+unsafe extern "C" {
     pub fn hostmem_pool_set_count(
         pool: *mut hostmem_pool,
         count: u32,

@@ -89,6 +89,28 @@ impl Pool {
         })
     }
 
+    /// Takes one that is ready and lowers the count by one, to 0 too, so that it is not replaced
+    /// before [`set_count`](Pool::set_count). For a caller that keeps what is ready itself, for
+    /// instance unmapped, to hand out its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](crate::ErrorKind::Value) (id malformed or taken), [`Busy`](crate::ErrorKind::Busy)
+    /// (none is ready), [`State`](crate::ErrorKind::State) (a forked child).
+    #[doc(alias = "hostmem_pool_withdraw")]
+    pub fn withdraw(&self, id: &str) -> Result<Backend> {
+        self.handle.withdraw(id).map(Backend::from_handle)
+    }
+
+    /// Filling begins no chunk for that time, at most 60 seconds, so that work that is urgent now
+    /// does not wait for locks of the kernel that an idle thread holds. Then it goes on for at least
+    /// as long, whatever is called meanwhile. Each [`take`](Pool::take) lets it rest for 100 ms.
+    #[doc(alias = "hostmem_pool_rest")]
+    pub fn rest(&self, time: Duration) {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.handle.rest(milliseconds);
+    }
+
     /// Sets how many are kept ready. Those above are deleted before it returns; an attempt that is
     /// waited for begins at once.
     ///

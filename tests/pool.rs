@@ -19,6 +19,7 @@ use common::host::HUGE;
 use common::in_child;
 use common::in_forked_child;
 use common::objects;
+use common::skip;
 use common::Belongings;
 use hostmem::ErrorKind;
 use hostmem::Objects;
@@ -398,6 +399,7 @@ fn a_forked_child_has_no_pool() {
     in_forked_child(|| {
         let kind = |error: hostmem::Error| error.kind();
         let refused = pool.take("vm0").map_err(kind).unwrap_err() == ErrorKind::State
+            && pool.withdraw("vm0").map_err(kind).unwrap_err() == ErrorKind::State
             && pool.set_count(2).map_err(kind) == Err(ErrorKind::State)
             && pool.wait(1, PATIENCE).map_err(kind) == Err(ErrorKind::State);
         let nothing = pool.status().count == 0;
@@ -434,4 +436,114 @@ fn many_take_at_once() {
     assert_eq!(different.len(), 160);
     let status = pool.status();
     assert_eq!(status.taken + status.made, 160);
+}
+
+#[test]
+fn what_is_withdrawn_is_not_replaced() {
+    let objects = objects();
+    let pool = full_pool(&objects, "memfd,size=8M", 2);
+    let _other = objects.builder("memory-backend-ram", "vm0").unwrap();
+    assert_eq!(pool.withdraw("vm0").unwrap_err().kind(), ErrorKind::Value);
+    assert_eq!(pool.status().count, 2);
+    let backends = ["vm1", "vm2"].map(|id| pool.withdraw(id).unwrap());
+    for backend in &backends {
+        assert_eq!(backend.placement().unwrap().resident, SIZE);
+    }
+    let status = pool.status();
+    assert_eq!((status.count, status.ready, status.taken), (0, 0, 2));
+    let error = pool.withdraw("vm3").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(error.to_string().contains("none is ready"), "{error}");
+    // Nothing is waited for, and nothing filled.
+    assert!(pool.wait(2, PATIENCE).unwrap());
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!((pool.status().ready, pool.status().filling), (0, false));
+    pool.set_count(1).unwrap();
+    assert!(pool.wait(1, PATIENCE).unwrap());
+    assert!(pool.take("vm3").unwrap().was_ready);
+}
+
+/// Those who have taken memory go first, but not for ever.
+#[test]
+fn filling_rests_for_a_time() {
+    const LARGE: u64 = 256 * MIB;
+    let objects = objects();
+    let pool = pool(&objects, "memfd,size=256M,thp=never,prealloc-threads=1", 1);
+    let has_begun = |status: &PoolStatus| status.bytes > 0;
+    wait_until(&pool, "it fills", has_begun);
+    let rest = Duration::from_millis(400);
+    let start = Instant::now();
+    pool.rest(rest);
+    let before = pool.status();
+    if before.ready > 0 {
+        return skip("filling is too fast to be met while it runs");
+    }
+    loop {
+        let status = pool.status();
+        if start.elapsed() >= rest {
+            break;
+        }
+        // A chunk that had begun may end.
+        assert!(status.bytes <= before.bytes + MIB, "{before:?} {status:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(pool.wait(1, PATIENCE).unwrap());
+    // Nobody waits for one that rests and is not needed any more.
+    pool.set_count(2).unwrap();
+    wait_until(&pool, "it fills", |status| status.bytes > LARGE);
+    std::thread::sleep(rest);
+    pool.rest(Duration::from_secs(60));
+    let start = Instant::now();
+    drop(pool);
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// Memory of an embedder's kind: each time another, or always the same.
+struct Embedded {
+    own: bool,
+    same: std::fs::File,
+}
+
+impl hostmem::Kind for Embedded {
+    fn allocate(
+        &self,
+        request: &hostmem::Request<'_>,
+    ) -> Result<hostmem::Backing, Box<dyn std::error::Error + Send + Sync>> {
+        let file = match self.own {
+            true => memfd("embedded", 0, request.size()?),
+            false => self.same.try_clone()?,
+        };
+        let fd = hostmem::BackingFd::new(file);
+        Ok(match self.own {
+            true => fd.own(true).into(),
+            false => fd.into(),
+        })
+    }
+}
+
+#[test]
+fn an_embedders_kind_says_whether_memory_is_its_own() {
+    for own in [true, false] {
+        let objects = objects();
+        let same = memfd("same", 0, SIZE);
+        objects
+            .register_kind("embedded", "A test.", true, Embedded { own, same })
+            .unwrap();
+        let template = objects.builder("embedded", "vm0").unwrap().size(SIZE);
+        let pool = Pool::new(template, 2).unwrap();
+        if own {
+            assert!(pool.wait(2, PATIENCE).unwrap(), "{:?}", pool.status());
+            let taken = pool.take("vm1").unwrap();
+            assert!(taken.was_ready);
+            assert!(has(&taken.backend.claim("test").unwrap(), 0, SIZE, 0));
+            continue;
+        }
+        let status = wait_until(&pool, "a failure", |status| status.failures > 0);
+        let failure = status.failure.unwrap();
+        assert_eq!(failure.kind(), ErrorKind::Value, "{failure}");
+        assert!(failure.to_string().contains("same memory"), "{failure}");
+        assert_eq!(status.ready, 0);
+        let error = pool.take("vm1").unwrap_err();
+        assert!(error.to_string().contains("same memory"), "{error}");
+    }
 }

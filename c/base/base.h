@@ -325,6 +325,8 @@ int hm_thread_create(pthread_t *thread, void *(*run)(void *), void *data);
 void hm_thread_create_all(struct hm_creation *creation);
 /* Names the calling thread hm-<id>, cut to 15 bytes. */
 void hm_thread_name(const char *id);
+/* At least for that time, unless it is woken for no reason. */
+void hm_thread_sleep(uint64_t nanoseconds);
 /*
  * Calls `renew` where *process, the last one that used the record, is not this process but one that
  * it was forked from. A lock that another thread held at the fork is never unlocked in the child,

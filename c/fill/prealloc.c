@@ -10,6 +10,9 @@
 
 #define CALLBACK_INTERVAL_NS UINT64_C(100000000)
 
+/* How soon workers that rest notice a cancel. */
+#define REST_NS UINT64_C(5000000)
+
 struct run;
 
 /* What a worker needs. */
@@ -61,6 +64,18 @@ static bool check_cancel(struct run *run)
 	return true;
 }
 
+/* While somebody else's work goes first, between two chunks. */
+static void rest(const struct run *run)
+{
+	for (size_t i = 0; i < run->len; i++) {
+		const struct hostmem_backend *backend = run->fills[i].backend;
+
+		while (hm_os_nanoseconds() < atomic_load(&backend->rest_until) &&
+		       !atomic_load(&backend->cancel))
+			hm_thread_sleep(REST_NS);
+	}
+}
+
 /* Takes one chunk and populates it; false when none is left or the run has failed. */
 static bool work(void *data)
 {
@@ -71,6 +86,7 @@ static bool work(void *data)
 	int result = 0;
 	bool first;
 
+	rest(run);
 	if (atomic_load(&run->failure.happened) || !check_shortage(run) || !check_cancel(run))
 		return false;
 	hm_pressure_begin_chunk(&run->pressure);

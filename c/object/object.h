@@ -209,6 +209,8 @@ struct hostmem_backend {
 	bool shared, readonly;
 	/* It is completed by threads of SCHED_IDLE, for a pool. */
 	bool idle;
+	/* These begin no chunk before that time, by hm_os_nanoseconds(). */
+	_Atomic uint64_t rest_until;
 
 	/* The process that completed it and has its memory and threads; 0: none yet. */
 	_Atomic pid_t process;

@@ -14,6 +14,8 @@
 /* Between two attempts to fill while they fail. */
 #define PAUSE_MIN_NS UINT64_C(1000000000)
 #define PAUSE_MAX_NS UINT64_C(60000000000)
+/* After each take. */
+#define REST_NS UINT64_C(100000000)
 /* How soon a fill is cancelled that begins just when the pool is freed. */
 #define CANCEL_INTERVAL_NS UINT64_C(10000000)
 
@@ -36,6 +38,8 @@ struct hostmem_pool {
 	pthread_cond_t changed;
 	struct entry *ready;
 	uint32_t ready_len, count;
+	/* The largest count that the host was found to have memory for. */
+	uint32_t checked;
 	/* What the thread makes now; NULL: nothing. */
 	struct hostmem_backend *filling;
 	bool ending, ended;
@@ -43,6 +47,8 @@ struct hostmem_pool {
 	/* The last attempt's, kind 0 if it succeeded; when the next one is. */
 	struct hostmem_error failure;
 	uint64_t pause, retry_at;
+	/* When filling has to go on, and when it may rest again. */
+	uint64_t rest_until, rest_again;
 };
 
 static bool is_forked(const struct hostmem_pool *pool)
@@ -151,6 +157,7 @@ static void refill_one(struct hostmem_pool *pool)
 	pthread_mutex_lock(&pool->lock);
 	if (entry && entry->backend && !pool->ending) {
 		pool->filling = entry->backend;
+		atomic_store(&entry->backend->rest_until, pool->rest_until);
 		pthread_mutex_unlock(&pool->lock);
 		failed = fill(entry->backend, &err);
 		pthread_mutex_lock(&pool->lock);
@@ -207,6 +214,7 @@ static void init(struct hostmem_pool *pool, uint32_t count)
 	pthread_condattr_t attributes;
 
 	pool->count = count;
+	pool->checked = count;
 	pool->process = hm_os_process();
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_condattr_init(&attributes);
@@ -308,6 +316,23 @@ static int check_process(const struct hostmem_pool *pool, const char *what,
 		       name_of(pool), what);
 }
 
+/*
+ * Who takes memory maps it then, for which the kernel has locks that an idle thread would hold
+ * while it zeroes a page. Filling goes on for as long as it has rested before it rests again.
+ * Called with the lock held.
+ */
+static void rest(struct hostmem_pool *pool, uint64_t nanoseconds)
+{
+	uint64_t now = hm_os_nanoseconds();
+
+	if (now < pool->rest_again)
+		return;
+	pool->rest_until = now + nanoseconds;
+	pool->rest_again = now + 2 * nanoseconds;
+	if (pool->filling)
+		atomic_store(&pool->filling->rest_until, pool->rest_until);
+}
+
 /* Gives the backend its id in the set. */
 static int enter(struct hostmem_backend *backend, const char *id, struct hostmem_error *err)
 {
@@ -373,6 +398,7 @@ int hostmem_pool_take(struct hostmem_pool *pool, struct hostmem_backend **backen
 		return -1;
 	pthread_mutex_lock(&pool->lock);
 	entry = pop(pool);
+	rest(pool, REST_NS);
 	pthread_mutex_unlock(&pool->lock);
 	taken = entry ? take_ready(pool, id, entry, err) : make(pool, id, err);
 	if (!taken)
@@ -380,6 +406,45 @@ int hostmem_pool_take(struct hostmem_pool *pool, struct hostmem_backend **backen
 	*backend = taken;
 	*was_ready = entry != NULL;
 	return 0;
+}
+
+int hostmem_pool_withdraw(struct hostmem_pool *pool, struct hostmem_backend **backend,
+			  const char *id, struct hostmem_error *err)
+{
+	struct hostmem_backend *taken;
+	struct entry *entry;
+
+	if (check_process(pool, "withdraw", err) || hm_objects_check_id(id, err))
+		return -1;
+	pthread_mutex_lock(&pool->lock);
+	entry = pop(pool);
+	if (entry)
+		pool->count--;
+	pthread_mutex_unlock(&pool->lock);
+	if (!entry)
+		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: pool: withdraw: none is ready",
+			       name_of(pool));
+	taken = take_ready(pool, id, entry, err);
+	if (taken) {
+		*backend = taken;
+		return 0;
+	}
+	pthread_mutex_lock(&pool->lock);
+	pool->count++;
+	pthread_mutex_unlock(&pool->lock);
+	return -1;
+}
+
+void hostmem_pool_rest(struct hostmem_pool *pool, uint64_t milliseconds)
+{
+	const uint64_t most = 60000;
+
+	/* A lock that another thread held at the fork is never unlocked in the child. */
+	if (is_forked(pool))
+		return;
+	pthread_mutex_lock(&pool->lock);
+	rest(pool, (milliseconds < most ? milliseconds : most) * 1000000);
+	pthread_mutex_unlock(&pool->lock);
 }
 
 /* ---- Status and count ---- */
@@ -417,10 +482,17 @@ void hostmem_pool_get_status(const struct hostmem_pool *pool, struct hostmem_poo
 int hostmem_pool_set_count(struct hostmem_pool *pool, uint32_t count, struct hostmem_error *err)
 {
 	struct entry *surplus;
+	uint32_t checked;
 
-	if (check_process(pool, "set count", err) || hm_template_check(pool->template, count, err))
+	if (check_process(pool, "set count", err))
 		return -1;
 	pthread_mutex_lock(&pool->lock);
+	checked = pool->checked;
+	pthread_mutex_unlock(&pool->lock);
+	if ((!count || count > checked) && hm_template_check(pool->template, count, err))
+		return -1;
+	pthread_mutex_lock(&pool->lock);
+	pool->checked = count > pool->checked ? count : pool->checked;
 	pool->count = count;
 	pool->retry_at = 0;
 	surplus = pop_surplus(pool);

@@ -59,6 +59,20 @@ impl PoolHandle {
         Ok((BackendHandle::new(backend), was_ready))
     }
 
+    pub(crate) fn withdraw(&self, id: &str) -> Result<Arc<BackendHandle>> {
+        let id = to_c(id)?;
+        // SAFETY: the pool is alive; the text outlives the call.
+        let backend = make(|backend, err| unsafe {
+            sys::hostmem_pool_withdraw(self.raw(), backend, id.as_ptr(), err)
+        })?;
+        Ok(BackendHandle::new(backend))
+    }
+
+    pub(crate) fn rest(&self, milliseconds: u64) {
+        // SAFETY: the pool is alive.
+        unsafe { sys::hostmem_pool_rest(self.raw(), milliseconds) }
+    }
+
     pub(crate) fn set_count(&self, count: u32) -> Result<()> {
         // SAFETY: the pool is alive.
         check(|err| unsafe { sys::hostmem_pool_set_count(self.raw(), count, err) })
