@@ -6,9 +6,14 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::fs::File;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
@@ -26,10 +31,12 @@ use common::access::fill;
 use common::access::has;
 use common::host::HugePages;
 use common::host::HUGE;
+use common::in_child;
 use common::objects;
 use common::qmp::connect;
 use common::qmp::Client;
 use common::qmp::Server;
+use common::skip;
 use hostmem::pool;
 use hostmem::ErrorKind;
 use serde_json::json;
@@ -88,18 +95,30 @@ impl Pool {
 
     /// Whether the server has the file open or mapped.
     fn has(&self, file: &File) -> bool {
+        let process = self.server.process.id();
         let inode = file.metadata().unwrap().ino();
-        let process = format!("/proc/{}", self.server.process.id());
-        let maps = fs::read_to_string(format!("{process}/maps")).unwrap();
-        let mapped = maps
-            .lines()
-            .any(|line| line.split_whitespace().nth(4) == Some(&inode.to_string()));
-        let open = fs::read_dir(format!("{process}/fd"))
-            .unwrap()
-            .filter_map(|entry| fs::metadata(entry.unwrap().path()).ok())
-            .any(|metadata| metadata.ino() == inode);
-        mapped || open
+        let is_it = |open: File| open.metadata().unwrap().ino() == inode;
+        is_mapped(process, file) || memory_files(process).any(is_it)
     }
+}
+
+fn is_mapped(process: u32, file: &File) -> bool {
+    let inode = file.metadata().unwrap().ino().to_string();
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    maps.lines()
+        .any(|line| line.split_whitespace().nth(4) == Some(&inode))
+}
+
+/// The files without a name that a process has open, but for its standard streams.
+fn memory_files(process: u32) -> impl Iterator<Item = File> {
+    let directory = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    directory.filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let name = fs::read_link(&path).ok()?;
+        let is_memory = name.to_string_lossy().ends_with(" (deleted)")
+            && !["0", "1", "2"].map(OsStr::new).contains(&path.file_name()?);
+        is_memory.then(|| File::open(path).ok())?
+    })
 }
 
 fn received(path: &Path, name: &str) -> (pool::Received, File) {
@@ -335,7 +354,8 @@ fn a_server_out_of_descriptors_goes_on_when_it_has_some() {
     let pool = Pool::full(&["1:memory-backend-memfd,size=8M"]);
     let mut client = pool.client();
     limit_descriptors(&pool, 3);
-    // This connection is there; nothing can be opened, and what was to be handed over is kept.
+    // What is ready needs no other; nothing can be made.
+    client.must("x-pool-take", json!({ "pool": "pool0" }));
     let message = client.fails("GenericError", "x-pool-take", json!({ "pool": "pool0" }));
     // In the C library's words.
     let is_it = |message: &str| {
@@ -343,7 +363,12 @@ fn a_server_out_of_descriptors_goes_on_when_it_has_some() {
         message.contains(words.split(" (").next().unwrap())
     };
     assert!(is_it(&message), "{message}");
-    // Of others one is connected already, by a call that the server was in, and the rest wait.
+    let event = client.wait_event(|event| event["event"] == "X_POOL_FAILED");
+    let error = event["data"]["error"].as_str().unwrap();
+    assert!(is_it(error), "{event}");
+    let status = client.must("x-pool-status", json!({}));
+    assert!(is_it(status[0]["failure"].as_str().unwrap()), "{status}");
+    // Of others some are connected already, by calls that the server was in, and the rest wait.
     let receive = move |path: PathBuf| loop {
         match pool::receive(&path, "pool0") {
             Ok(memory) => return memory.size,
@@ -368,24 +393,7 @@ fn a_socket_is_inherited() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pool");
     let listener = UnixListener::bind(&path).unwrap();
-    let fd = listener.as_raw_fd();
-    let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" pool 1:memory-backend-memfd,size=8M",
-        PROGRAM,
-    ]);
-    let pass = move || {
-        // SAFETY: takes numbers; the descriptor is open. One that is 3 already keeps its flags.
-        let passed = unsafe { libc::dup2(fd, 3) == 3 && libc::fcntl(3, libc::F_SETFD, 0) == 0 };
-        match passed {
-            true => Ok(()),
-            false => Err(std::io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: only calls dup2(2) and fcntl(2), which may be called there.
-    unsafe { command.pre_exec(pass) };
-    let mut server = Server::spawn(command.stdin(Stdio::null())).unwrap();
+    let mut server = on_listener(&listener, "1:memory-backend-memfd,size=8M");
     drop(listener);
     let (memory, _file) = received(&path, "pool0");
     assert_eq!(memory.size, SIZE);
@@ -443,6 +451,10 @@ fn qemu_boots_its_firmware_on_memory_taken() {
     };
     drop(probe);
     let pool = Pool::full(&["1:memory-backend-memfd,size=128M"]);
+    let of_pool: BTreeSet<_> = memory_files(pool.server.process.id())
+        .map(|file| file.metadata().unwrap().ino())
+        .collect();
+    assert_eq!(of_pool.len(), 1);
     let mut command = Command::new(PROGRAM);
     command.arg("take").arg("--socket").arg(&pool.path);
     command.args(["pool0", "--", "qemu-system-x86_64"]);
@@ -451,27 +463,263 @@ fn qemu_boots_its_firmware_on_memory_taken() {
     command.arg(
         "memory-backend-file,id=ram0,size={size},mem-path=/proc/self/fd/{fd},share=on,prealloc=on",
     );
-    let (_qemu, client) = Server::on_streams(&mut command).unwrap();
+    let (qemu, client) = Server::on_streams(&mut command).unwrap();
     let mut client = client.negotiate();
     let devices = client.must("query-memdev", json!({}));
     assert_eq!(devices[0]["size"], 128 << 20, "{devices}");
+    // The very memory that was ready, and nobody else has it.
+    let memory = memory_files(qemu.process.id())
+        .find(|file| of_pool.contains(&file.metadata().unwrap().ino()))
+        .expect("the memory of the pool");
+    assert!(is_mapped(qemu.process.id(), &memory));
+    assert!(!pool.has(&memory));
     // The firmware writes the size of the memory below 1 MiB, in KiB, where a PC has it.
+    let read_size = || {
+        let mut bytes = [0; 2];
+        memory.read_exact_at(&mut bytes, 0x413).unwrap();
+        u16::from_le_bytes(bytes)
+    };
     let start = Instant::now();
-    loop {
-        let command = json!({ "command-line": "xp /1hd 0x413" });
-        let answer = client.must("human-monitor-command", command);
-        let text = answer.as_str().unwrap();
-        let number = text
-            .split(':')
-            .nth(1)
-            .and_then(|text| text.trim().parse().ok());
-        if (512..=640).contains(&number.unwrap_or(0)) {
-            break;
-        }
-        if start.elapsed() > Duration::from_secs(60) {
-            panic!("{text}");
-        }
+    while !(512..=640).contains(&read_size()) {
+        assert!(start.elapsed() < PATIENCE, "{}", read_size());
         std::thread::sleep(Duration::from_millis(50));
     }
+    // What the guest sees there.
+    let command = json!({ "command-line": "xp /1hd 0x413" });
+    let answer = client.must("human-monitor-command", command);
+    let text = answer.as_str().unwrap();
+    let seen = text.split(':').nth(1).unwrap().trim().parse();
+    assert_eq!(seen, Ok(read_size()), "{text}");
     client.must("quit", json!({}));
+}
+
+#[test]
+fn what_is_ready_is_not_mapped_unless_it_is_locked() {
+    let maps = |pool: &Pool| {
+        let path = format!("/proc/{}/maps", pool.server.process.id());
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().filter(|line| line.contains("memfd:")).count()
+    };
+    let pool = Pool::full(&["2:memory-backend-memfd,size=8M"]);
+    assert_eq!(maps(&pool), 0);
+    assert_eq!(memory_files(pool.server.process.id()).count(), 2);
+    let pool = Pool::start(&["2:memory-backend-memfd,size=8M,lock=on"]);
+    let (mut is_ready, mut can_lock) = (false, true);
+    while can_lock && !is_ready {
+        let status = &pool.client().must("x-pool-status", json!({}))[0];
+        is_ready = status["ready"] == 2;
+        can_lock = status["failures"] == 0;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if !can_lock {
+        return skip("this process may not lock its memory");
+    }
+    assert_eq!(maps(&pool), 2);
+    assert_eq!(pool.server.status("VmLck:"), 2 * SIZE >> 10);
+    let (_memory, file) = received(&pool.path, "pool0");
+    let start = Instant::now();
+    while pool.has(&file) {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(file.metadata().unwrap().blocks() * 512, SIZE);
+}
+
+/// Deleting a backend with discard-data frees its pages; what is handed over keeps them.
+#[test]
+fn what_is_handed_over_keeps_its_pages() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let object = format!(
+        "1:memory-backend-file,size=8M,share=on,discard-data=on,mem-path={}",
+        directory.path().display()
+    );
+    let pool = Pool::full(&[&object]);
+    let (memory, file) = received(&pool.path, "pool0");
+    assert!(memory.was_ready);
+    assert_eq!(file.metadata().unwrap().blocks() * 512, SIZE);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_shortage_is_told_and_tried_again() {
+    let Some(_pages) = HugePages::have(SIZE / HUGE) else {
+        return;
+    };
+    let huge = "size=8M,hugetlb=on,hugetlbsize=2M";
+    let other = objects()
+        .parse(format!("memory-backend-memfd,id=other,{huge}"))
+        .unwrap()
+        .complete()
+        .unwrap();
+    let pool = Pool::start(&[&format!("huge=1:memory-backend-memfd,{huge}")]);
+    let mut client = pool.client();
+    let mut pauses = Vec::new();
+    for failures in 1..=2 {
+        pool.wait("a failure", |status| {
+            status["failures"].as_u64() >= Some(failures)
+        });
+        let status = &client.must("x-pool-status", json!({}))[0];
+        let failure = status["failure"].as_str().unwrap();
+        assert!(failure.contains("huge pages"), "{status}");
+        assert_eq!(status["ready"], 0);
+        pauses.push(status["retry-milliseconds"].as_u64().unwrap());
+    }
+    assert!(pauses[1] > 1000, "{pauses:?}");
+    let message = client.fails("GenericError", "x-pool-take", json!({ "pool": "huge" }));
+    assert!(message.contains("huge pages"), "{message}");
+    let event = client.wait_event(|event| event["event"] == "X_POOL_FAILED");
+    assert_eq!(event["data"]["pool"], "huge");
+    drop(other);
+    client.wait_event(|event| event["event"] == "X_POOL_FULL");
+    let status = &client.must("x-pool-status", json!({}))[0];
+    assert_eq!(status["ready"], 1, "{status}");
+    assert!(status["failure"].is_null(), "{status}");
+}
+
+/// Every place where a client can go: what has not left is kept, what has left is gone.
+#[test]
+fn a_taker_may_go_at_each_moment() {
+    let pool = Pool::full(&["2:memory-backend-memfd,size=8M"]);
+    let take = format!(
+        "{}\n",
+        json!({ "execute": "x-pool-take", "arguments": { "pool": "pool0" } })
+    );
+    let capabilities = format!("{}\n", json!({ "execute": "qmp_capabilities" }));
+    let greeted = || {
+        let stream = connect(&pool.path);
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        (stream, lines)
+    };
+    let negotiated = || {
+        let (mut stream, mut lines) = greeted();
+        stream.write_all(capabilities.as_bytes()).unwrap();
+        lines.next().unwrap().unwrap();
+        (stream, lines)
+    };
+    let status = || pool.client().must("x-pool-status", json!({}))[0].clone();
+    let before: BTreeSet<_> = memory_files(pool.server.process.id())
+        .map(|file| file.metadata().unwrap().ino())
+        .collect();
+
+    drop(connect(&pool.path));
+    drop(greeted());
+    drop(negotiated());
+    let (mut stream, _lines) = negotiated();
+    stream
+        .write_all(&take.as_bytes()[..take.len() / 2])
+        .unwrap();
+    drop((stream, _lines));
+    // It takes no answer, so that the descriptor cannot leave.
+    let (mut stream, lines) = negotiated();
+    stream.shutdown(Shutdown::Read).unwrap();
+    stream.write_all(take.as_bytes()).unwrap();
+    // The server hangs up.
+    assert!(stream.read(&mut [0; 1]).unwrap() == 0);
+    stream.shutdown(Shutdown::Write).unwrap();
+    drop((stream, lines));
+    pool.wait("it is kept", |status| status["ready"] == 2);
+    assert_eq!(status()["taken"], 0);
+    let after: BTreeSet<_> = memory_files(pool.server.process.id())
+        .map(|file| file.metadata().unwrap().ino())
+        .collect();
+    assert_eq!(after, before);
+
+    // The descriptor is on its way, and nobody takes it.
+    let (mut stream, lines) = negotiated();
+    stream.write_all(take.as_bytes()).unwrap();
+    pool.wait("it has left", |status| status["taken"] == 1);
+    drop((stream, lines));
+    // It is read without a place for the descriptor.
+    let (mut stream, mut lines) = negotiated();
+    stream.write_all(take.as_bytes()).unwrap();
+    assert!(lines.next().unwrap().unwrap().contains("return"));
+    drop((stream, lines));
+    pool.wait("all are ready", |status| status["ready"] == 2);
+    let status = status();
+    let handed_over = status["taken"].as_u64().unwrap() + status["made"].as_u64().unwrap();
+    assert_eq!(handed_over, 2, "{status}");
+    let after: BTreeSet<_> = memory_files(pool.server.process.id())
+        .map(|file| file.metadata().unwrap().ino())
+        .collect();
+    assert!(after.is_disjoint(&before));
+}
+
+/// A server on a listener that the test keeps.
+fn on_listener(listener: &UnixListener, pools: &str) -> Server {
+    let fd = listener.as_raw_fd();
+    let mut command = Command::new("sh");
+    let script = format!("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" pool {pools}");
+    command.args(["-c", &script, PROGRAM]);
+    let pass = move || {
+        // SAFETY: takes numbers; the descriptor is open. One that is 3 already keeps its flags.
+        let passed = unsafe { libc::dup2(fd, 3) == 3 && libc::fcntl(3, libc::F_SETFD, 0) == 0 };
+        match passed {
+            true => Ok(()),
+            false => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: only calls dup2(2) and fcntl(2), which may be called there.
+    unsafe { command.pre_exec(pass) };
+    Server::spawn(command.stdin(Stdio::null())).unwrap()
+}
+
+#[test]
+fn those_behind_a_full_backlog_are_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pool");
+    let listener = UnixListener::bind(&path).unwrap();
+    // SAFETY: takes numbers. It listens with a shorter backlog.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
+    let server = on_listener(&listener, "2:memory-backend-memfd,size=1M");
+    received(&path, "pool0");
+    server.signal(libc::SIGSTOP);
+    let takers: Vec<_> = (0..20)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || received(&path, "pool0").1)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(takers.iter().all(|taker| !taker.is_finished()));
+    server.signal(libc::SIGCONT);
+    let files: Vec<_> = takers
+        .into_iter()
+        .map(|taker| taker.join().unwrap())
+        .collect();
+    let inodes: BTreeSet<_> = files
+        .iter()
+        .map(|file| file.metadata().unwrap().ino())
+        .collect();
+    assert_eq!(inodes.len(), 20);
+}
+
+#[test]
+fn one_client_too_many_waits_for_another_to_go() {
+    let pool = Pool::full(&["1:memory-backend-memfd,size=1M"]);
+    let mut clients: Vec<_> = (0..256).map(|_| pool.client()).collect();
+    let path = pool.path.clone();
+    let waiting = std::thread::spawn(move || received(&path, "pool0").0.size);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!waiting.is_finished());
+    clients.pop().unwrap().hang_up();
+    assert_eq!(waiting.join().unwrap(), 1 << 20);
+}
+
+#[test]
+fn a_taker_out_of_descriptors_is_told_so() {
+    in_child("a_taker_out_of_descriptors_is_told_so", || {
+        let pool = Pool::full(&["1:memory-backend-memfd,size=8M"]);
+        // All but one, which the connection takes.
+        let mut open = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            open.push(file);
+        }
+        open.pop();
+        let error = pool::receive(&pool.path, "pool0").unwrap_err();
+        open.clear();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        assert_eq!(received(&pool.path, "pool0").0.size, SIZE);
+    });
 }

@@ -182,7 +182,8 @@ impl Answers {
             }
         };
         let length = message.bytes;
-        for control in message.cmsgs()? {
+        // An error where no descriptor could be opened here, which the answer then lacks.
+        for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(descriptors) = control {
                 // SAFETY: the kernel has just opened them for this process; nobody else owns them.
                 let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };

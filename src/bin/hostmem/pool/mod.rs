@@ -4,6 +4,7 @@
 
 mod pools;
 mod server;
+mod stock;
 
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;

@@ -4,48 +4,33 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::Arc;
+use std::thread;
 
-use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::ObjectBuilder;
 use hostmem::Objects;
 use hostmem::Pool;
-use hostmem::PoolStatus;
 use hostmem::ThreadContext;
 use hostmem::THREAD_CONTEXT;
-use serde_json::json;
 use serde_json::Value as Json;
 
+use super::stock::Offer;
+use super::stock::Status;
+use super::stock::Stock;
 use crate::object;
 use crate::Result;
 
 pub(crate) struct Pools {
-    pools: BTreeMap<String, Named>,
-    /// Ids of what is handed out, which nobody else sees.
-    next: AtomicU64,
-    /// Kept for those whose backends link to them; gone after the pools.
+    stocks: BTreeMap<String, Arc<Stock>>,
+    /// Kept for those whose backends link to them.
     _contexts: Vec<ThreadContext>,
 }
 
-struct Named {
-    pool: Pool,
-    /// What could not be handed over, to be given to the next client.
-    kept: Mutex<Vec<Backend>>,
-}
-
-/// A backend that is to be handed over.
-pub(crate) struct Offer {
-    pub(crate) backend: Backend,
-    pub(crate) was_ready: bool,
-}
-
 impl Pools {
+    /// Filling begins.
     pub(crate) fn new(arguments: &[OsString]) -> Result<Self> {
         let objects = Objects::new(&Host::probe()?, &Defaults::qemu())?;
         let is_context =
@@ -58,85 +43,63 @@ impl Pools {
                 _ => Err("not a thread-context".into()),
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut made: BTreeMap<String, Named> = BTreeMap::new();
+        let mut stocks = BTreeMap::new();
         for (index, text) in pools.into_iter().enumerate() {
             let (name, count, template) = parse(&objects, text, index)?;
-            if made.contains_key(&name) {
+            if stocks.contains_key(&name) {
                 return Err(format!("{name}: two pools have this name; use another").into());
             }
+            let locked = template.get_text("lock")? == "on";
             let pool = Pool::new(template, count)?;
-            let kept = Mutex::default();
-            made.insert(name, Named { pool, kept });
+            stocks.insert(
+                name.clone(),
+                Arc::new(Stock::new(name, pool, count, locked)),
+            );
+        }
+        for stock in stocks.values() {
+            let stock = Arc::clone(stock);
+            thread::Builder::new()
+                .name("stock".into())
+                .spawn(move || stock.keep_full())?;
         }
         Ok(Self {
-            pools: made,
-            next: AtomicU64::new(0),
+            stocks,
             _contexts: contexts,
         })
     }
 
-    fn find(&self, name: &str) -> Result<&Named> {
-        self.pools.get(name).ok_or_else(|| {
-            let names: Vec<_> = self.pools.keys().map(String::as_str).collect();
-            format!("'{name}': no such pool; there are {}", names.join(", ")).into()
-        })
-    }
-
-    pub(crate) fn take(&self, name: &str) -> Result<Offer> {
-        let named = self.find(name)?;
-        if let Some(backend) = named.kept().pop() {
-            let was_ready = true;
-            return Ok(Offer { backend, was_ready });
-        }
-        let id = format!("taken{}", self.next.fetch_add(1, Ordering::Relaxed));
-        let taken = named.pool.take(&id)?;
-        Ok(Offer {
-            backend: taken.backend,
-            was_ready: taken.was_ready,
-        })
-    }
-
-    /// Keeps what could not be handed over, so that nobody has seen it.
-    pub(crate) fn keep(&self, name: &str, backend: Backend) {
-        if let Ok(named) = self.find(name) {
-            named.kept().push(backend);
+    fn find(&self, name: &str) -> Result<&Stock> {
+        match self.stocks.get(name) {
+            Some(stock) => Ok(stock),
+            None => {
+                let names: Vec<_> = self.stocks.keys().map(String::as_str).collect();
+                Err(format!("'{name}': no such pool; there are {}", names.join(", ")).into())
+            }
         }
     }
 
-    pub(crate) fn statuses(&self) -> BTreeMap<String, PoolStatus> {
-        let status = |(name, named): (&String, &Named)| (name.clone(), named.pool.status());
-        self.pools.iter().map(status).collect()
+    /// Hands one over by a function that says whether its descriptor left; otherwise it is kept, so
+    /// that nobody has seen it.
+    pub(crate) fn hand_over<T>(
+        &self,
+        name: &str,
+        send: impl FnOnce(&Offer) -> (bool, T),
+    ) -> Result<T> {
+        self.find(name)?.hand_over(send)
+    }
+
+    pub(crate) fn statuses(&self) -> BTreeMap<&str, Status> {
+        let status = |(name, stock): (_, &Arc<Stock>)| (String::as_str(name), stock.status());
+        self.stocks.iter().map(status).collect()
     }
 
     pub(crate) fn to_json(&self) -> Json {
-        let describe = |(name, named): (&String, &Named)| {
-            let status = named.pool.status();
-            let kept = named.kept().len();
-            let mut json = json!({
-                "pool": name,
-                "count": status.count,
-                "ready": status.ready as usize + kept,
-                "filling": status.filling,
-                "bytes": status.bytes,
-                "taken": status.taken,
-                "made": status.made,
-                "failures": status.failures,
-            });
-            if let Some(error) = status.failure {
-                json["failure"] = error.to_string().into();
-            }
-            if let Some(retry) = status.retry {
-                json["retry-milliseconds"] = (retry.as_millis() as u64).into();
-            }
+        let describe = |(name, status): (&str, Status)| {
+            let mut json = status.to_json();
+            json["pool"] = name.into();
             json
         };
-        self.pools.iter().map(describe).collect()
-    }
-}
-
-impl Named {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Backend>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.statuses().into_iter().map(describe).collect()
     }
 }
 

@@ -28,7 +28,6 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::Value as Json;
 
-use super::pools::Offer;
 use super::pools::Pools;
 use crate::qmp::accept;
 use crate::qmp::arguments;
@@ -40,19 +39,17 @@ use crate::qmp::request::Call;
 use crate::qmp::request::Request;
 use crate::qmp::socket::listen;
 use crate::qmp::QmpError;
-use crate::report::Report;
 use crate::signals;
 use crate::Result;
 
 /// Clients that are served at once; more wait until one hangs up.
 const MOST_CLIENTS: usize = 256;
+/// Threads that wait for a client. A new one maps memory, for which refilling may keep it waiting.
+const SPARE: usize = 4;
 /// How long a client may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what has changed, for events.
 const INTERVAL: Duration = Duration::from_millis(100);
-
-/// What memory is claimed by until it is handed over.
-const OWNER: &str = "hostmem pool";
 
 const COMMANDS: [&str; 6] = [
     "qmp_capabilities",
@@ -66,8 +63,17 @@ const COMMANDS: [&str; 6] = [
 struct Server {
     pools: Pools,
     clients: Mutex<Vec<Arc<Client>>>,
-    left: Condvar,
+    threads: Mutex<Threads>,
+    /// Of the threads: one has a client now, or has ended.
+    changed: Condvar,
     end: mpsc::Sender<()>,
+}
+
+/// How many threads wait for a client, and serve one.
+#[derive(Default)]
+struct Threads {
+    waiting: usize,
+    serving: usize,
 }
 
 struct Client {
@@ -96,13 +102,14 @@ pub(crate) fn run(pools: Pools, path: Option<&Path>, mode: u32) -> Result<()> {
     let server = Arc::new(Server {
         pools,
         clients: Mutex::default(),
-        left: Condvar::new(),
+        threads: Mutex::default(),
+        changed: Condvar::new(),
         end,
     });
-    let accepting = Arc::clone(&server);
+    let spawning = Arc::clone(&server);
     thread::Builder::new()
-        .name("accept".into())
-        .spawn(move || accepting.accept_all(&listener))?;
+        .name("spawn".into())
+        .spawn(move || spawning.spawn_all(&Arc::new(listener)))?;
     let watching = Arc::downgrade(&server);
     thread::Builder::new()
         .name("events".into())
@@ -136,36 +143,56 @@ impl Server {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn accept_all(self: &Arc<Self>, listener: &UnixListener) {
+    fn threads(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps threads waiting for clients.
+    fn spawn_all(self: &Arc<Self>, listener: &Arc<UnixListener>) {
         loop {
-            let stream = accept(listener);
-            let Ok(client) = Client::new(stream) else {
-                continue;
-            };
-            let client = Arc::new(client);
-            let mut clients = self.clients();
-            while clients.len() >= MOST_CLIENTS {
-                let woken = self.left.wait(clients);
-                clients = woken.unwrap_or_else(PoisonError::into_inner);
+            let mut threads = self.threads();
+            while threads.waiting >= SPARE || threads.waiting + threads.serving >= MOST_CLIENTS {
+                let woken = self.changed.wait(threads);
+                threads = woken.unwrap_or_else(PoisonError::into_inner);
             }
-            clients.push(Arc::clone(&client));
-            drop(clients);
-            let (server, served) = (Arc::clone(self), Arc::clone(&client));
-            let spawned = thread::Builder::new().name("client".into()).spawn(move || {
-                server.serve(&served);
-                server.forget(&served);
-            });
-            // Without a thread it cannot be served; it sees its connection closed.
+            threads.waiting += 1;
+            drop(threads);
+            let (server, listener) = (Arc::clone(self), Arc::clone(listener));
+            let spawned = thread::Builder::new()
+                .name("client".into())
+                .spawn(move || server.serve_one_after_another(&listener));
             if spawned.is_err() {
-                self.forget(&client);
+                self.threads().waiting -= 1;
+                thread::sleep(INTERVAL);
             }
         }
     }
 
-    fn forget(&self, client: &Arc<Client>) {
-        let _ = client.stream.shutdown(Shutdown::Both);
-        self.clients().retain(|other| !Arc::ptr_eq(other, client));
-        self.left.notify_one();
+    /// Until enough other threads wait.
+    fn serve_one_after_another(&self, listener: &UnixListener) {
+        loop {
+            let stream = accept(listener);
+            let mut threads = self.threads();
+            threads.waiting -= 1;
+            threads.serving += 1;
+            drop(threads);
+            self.changed.notify_one();
+            if let Ok(client) = Client::new(stream) {
+                let client = Arc::new(client);
+                self.clients().push(Arc::clone(&client));
+                self.serve(&client);
+                let _ = client.stream.shutdown(Shutdown::Both);
+                self.clients().retain(|other| !Arc::ptr_eq(other, &client));
+            }
+            let mut threads = self.threads();
+            threads.serving -= 1;
+            if threads.waiting >= SPARE {
+                drop(threads);
+                self.changed.notify_one();
+                return;
+            }
+            threads.waiting += 1;
+        }
     }
 
     fn serve(&self, client: &Client) {
@@ -253,35 +280,16 @@ impl Server {
         name: &str,
         id: Option<&Json>,
     ) -> std::result::Result<Done, QmpError> {
-        let offer = self.pools.take(name)?;
-        let value = match describe(&offer, name) {
-            Ok(value) => value,
-            // Such as a shortage of descriptors, which may pass.
-            Err(error) => {
-                self.pools.keep(name, offer.backend);
-                return Err(error.into());
-            }
-        };
-        let Offer { backend, .. } = offer;
-        let claim = backend.claim(OWNER)?;
-        let memory = claim.memory();
-        let bytes = memory.len();
-        let answer = with_id(json!({ "return": value }), id);
-        let sent = match memory.fd() {
-            Some(fd) => client.answer_with(&answer, fd),
-            None => Err(Sent::Nothing),
-        };
-        drop(claim);
-        match sent {
-            Err(Sent::Nothing) => {
-                self.pools.keep(name, backend);
-                return Ok(Done::Gone);
-            }
-            // Whoever has it, or whether nobody, the kernel frees it with its last descriptor.
-            Ok(()) | Err(Sent::Part) => backend.delete().map_err(hostmem::Error::from)?,
+        let (sent, bytes) = self.pools.hand_over(name, |offer| {
+            let answer = with_id(json!({ "return": offer.answer() }), id);
+            let sent = client.answer_with(&answer, offer.fd());
+            (!matches!(sent, Err(Sent::Nothing)), (sent, offer.bytes))
+        })?;
+        if !matches!(sent, Err(Sent::Nothing)) {
+            let taken =
+                json!({ "pool": name, "pid": client.pid, "uid": client.uid, "bytes": bytes });
+            self.send_event("X_POOL_TAKEN", &taken);
         }
-        let taken = json!({ "pool": name, "pid": client.pid, "uid": client.uid, "bytes": bytes });
-        self.send_event("X_POOL_TAKEN", &taken);
         Ok(match sent {
             Ok(()) => Done::Answered,
             Err(_) => Done::Gone,
@@ -293,17 +301,17 @@ impl Server {
         let mut now = json!({});
         for (name, status) in self.pools.statuses() {
             let is_full = status.ready >= status.count;
-            now[&name] = json!([is_full, status.failures, status.taken]);
+            now[name] = json!([is_full, status.failures, status.taken]);
             // What was taken may have been made again since the last look.
-            let was_taken = before[&name].is_array() && before[&name][2] != now[&name][2];
-            if is_full && (before[&name][0] == false || was_taken) {
+            let was_taken = before[name].is_array() && before[name][2] != now[name][2];
+            if is_full && (before[name][0] == false || was_taken) {
                 self.send_event(
                     "X_POOL_FULL",
                     &json!({ "pool": name, "ready": status.ready }),
                 );
             }
             if let Some(error) = status.failure {
-                if before[&name][1] != status.failures {
+                if before[name][1] != status.failures {
                     let failed = json!({ "pool": name, "error": error.to_string() });
                     self.send_event("X_POOL_FAILED", &failed);
                 }
@@ -324,19 +332,6 @@ impl Server {
             client.event(&event);
         }
     }
-}
-
-/// What the answer says of memory.
-fn describe(offer: &Offer, name: &str) -> Result<Json> {
-    let claim = offer.backend.claim(OWNER)?;
-    let mut value = Report::new(&offer.backend, claim.memory())?.to_json();
-    value["pool"] = name.into();
-    value["ready"] = offer.was_ready.into();
-    value["offset"] = claim.memory().fd_offset().into();
-    if let Some(members) = value.as_object_mut() {
-        members.remove("id");
-    }
-    Ok(value)
 }
 
 #[derive(Deserialize)]
