@@ -49,6 +49,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(super::shortage::tests());
     tests.extend(super::touch::tests());
     tests.extend(super::devices::tests());
+    tests.extend(super::contents::tests());
     tests
 }
 

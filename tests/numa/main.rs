@@ -7,6 +7,7 @@
 mod common;
 
 mod cells;
+mod contents;
 mod devices;
 mod document;
 mod guest;
