@@ -27,8 +27,8 @@ use hostmem::Methods;
 use hostmem::Objects;
 
 const MIB: u64 = 1 << 20;
-/// Not a whole number of huge pages or chunks.
-const SIZE: u64 = 20 * MIB + 12 * 1024;
+/// Pages of any size, but not a whole number of huge pages or chunks.
+const SIZE: u64 = 20 * MIB + 192 * 1024;
 
 /// A host that may use the methods.
 fn narrowed(methods: Methods) -> Host {
@@ -218,17 +218,21 @@ fn shared_memory_becomes_huge_when_that_is_asked_for() {
     if common::kernel() < (6, 1) || !shmem_is_small() {
         return skip("shared memory is huge anyway here, or cannot become so");
     }
+    let Some(size) = common::thp_size() else {
+        return;
+    };
     let huge = |options: &str| {
-        let options = format!("memory-backend-memfd,id=m0,size=32M,prealloc=on,{options}");
+        let all = 16 * size;
+        let options = format!("memory-backend-memfd,id=m0,size={all},prealloc=on,{options}");
         let backend = complete(&narrowed(Methods::ALL), &options).unwrap();
         backend.placement().unwrap().huge
     };
     assert_eq!(huge("thp=auto"), 0);
     assert_eq!(huge("thp=never"), 0);
-    assert!(huge("thp=always") >= 30 * MIB);
+    assert!(huge("thp=always") >= 15 * size);
     if common::bindable_node().is_some() {
         assert_eq!(huge("thp=always,policy=interleave,host-nodes=0"), 0);
-        assert!(huge("thp=always,policy=bind,host-nodes=0") >= 30 * MIB);
+        assert!(huge("thp=always,policy=bind,host-nodes=0") >= 15 * size);
     }
 }
 
@@ -297,11 +301,38 @@ fn touching_fills_several_at_once() {
     }
 }
 
+/// Wherever a fill begins, and however large huge pages are.
+#[test]
+fn each_whole_huge_page_of_a_range_is_made_huge() {
+    let host = Host::probe().unwrap();
+    let Some(huge) = common::thp_size() else {
+        return;
+    };
+    if !host.methods().contains(Methods::COLLAPSE) {
+        return skip("MADV_COLLAPSE needs Linux 6.1");
+    }
+    // More than a chunk of 8 MiB on x86-64.
+    let size = 6 * huge;
+    if common::meminfo("MemAvailable:") / 2 < size {
+        return skip("too little memory for huge pages of this size");
+    }
+    let page = common::page_size();
+    for begin in [0, page, huge - page] {
+        let options = format!("memory-backend-memfd,id=m0,size={size},thp=always");
+        let backend = complete(&host, &options).unwrap();
+        let claim = backend.claim("test").unwrap();
+        claim.populate(begin, size - begin).unwrap();
+        let whole = (size - begin) / huge * huge;
+        assert_eq!(backend.placement().unwrap().huge, whole, "from {begin}");
+    }
+}
+
 // ---- What is there already ----
 
+/// What is written at once: a base page or a part of one.
 const PAGE: usize = 4096;
 /// Not a whole number of huge pages or chunks either.
-const PARTLY: u64 = 6 * MIB + 12 * 1024;
+const PARTLY: u64 = 6 * MIB + 192 * 1024;
 
 /// Made once, for they are looked at half a million times.
 static CONTENTS: LazyLock<Vec<[u8; PAGE]>> = LazyLock::new(|| {
@@ -374,9 +405,6 @@ const STEPS: [usize; 3] = [3, 21, 147];
 /// Written while it is ready, then filled.
 #[test]
 fn what_was_written_before_a_fill_is_kept() {
-    if common::page_size() as usize != PAGE {
-        return skip("pages of another size than 4 KiB");
-    }
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("file");
     let file = File::create(&path).unwrap();
@@ -410,9 +438,6 @@ fn what_was_written_before_a_fill_is_kept() {
 /// Written by others, before the memory was made of it.
 #[test]
 fn what_a_file_has_is_kept() {
-    if common::page_size() as usize != PAGE {
-        return skip("pages of another size than 4 KiB");
-    }
     let on_disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let in_memory = tempfile::tempdir_in("/dev/shm").unwrap();
     for directory in [&on_disk, &in_memory] {

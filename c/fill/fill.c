@@ -11,8 +11,8 @@
 
 /* Small enough that no worker waits for a slow CPU, large enough that taking one costs nothing. */
 #define CHUNK_SIZE (8 * MIB)
-/* Small pages take this many times as long as the same bytes in huge pages. */
-#define SMALL_PAGES_FACTOR 16
+/* Base pages of this size take as long as the same bytes in huge pages; smaller ones longer. */
+#define FAST_PAGE_SIZE UINT64_C(65536)
 
 /* Scrubbing takes this many times less, whatever the pages are. */
 #define SCRUB_FACTOR 4
@@ -48,15 +48,16 @@ static bool is_fresh(const struct hostmem_backend *backend)
 	       (backend->backing.fd < 0 || backend->backing.flags & HOSTMEM_BACKING_OWN);
 }
 
-/* Small pages take longer, so they are cut finer. */
+/* Small pages take longer, so they are cut finer. A huge page is made by one worker. */
 static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct hm_populate *plan)
 {
 	uint64_t chunk = plan->huge_size ? CHUNK_SIZE : CHUNK_SIZE / 4;
+	uint64_t least = plan->huge_size ? plan->huge_size : backend->page_size;
 
 	/* Those who map memory wait for a chunk to end, which takes long where CPUs are busy. */
 	if (backend->idle)
 		chunk /= 4;
-	return backend->page_size > chunk ? backend->page_size : chunk;
+	return least > chunk ? least : chunk;
 }
 
 /*
@@ -145,9 +146,13 @@ bool hm_fill_begin_again(struct hm_fill *fill)
 
 uint64_t hm_fill_count_work(const struct hm_fill *fill)
 {
+	uint64_t page = fill->backend->page_size;
+
 	if (fill->scrubs)
 		return fill->range.length / SCRUB_FACTOR;
-	return fill->plan.huge_size ? fill->range.length : fill->range.length * SMALL_PAGES_FACTOR;
+	if (fill->plan.huge_size || page >= FAST_PAGE_SIZE)
+		return fill->range.length;
+	return fill->range.length * (FAST_PAGE_SIZE / page);
 }
 
 uint64_t hm_fill_count_chunks(const struct hm_fill *fill)
@@ -197,18 +202,27 @@ bool hm_fill_is_cancelled(const struct hm_fill *fill)
 	return atomic_load(&fill->backend->cancel) && !hm_fill_is_all_taken(fill);
 }
 
+/* How far into a huge page a chunk at this offset begins: it is as much shorter. */
+static uint64_t find_overlap(const struct hm_fill *fill, uint64_t offset)
+{
+	uint64_t huge = fill->plan.huge_size;
+
+	return huge ? (uintptr_t)(fill->address + offset) % huge : 0;
+}
+
 bool hm_fill_take(struct hm_fill *fill, struct hm_range *chunk)
 {
-	uint64_t size = fill->range.length, left;
+	uint64_t size = fill->range.length;
 
-	/* Checked first, so that the number cannot wrap. */
-	if (hm_fill_is_all_taken(fill))
-		return false;
-	chunk->offset = atomic_fetch_add(&fill->next, fill->chunk);
-	if (chunk->offset >= size)
-		return false;
-	left = size - chunk->offset;
-	chunk->length = left < fill->chunk ? left : fill->chunk;
+	chunk->offset = atomic_load(&fill->next);
+	do {
+		if (chunk->offset >= size)
+			return false;
+		chunk->length = fill->chunk - find_overlap(fill, chunk->offset);
+		if (chunk->length > size - chunk->offset)
+			chunk->length = size - chunk->offset;
+	} while (!atomic_compare_exchange_weak(&fill->next, &chunk->offset,
+					       chunk->offset + chunk->length));
 	return true;
 }
 
