@@ -97,7 +97,7 @@ fn what_would_disturb_the_fill_is_kept_out() {
         let error = backend.set(property, value).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     }
-    let error = backend.populate(0, 4096).unwrap_err();
+    let error = backend.populate(0, page_size()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     backend.set("dump", false).unwrap();
     assert!(backend.wait_prealloc(None).unwrap());
@@ -198,7 +198,7 @@ fn what_was_cancelled_can_be_filled_in_the_background_again() {
     assert_eq!(backend.get_text("prealloc").unwrap(), "on");
     assert_eq!(backend.placement().unwrap().absent, 0);
     backend.set("prealloc", true).unwrap();
-    let before = ram("size=4K").complete().unwrap();
+    let before = ram("size=64K").complete().unwrap();
     before.set("prealloc-mode", "background").unwrap();
     before.set("prealloc", true).unwrap();
     before.wait_prealloc(None).unwrap();

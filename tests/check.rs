@@ -350,7 +350,7 @@ fn locking_above_the_limit_is_refused_beforehand() {
 fn a_refused_configuration_can_be_mended() {
     let mut builder = ram("size=100,reserve=off,prealloc=on");
     for (property, value, problem) in [
-        ("size", "4096", "size=100"),
+        ("size", "64K", "size=100"),
         ("prealloc", "off", "reserve=off"),
     ] {
         let failed = builder.complete().unwrap_err();

@@ -169,7 +169,7 @@ fn the_caller_keeps_its_own() {
         assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
         let completed = builder.complete().unwrap();
         let claim = completed.claim("test").unwrap();
-        assert_eq!(read(&claim, 4096), 2);
+        assert_eq!(read(&claim, page_size()), 2);
         assert!(closes_on_exec(&claim));
         assert_ne!(claim.memory().fd().unwrap().as_raw_fd(), number);
         drop((claim, completed));
@@ -314,16 +314,16 @@ fn what_the_descriptor_allows_decides() {
             !case.rest.contains("share=off"),
             "{what}"
         );
-        assert_eq!(read(&claim, 4096), 2, "{what}");
+        assert_eq!(read(&claim, page_size()), 2, "{what}");
         if case.writable {
-            write(&claim, 4096, 99);
-            assert_eq!(read(&claim, 4096), 99, "{what}");
+            write(&claim, page_size(), 99);
+            assert_eq!(read(&claim, page_size()), 99, "{what}");
         } else {
             let flags = common::vm_flags(memory.as_ptr());
             assert!(!flags.contains(&"wr".to_owned()), "{what}: {flags:?}");
         }
         let mut byte = [0];
-        user.read_exact_at(&mut byte, 4096).unwrap();
+        user.read_exact_at(&mut byte, page_size()).unwrap();
         let expected = if case.reaches { 99 } else { 2 };
         assert_eq!(byte, [expected], "{what}");
         // What auto came to is what is read.
@@ -457,14 +457,18 @@ fn the_memory_fits_the_descriptor() {
 /// Without it the kernel never maps shared memory huge.
 #[test]
 fn address_and_offset_agree_modulo_a_huge_page() {
-    let file = memfd("large", 0, 16 << 20);
-    for offset in [0, page_size(), 1 << 20, HUGE - page_size(), HUGE, 3 << 20] {
+    let Some(huge) = common::thp_size() else {
+        return;
+    };
+    let file = memfd("large", 0, 8 * huge);
+    let page = page_size();
+    for offset in [0, page, huge / 2, huge - page, huge, huge * 3 / 2] {
         for rest in ["", ",share=off"] {
-            let options = format!("size=4M,offset={offset}{rest}");
+            let options = format!("size={},offset={offset}{rest}", 2 * huge);
             let completed = backend(&file, &options).complete().unwrap();
             let claim = completed.claim("test").unwrap();
             let address = claim.memory().as_ptr() as u64;
-            assert_eq!(address % HUGE, offset % HUGE, "{options}");
+            assert_eq!(address % huge, offset % huge, "{options}");
         }
     }
 }
@@ -479,7 +483,7 @@ fn the_callers_file_is_neither_sealed_nor_emptied() {
         assert_eq!(common::access::seals(&file) & !0x20, 0, "{rest}");
         drop(completed);
         let mut byte = [0];
-        file.read_exact_at(&mut byte, 4096).unwrap();
+        file.read_exact_at(&mut byte, page_size()).unwrap();
         assert_eq!(byte, [2], "{rest}");
         assert_eq!(file.metadata().unwrap().blocks() * 512, SIZE);
     }

@@ -98,19 +98,19 @@ fn a_file_that_is_missing_is_made_and_kept() {
         for share in ["on", "off"] {
             let directory = directory();
             let path = directory.path().join("new");
-            let options = format!("size=64K,offset=8K,share={share}");
+            let options = format!("size=64K,offset=64K,share={share}");
             let completed = backend(&path, &options).complete().unwrap();
             let claim = completed.claim("test").unwrap();
             let status = path.metadata().unwrap();
-            assert_eq!(status.len(), SIZE + 8192, "the offset comes on top");
+            assert_eq!(status.len(), 2 * SIZE, "the offset comes on top");
             assert_eq!(status.mode() & 0o7777, 0o600);
             assert!(closes_on_exec(&claim));
-            assert_eq!(claim.memory().fd_offset(), 8192);
+            assert_eq!(claim.memory().fd_offset(), SIZE);
             write(&claim, 4096, 7);
             drop((claim, completed));
             let mut byte = [1];
             let file = File::open(&path).unwrap();
-            file.read_exact_at(&mut byte, 8192 + 4096).unwrap();
+            file.read_exact_at(&mut byte, SIZE + 4096).unwrap();
             assert_eq!(byte, [if share == "on" { 7 } else { 0 }]);
         }
     });
@@ -226,6 +226,7 @@ fn a_directory_keeps_no_file_that_cannot_be_unlinked() {
     let directory = directory();
     let builder = backend(directory.path(), "size=64K");
     let refusals = [
+        #[cfg(target_arch = "x86_64")]
         Refusal::new(libc::SYS_unlink, libc::EPERM),
         Refusal::new(libc::SYS_unlinkat, libc::EPERM),
     ];
@@ -300,7 +301,7 @@ fn who_may_write_and_who_sees_it() {
             let claim = completed.claim("test").unwrap();
             assert_eq!(claim.memory().is_readonly(), expected == Never);
             assert_eq!(claim.memory().is_shared(), share == "on");
-            assert_eq!(read(&claim, 4096), 2, "{options}");
+            assert_eq!(read(&claim, page_size()), 2, "{options}");
             let flags = common::vm_flags(claim.memory().as_ptr());
             let writable = flags.iter().any(|flag| flag == "wr");
             assert_eq!(writable, expected != Never, "{options}: {flags:?}");
@@ -308,8 +309,8 @@ fn who_may_write_and_who_sees_it() {
                 assert_eq!(completed.placement().unwrap().absent, 0, "{options}");
             }
             if writable {
-                write(&claim, 4096, 99);
-                assert_eq!(read(&claim, 4096), 99);
+                write(&claim, page_size(), 99);
+                assert_eq!(read(&claim, page_size()), 99);
             }
             let fd = descriptor(&claim);
             // SAFETY: asks for flags of a descriptor that is open.
@@ -323,7 +324,7 @@ fn who_may_write_and_who_sees_it() {
             drop((claim, completed));
             let mut after = before.clone();
             if expected == Reaches {
-                after[4096] = 99;
+                after[page_size() as usize] = 99;
             }
             assert!(fs::read(&path).unwrap() == after, "{options}");
         }
@@ -350,7 +351,7 @@ fn many_guests_have_copies_of_one_template() {
     }
     for (number, claim) in claims.iter().enumerate() {
         assert_eq!(read(claim, 0), 100 + number as u8);
-        assert_eq!(read(claim, 4096), 2);
+        assert_eq!(read(claim, page_size()), 2);
         claim.discard(0, SIZE).unwrap();
         assert_eq!(read(claim, 0), 1);
         claim.populate(0, SIZE).unwrap();
@@ -386,9 +387,9 @@ fn a_file_that_may_only_be_read_says_what_to_do() {
         ] {
             let completed = backend(&path, options).complete().unwrap();
             let claim = completed.claim("test").unwrap();
-            assert_eq!(read(&claim, 4096), 2);
+            assert_eq!(read(&claim, page_size()), 2);
             if writable {
-                write(&claim, 4096, 3);
+                write(&claim, page_size(), 3);
             }
         }
     });
@@ -617,14 +618,18 @@ fn the_address_is_aligned_as_asked() {
 fn address_and_offset_agree_modulo_a_huge_page() {
     let directory = directory();
     let path = directory.path().join("large");
-    File::create_new(&path).unwrap().set_len(32 << 20).unwrap();
-    for offset in [0, page_size(), 1 << 20, HUGE - page_size(), HUGE, 3 << 20] {
+    let Some(huge) = common::thp_size() else {
+        return;
+    };
+    let page = page_size();
+    File::create_new(&path).unwrap().set_len(8 * huge).unwrap();
+    for offset in [0, page, huge / 2, huge - page, huge, huge * 3 / 2] {
         for share in ["on", "off"] {
-            let options = format!("size=4M,offset={offset},share={share}");
+            let options = format!("size={},offset={offset},share={share}", 2 * huge);
             let completed = backend(&path, &options).complete().unwrap();
             let claim = completed.claim("test").unwrap();
             let address = claim.memory().as_ptr() as u64;
-            assert_eq!(address % HUGE, offset % HUGE, "{options}");
+            assert_eq!(address % huge, offset % huge, "{options}");
         }
     }
 }
@@ -633,15 +638,24 @@ fn address_and_offset_agree_modulo_a_huge_page() {
 fn a_file_in_advised_tmpfs_is_made_of_huge_pages() {
     in_child("a_file_in_advised_tmpfs_is_made_of_huge_pages", || {
         let directory = directory();
-        if !host::mount("tmpfs", directory.path(), "size=64M,huge=advise") {
+        let Some(huge) = common::thp_size() else {
+            return;
+        };
+        let settings = format!("size={},huge=advise", 8 * huge);
+        if !host::mount("tmpfs", directory.path(), &settings) {
             return;
         }
         let path = directory.path().join("file");
-        for (offset, huge) in [(0, 8 << 20), (1 << 20, 6 << 20), (page_size(), 6 << 20)] {
-            let options = format!("size=8M,offset={offset},share=on,prealloc=on");
+        let size = 4 * huge;
+        for (offset, whole) in [
+            (0, size),
+            (huge / 2, size - huge),
+            (page_size(), size - huge),
+        ] {
+            let options = format!("size={size},offset={offset},share=on,prealloc=on");
             let completed = backend(&path, &options).complete().unwrap();
             let claim = completed.claim("test").unwrap();
-            assert_eq!(smaps_field(&claim, "ShmemPmdMapped"), huge, "{options}");
+            assert_eq!(smaps_field(&claim, "ShmemPmdMapped"), whole, "{options}");
             drop((claim, completed));
             fs::remove_file(&path).unwrap();
         }
@@ -692,10 +706,10 @@ fn deleting_gives_a_shared_files_data_up_where_asked() {
         ] {
             let directory = tempfile::tempdir_in(base).unwrap();
             let path = directory.path().join("full");
-            let file = numbered(&path, 2 * SIZE);
+            let file = numbered(&path, 3 * SIZE);
             file.sync_all().unwrap();
             let before = fs::read(&path).unwrap();
-            let options = format!("size=32K,offset=64K,{rest}");
+            let options = format!("size=64K,offset=64K,{rest}");
             let completed = backend(&path, &options).complete().unwrap();
             if let Some(value) = live {
                 completed.set("discard-data", value).unwrap();
@@ -707,10 +721,10 @@ fn deleting_gives_a_shared_files_data_up_where_asked() {
             completed.delete().unwrap();
             let mut after = before.clone();
             if given_up {
-                after[64 << 10..96 << 10].fill(0);
+                after[64 << 10..128 << 10].fill(0);
             }
             assert!(fs::read(&path).unwrap() == after, "{base}: {options}");
-            assert_eq!(path.metadata().unwrap().len(), 2 * SIZE, "{options}");
+            assert_eq!(path.metadata().unwrap().len(), 3 * SIZE, "{options}");
         }
     }
 }
@@ -741,10 +755,10 @@ fn the_limit_of_file_sizes_is_an_error() {
         File::create_new(&empty).unwrap();
         let new = directory.path().join("new");
         for (path, options, limit, fits) in [
-            (&new, "size=60K,offset=4K", SIZE - 1, false),
-            (&new, "size=60K,offset=4K", SIZE, true),
-            (&empty, "size=60K,offset=4K", SIZE - 1, false),
-            (&empty, "size=60K,offset=4K", SIZE, true),
+            (&new, "size=64K,offset=64K", 2 * SIZE - 1, false),
+            (&new, "size=64K,offset=64K", 2 * SIZE, true),
+            (&empty, "size=64K,offset=64K", 2 * SIZE - 1, false),
+            (&empty, "size=64K,offset=64K", 2 * SIZE, true),
             // Nothing is grown, so nothing is above the limit.
             (&full, "size=64K", 4096, true),
             (&full, "size=64K,share=on", 4096, true),

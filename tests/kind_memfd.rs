@@ -414,16 +414,19 @@ fn a_pool_of_another_size_is_no_help() {
 
 #[test]
 fn it_is_aligned_so_that_huge_pages_fit() {
+    let Some(huge) = common::thp_size() else {
+        return;
+    };
     // One after the other at addresses that the kernel chooses from below.
     let backends: Vec<_> = (0..8)
         .map(|i| {
-            let size = (2 << 20) + i * page_size();
+            let size = huge + i * page_size();
             memfd(&format!("size={size}")).complete().unwrap()
         })
         .collect();
     for backend in &backends {
         let claim = backend.claim("test").unwrap();
-        assert_eq!(claim.memory().as_ptr() as u64 % HUGE, 0);
+        assert_eq!(claim.memory().as_ptr() as u64 % huge, 0);
     }
 }
 
@@ -434,12 +437,15 @@ fn advised_shared_memory_is_made_of_huge_pages() {
     let Some(_setting) = Setting::set(path, "advise") else {
         return skip("no transparent huge pages in shared memory");
     };
-    for options in ["size=8M,prealloc=on", "size=9M,prealloc=on"] {
-        let backend = memfd(options).complete().unwrap();
+    let Some(huge) = common::thp_size() else {
+        return;
+    };
+    for size in [4 * huge, 4 * huge + (1 << 20)] {
+        let options = format!("size={size},prealloc=on");
+        let backend = memfd(&options).complete().unwrap();
         let claim = backend.claim("test").unwrap();
-        let huge = smaps_field(&claim, "ShmemPmdMapped");
-        let most = claim.memory().len() / HUGE * HUGE;
-        assert_eq!(huge, most, "{options}");
+        let most = 4 * huge;
+        assert_eq!(smaps_field(&claim, "ShmemPmdMapped"), most, "{options}");
         assert_eq!(backend.placement().unwrap().huge, most, "{options}");
     }
     let backend = memfd("size=8M,prealloc=on,thp=never").complete().unwrap();

@@ -134,7 +134,7 @@ fn huge_pages_need_no_descriptor() {
             return;
         };
         for share in ["off", "on"] {
-            let options = format!("size=8M,hugetlb=on,share={share}");
+            let options = format!("size=8M,hugetlb=on,hugetlbsize=2M,share={share}");
             let backend = ram(&options).complete().unwrap();
             assert_eq!(HugePages::available(), 0, "reserved");
             let claim = backend.claim("test").unwrap();

@@ -87,13 +87,14 @@ fn it_is_always_shared() {
 #[test]
 fn the_size_is_a_multiple_of_the_page_size() {
     let page = page_size();
-    for size in [page, 2 * page, (2 << 20) + page] {
+    let huge = common::thp_size().unwrap_or(HUGE);
+    for size in [page, 2 * page, huge + page] {
         let backend = shm(&format!("size={size}")).complete().unwrap();
         let claim = backend.claim("test").unwrap();
         assert_eq!(claim.memory().len(), size);
         assert_eq!(descriptor(&claim).metadata().unwrap().len(), size);
-        if size >= HUGE {
-            assert_eq!(claim.memory().as_ptr() as u64 % HUGE, 0);
+        if size >= huge {
+            assert_eq!(claim.memory().as_ptr() as u64 % huge, 0);
         }
     }
     for size in [1, page - 1, page + 1, u64::MAX] {

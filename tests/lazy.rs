@@ -98,7 +98,12 @@ fn only_what_is_touched_is_read() {
     let images = tempfile::tempdir().unwrap();
     let bytes = pattern(7, SIZE);
     let image = image_in(images.path(), 0, &bytes);
-    for (memory, unit) in [("thp=always", 2 * MIB), ("thp=never", 65536)] {
+    let Some(huge) = common::thp_size() else {
+        return;
+    };
+    // Memory without room for a huge page is read in small units.
+    let large = if SIZE < huge { 65536 } else { huge };
+    for (memory, unit) in [("thp=always", large), ("thp=never", 65536)] {
         let options = format!("size={SIZE},{DEMAND},{memory},contents={image}");
         let backend = complete("ram", &options);
         let claim = backend.claim("test").unwrap();
@@ -400,6 +405,6 @@ fn completing_does_not_wait_for_the_image() {
     let start = Instant::now();
     let backend = complete("ram", &format!("size=4G,{LAZY},contents={path}"));
     let took = start.elapsed();
-    assert!(took < Duration::from_millis(100), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     backend.cancel_prealloc().unwrap();
 }

@@ -391,7 +391,9 @@ fn satisfied_is_said_by_policy_and_memory() {
     let Some(node) = bindable_node().filter(|_| kernel() >= (6, 9)) else {
         return skip("every policy needs Linux 6.9");
     };
-    let disk = tempfile::tempdir_in("/var/tmp").unwrap();
+    let Some(disk) = common::directory_on_disk() else {
+        return;
+    };
     let file = format!("mem-path={},align=2M", disk.path().display());
     let some = "host-nodes=";
     for (kind, options, satisfied, reason) in [
@@ -650,7 +652,7 @@ fn what_has_no_effect_is_a_warning() {
         let Some(_pool) = HugePages::have(1) else {
             return;
         };
-        let options = "size=2M,hugetlb=on,thp=always,lock=on,merge=on";
+        let options = "size=2M,hugetlb=on,hugetlbsize=2M,thp=always,lock=on,merge=on";
         let (warnings, _) = warnings("memfd", options);
         for words in [
             "merge=on has",

@@ -503,7 +503,9 @@ mod with_numa {
             return common::skip("this kernel has no NUMA");
         };
         common::in_child(TEST, || {
-            let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+            let Some(directory) = common::directory_on_disk() else {
+                return;
+            };
             let path = directory.path().display();
             let own = || fs::read_to_string("/proc/thread-self/numa_maps").unwrap();
             let own_policy = || own().split_whitespace().nth(1).unwrap().to_owned();
@@ -547,7 +549,9 @@ mod with_numa {
         let Some(node) = usable_node() else {
             return common::skip("this kernel has no NUMA");
         };
-        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let Some(directory) = common::directory_on_disk() else {
+            return;
+        };
         let options = format!(
             "size=16M,share=on,prealloc=on,policy=bind,host-nodes={node},mem-path={}",
             directory.path().display()

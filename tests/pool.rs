@@ -221,7 +221,7 @@ fn what_cannot_be_kept_ready_is_refused() {
     let file = memfd("user", 0, SIZE);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
-    fs::write(&path, [0; 4096]).unwrap();
+    fs::write(&path, [0; 65536]).unwrap();
     let before = Belongings::now();
     let cases = [
         ("ram,size=8M".to_owned(), 0, "count of 0"),
@@ -239,13 +239,13 @@ fn what_cannot_be_kept_ready_is_refused() {
             "same memory",
         ),
         (
-            format!("file,size=4K,share=on,mem-path={}", path.display()),
+            format!("file,size=64K,share=on,mem-path={}", path.display()),
             1,
             "same memory",
         ),
         (
             format!(
-                "file,size=4K,share=on,mem-path={}/new",
+                "file,size=64K,share=on,mem-path={}/new",
                 directory.path().display()
             ),
             1,

@@ -210,7 +210,7 @@ fn bad_input_is_one_message_and_nothing_made() {
         ),
         (&["1:memory-backend-memfd,size=8M,id=a"], "no id"),
         (
-            &["1:{'qom-type': 'memory-backend-memfd', 'id': 'a', 'size': 4096}"],
+            &["1:{'qom-type': 'memory-backend-memfd', 'id': 'a', 'size': 65536}"],
             "no id",
         ),
         (

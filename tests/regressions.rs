@@ -380,7 +380,9 @@ fn read_only_memory_is_preallocated_by_reading() {
 /// Q14: memory of descriptors was aligned to small pages, so that no huge page fitted.
 #[test]
 fn memory_of_descriptors_is_aligned_for_huge_pages() {
-    let file = memfd("user", 0, 5 * MIB);
+    let huge = common::thp_size().unwrap_or(HUGE);
+    let size = 2 * huge + huge / 2;
+    let file = memfd("user", 0, size);
     for i in 0..4 {
         // Something small in between, so that one after the other would be odd.
         let _small = new("memfd", &format!("size={}", (i + 1) * page_size()))
@@ -389,11 +391,11 @@ fn memory_of_descriptors_is_aligned_for_huge_pages() {
         let fd = format!("fd={}", file.as_raw_fd());
         for (kind, options) in WITH_DESCRIPTOR.iter().copied().chain([("fd", &*fd)]) {
             let directory = tempfile::tempdir().unwrap();
-            let backend = builder(kind, options, &directory, "size=5M")
+            let backend = builder(kind, options, &directory, &format!("size={size}"))
                 .complete()
                 .unwrap();
             let claim = backend.claim("test").unwrap();
-            assert_eq!(claim.memory().as_ptr() as u64 % HUGE, 0, "{kind} {options}");
+            assert_eq!(claim.memory().as_ptr() as u64 % huge, 0, "{kind} {options}");
         }
     }
 }

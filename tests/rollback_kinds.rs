@@ -30,7 +30,8 @@ use tempfile::TempDir;
 
 /// Not a size that anything else here has, so that conditions on it hit nothing else.
 const SIZE: u64 = 19 * HUGE;
-const PAGE: u64 = 4096;
+/// Whole pages of any size.
+const OFFSET: u64 = 64 << 10;
 
 /// A kind with a backing, and which groups of steps it has.
 struct Subject {
@@ -130,13 +131,13 @@ const SUBJECTS: &[Subject] = &[
     Subject {
         name: "file full",
         kind: "file",
-        options: ",mem-path={dir}/full,share=on,offset=4K",
+        options: ",mem-path={dir}/full,share=on,offset=64K",
         steps: &[Open, Look, Small, Write],
     },
     Subject {
         name: "file full private",
         kind: "file",
-        options: ",mem-path={dir}/full,offset=4K",
+        options: ",mem-path={dir}/full,offset=64K",
         steps: &[Open, Look, Small, Write],
     },
     Subject {
@@ -166,7 +167,7 @@ const SUBJECTS: &[Subject] = &[
     Subject {
         name: "fd",
         kind: "fd",
-        options: ",fd={fd},offset=4K",
+        options: ",fd={fd},offset=64K",
         steps: &[Duplicate, Look, Small, Write],
     },
     Subject {
@@ -465,8 +466,8 @@ impl User {
         File::create_new(path("empty")).unwrap();
         fs::create_dir(path("empty.d")).unwrap();
         let full = File::create_new(path("full")).unwrap();
-        let fd = memfd("user", libc::MFD_ALLOW_SEALING, SIZE + PAGE);
-        full.set_len(SIZE + PAGE).unwrap();
+        let fd = memfd("user", libc::MFD_ALLOW_SEALING, SIZE + OFFSET);
+        full.set_len(SIZE + OFFSET).unwrap();
         for file in [&full, &fd] {
             for at in (0..SIZE).step_by(1 << 20) {
                 file.write_all_at(b"the user's", at).unwrap();

@@ -247,7 +247,7 @@ confined! {
             let locked = "memory-backend-ram,id=m1,size=64K,lock=on,prealloc=on";
             let backend = objects.parse(locked).unwrap().complete().unwrap();
             let claim = backend.claim("vm0").unwrap();
-            claim.discard(0, 4096).unwrap();
+            claim.discard(0, common::page_size()).unwrap();
             backend.set("lock", false).unwrap();
         });
     };

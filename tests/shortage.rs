@@ -869,7 +869,9 @@ fn all_memory() {
         // With room for all of it, whatever files others have there.
         let room = format!("size={}", 2 * size);
         let has_room = host::mount("tmpfs", Path::new("/dev/shm"), &room);
-        let kinds = SMALL.iter().filter(|kind| has_room || !kind.ends_with("-shm"));
+        let kinds = SMALL
+            .iter()
+            .filter(|kind| has_room || !kind.ends_with("-shm"));
         let kinds: Vec<_> = kinds.copied().collect();
         let sets = Sets::new();
         let neighbour = Neighbour::start("memory-backend-ram", 4 * MIB);

@@ -498,7 +498,7 @@ fn compat_values_come_before_its_own() {
     let builder = set.thread_context("tc0").unwrap();
     assert_eq!(builder.get("cpu-affinity").unwrap(), Value::List(vec![0]));
     drop(builder);
-    let backend = set.parse("memory-backend-ram,id=m,size=4K").unwrap();
+    let backend = set.parse("memory-backend-ram,id=m,size=64K").unwrap();
     assert_eq!(backend.get_text("merge").unwrap(), "off");
     let wrong = [(THREAD_CONTEXT, "size", "1M")];
     let set = Objects::with_compat(&Host::probe().unwrap(), &Defaults::qemu(), &wrong).unwrap();

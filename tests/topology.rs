@@ -103,7 +103,10 @@ fn huge_pages_are_counted_by_size() {
     let Some(_pool) = HugePages::have(3) else {
         return;
     };
-    let backend = common::access::new("memfd", &format!("size={},hugetlb=on", 2 * HUGE));
+    let backend = common::access::new(
+        "memfd",
+        &format!("size={},hugetlb=on,hugetlbsize=2M", 2 * HUGE),
+    );
     let backend = backend.complete().unwrap();
     let topology = Topology::read().unwrap();
     let find = |pages: &[hostmem::HugePages]| *pages.iter().find(|p| p.page_size == HUGE).unwrap();

@@ -16,6 +16,7 @@ pub mod touch;
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::CString;
 use std::fs;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -34,6 +35,34 @@ use seccompiler::SeccompRule;
 pub fn page_size() -> u64 {
     // SAFETY: sysconf takes any name and touches no memory.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+/// The size of transparent huge pages, in bytes; None, having said so, where there are none.
+pub fn thp_size() -> Option<u64> {
+    let size = Host::probe().unwrap().info().thp_size;
+    if size.is_none() {
+        skip("this kernel has no transparent huge pages");
+    }
+    size
+}
+
+/// A directory on a disk; None, having said so, where /var/tmp is in memory.
+pub fn directory_on_disk() -> Option<tempfile::TempDir> {
+    // tmpfs and ramfs.
+    const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = CString::new(directory.path().to_str().unwrap()).unwrap();
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: reads the text and fills the struct.
+    let kind = unsafe {
+        assert_eq!(libc::statfs(path.as_ptr(), found.as_mut_ptr()), 0);
+        found.assume_init().f_type as u64
+    };
+    if IN_MEMORY.contains(&kind) {
+        skip("/var/tmp is not on a disk");
+        return None;
+    }
+    Some(directory)
 }
 
 /// What the command has: QEMU's defaults, and descriptors by their number.
