@@ -402,13 +402,21 @@ const POOL_CLIENT: Row = Row {
     ..NOTHING
 };
 
-/// Of the methods to populate, and the line that they belong to.
-const METHODS: [(Methods, &str, Row); 5] = [
-    (Methods::LAST_PAGE_FIRST, PREALLOC.name, LAST_PAGE_FIRST),
-    (Methods::ZEROPAGE, PREALLOC.name, ZEROPAGE),
-    (Methods::COLLAPSE, PREALLOC.name, COLLAPSE),
-    (Methods::FALLOCATE, PREALLOC.name, FALLOCATE),
-    (Methods::MOVE, LAZY.name, MOVE),
+const CONTINUE: Row = Row {
+    name: "method CONTINUE",
+    includes: &[&DISCARD],
+    values: &["UFFDIO_CONTINUE"],
+    ..NOTHING
+};
+
+/// Of the methods to populate, whether they are for contents on demand alone.
+const METHODS: [(Methods, bool, Row); 6] = [
+    (Methods::LAST_PAGE_FIRST, false, LAST_PAGE_FIRST),
+    (Methods::ZEROPAGE, false, ZEROPAGE),
+    (Methods::COLLAPSE, false, COLLAPSE),
+    (Methods::FALLOCATE, false, FALLOCATE),
+    (Methods::MOVE, true, MOVE),
+    (Methods::CONTINUE, true, CONTINUE),
 ];
 
 impl Use {
@@ -457,13 +465,15 @@ impl Host {
         for one in uses {
             list.include(&one.row());
         }
-        for (method, of, row) in METHODS {
-            if list.names.contains(&of) && self.methods().contains(method) {
+        let has = |list: &List, row: &Row| list.names.contains(&row.name);
+        for (method, on_demand, row) in METHODS {
+            let used = has(&list, &LAZY) || (!on_demand && has(&list, &PREALLOC));
+            if used && self.methods().contains(method) {
                 list.include(&row);
             }
         }
         let populates = |feature: &Feature| feature.name == "populate" && feature.is_available();
-        if list.names.contains(&PREALLOC.name) && !self.features().iter().any(populates) {
+        if has(&list, &PREALLOC) && !self.features().iter().any(populates) {
             list.include(&TOUCH);
         }
         list.into_syscalls(self.calls())
@@ -573,6 +583,7 @@ fn value(word: &str) -> (&'static str, u32) {
         "UFFDIO_COPY" => ("ioctl", 0xc028_aa03),
         "UFFDIO_ZEROPAGE" => ("ioctl", 0xc020_aa04),
         "UFFDIO_MOVE" => ("ioctl", 0xc028_aa05),
+        "UFFDIO_CONTINUE" => ("ioctl", 0xc020_aa07),
         _ => unreachable!("{word} is in no row"),
     }
 }
@@ -655,7 +666,7 @@ fn number(name: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    const ROWS: [Row; 29] = [
+    const ROWS: [Row; 30] = [
         BACKEND,
         MUSL,
         THREADS,
@@ -678,6 +689,7 @@ mod tests {
         COLLAPSE,
         FALLOCATE,
         MOVE,
+        CONTINUE,
         REBIND,
         DISCARD,
         SCRUB,

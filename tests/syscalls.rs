@@ -330,10 +330,15 @@ confined! {
         }
         let options = format!("contents={contents}");
         for methods in [Methods::ALL, Methods::NONE] {
-            may(&[Use::LazyContents, Use::Discard], methods, |objects| {
-                for thp in ["always", "never"] {
-                    let backend = make(objects, "ram", &format!("{options},thp={thp}"));
-                    image::assert_same(&backend, &bytes, thp);
+            may(&[Use::LazyContents, Use::Memfd, Use::Discard], methods, |objects| {
+                for (kind, thp) in [
+                    ("ram", "always"),
+                    ("ram", "never"),
+                    ("memfd", "always"),
+                    ("memfd", "never"),
+                ] {
+                    let backend = make(objects, kind, &format!("{options},thp={thp}"));
+                    image::assert_same(&backend, &bytes, kind);
                     let claim = backend.claim("vm0").unwrap();
                     assert_eq!(claim.unread().0, 0);
                     // What was discarded is supplied too.

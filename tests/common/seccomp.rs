@@ -136,6 +136,7 @@ const REQUESTS: &[(&str, libc::c_int)] = &[
     ("UFFDIO_WAKE", 0x8010_aa02_u32 as libc::c_int),
     ("UFFDIO_COPY", 0xc028_aa03_u32 as libc::c_int),
     ("UFFDIO_ZEROPAGE", 0xc020_aa04_u32 as libc::c_int),
+    ("UFFDIO_CONTINUE", 0xc020_aa07_u32 as libc::c_int),
     ("UFFDIO_MOVE", 0xc028_aa05_u32 as libc::c_int),
 ];
 
