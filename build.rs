@@ -48,7 +48,7 @@ fn refuse_32_bits() {
     let target = std::env::var("TARGET").expect("cargo sets TARGET");
     let width = std::env::var("CARGO_CFG_TARGET_POINTER_WIDTH").expect("cargo sets it");
     if width != "64" {
-        eprintln!("hostmem needs a target of 64 bits: {target} has an address space of {width}");
+        eprintln!("hostmem needs a target of 64 bits, and {target} is one of {width}");
         std::process::exit(1);
     }
 }
