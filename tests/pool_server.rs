@@ -515,7 +515,7 @@ fn what_is_ready_is_not_mapped_unless_it_is_locked() {
         return skip("this process may not lock its memory");
     }
     assert_eq!(maps(&pool), 2);
-    assert_eq!(pool.server.status("VmLck:"), 2 * SIZE >> 10);
+    assert_eq!(pool.server.status("VmLck:"), (2 * SIZE) >> 10);
     let (_memory, file) = received(&pool.path, "pool0");
     let start = Instant::now();
     while pool.has(&file) {
