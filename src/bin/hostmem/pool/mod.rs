@@ -16,7 +16,7 @@ use nix::fcntl::fcntl;
 use nix::fcntl::FcntlArg;
 use nix::fcntl::FdFlag;
 
-use crate::qmp::parse_mode;
+use crate::qmp::socket;
 use crate::Result;
 
 #[derive(clap::Args)]
@@ -33,18 +33,8 @@ is short is tried again. What was handed out is neither mapped nor open here any
 As a service with socket activation (LISTEN_FDS) --socket is left out.
 SIGINT, SIGTERM and SIGHUP free what is ready.")]
 pub(crate) struct Arguments {
-    /// Listen on this unix socket
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// Who may connect: the mode of the socket's file, in octal, whatever the umask is
-    #[arg(
-        long,
-        value_name = "MODE",
-        default_value = "600",
-        requires = "socket",
-        value_parser = parse_mode
-    )]
-    socket_mode: u32,
+    #[command(flatten)]
+    socket: socket::SocketArguments,
     /// What to keep ready: [NAME=]COUNT:OBJECT; the names are pool0, pool1, ... unless given
     #[arg(required = true, value_name = "COUNT:OBJECT")]
     pool: Vec<OsString>,
@@ -52,7 +42,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     let pools = pools::Pools::new(&arguments.pool)?;
-    server::run(pools, arguments.socket.as_deref(), arguments.socket_mode)?;
+    server::run(pools, &arguments.socket)?;
     Ok(String::new())
 }
 

@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::mpsc;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -37,7 +36,7 @@ use crate::qmp::messages::Message;
 use crate::qmp::messages::Messages;
 use crate::qmp::request::Call;
 use crate::qmp::request::Request;
-use crate::qmp::socket::listen;
+use crate::qmp::socket::SocketArguments;
 use crate::qmp::QmpError;
 use crate::signals;
 use crate::Result;
@@ -86,17 +85,14 @@ struct Client {
 }
 
 /// Serves clients until a signal comes or one quits; then everything is freed.
-pub(crate) fn run(pools: Pools, path: Option<&Path>, mode: u32) -> Result<()> {
+pub(crate) fn run(pools: Pools, place: &SocketArguments) -> Result<()> {
     let (end, ended) = mpsc::channel();
     let of_signals = end.clone();
     signals::on_first(move |_| {
         let _ = of_signals.send(());
     })?;
-    let (listener, _file) = match path {
-        Some(path) => {
-            let (listener, file) = listen(path, mode)?;
-            (listener, Some(file))
-        }
+    let (listener, _file) = match place.listen()? {
+        Some((listener, file)) => (listener, Some(file)),
         None => (inherited()?, None),
     };
     let server = Arc::new(Server {

@@ -20,8 +20,6 @@ mod server;
 pub(crate) mod session;
 pub(crate) mod socket;
 
-use std::path::PathBuf;
-
 pub(crate) use answer::QmpError;
 pub(crate) use server::accept;
 
@@ -32,6 +30,7 @@ use crate::Result;
   hostmem qmp --socket /run/hostmem.sock
   echo '{\"execute\": \"qmp_capabilities\"} {\"execute\": \"query-commands\"}' | hostmem qmp
 
+Without --socket the client is on standard input and output. On a socket there is one at a time.
 Clients of QEMU's monitor work here too, for instance qmp-shell of the Python package qemu.qmp.
 Commands are those of QEMU for objects, and hostmem's own, which begin with x-.
 Memory is freed by object-del, quit, SIGINT, SIGTERM or SIGHUP; without --socket also at the end of
@@ -39,28 +38,11 @@ standard input. quit and signals cancel a preallocation that runs. A backend tha
 then is undone: a new file is removed. After SIGKILL files stay; the socket is replaced by the next
 server.")]
 pub(crate) struct Arguments {
-    /// Listen on a unix socket instead of standard input and output; one client at a time
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// Who may connect: the mode of the socket's file, in octal, whatever the umask is
-    #[arg(
-        long,
-        value_name = "MODE",
-        default_value = "600",
-        requires = "socket",
-        value_parser = parse_mode
-    )]
-    socket_mode: u32,
-}
-
-pub(crate) fn parse_mode(text: &str) -> std::result::Result<u32, &'static str> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err("expected an octal number up to 777, such as 660"),
-    }
+    #[command(flatten)]
+    socket: socket::SocketArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {
-    server::run(arguments.socket.as_deref(), arguments.socket_mode)?;
+    server::run(&arguments.socket)?;
     Ok(String::new())
 }

@@ -8,7 +8,6 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::mpsc;
 use std::sync::Arc;
 use std::thread;
@@ -25,15 +24,14 @@ use crate::Result;
 
 /// Serves clients until one quits, a signal comes, or standard input ends. Then cancels a running
 /// preallocation and deletes all objects.
-pub(crate) fn run(socket: Option<&Path>, mode: u32) -> Result<()> {
+pub(crate) fn run(socket: &socket::SocketArguments) -> Result<()> {
     let monitor = Arc::new(SharedMonitor::new(&Host::probe()?)?);
     let (sender, receiver) = mpsc::channel();
     let of_signals = sender.clone();
     signals::on_first(move |_| {
         let _ = of_signals.send(());
     })?;
-    let listen = |path| socket::listen(path, mode);
-    let (listener, _file) = socket.map(listen).transpose()?.unzip();
+    let (listener, _file) = socket.listen()?.unzip();
     let shared = Arc::clone(&monitor);
     thread::Builder::new().name("qmp".into()).spawn(move || {
         match listener {

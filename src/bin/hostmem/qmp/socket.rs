@@ -37,6 +37,38 @@ use crate::Result;
 /// How long another program may hold the directory.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where a server listens.
+#[derive(clap::Args)]
+pub(crate) struct SocketArguments {
+    /// Listen on this unix socket
+    #[arg(long = "socket", id = "socket", value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// Who may connect: the mode of the socket's file, in octal, whatever the umask is
+    #[arg(
+        long = "socket-mode",
+        value_name = "MODE",
+        default_value = "600",
+        requires = "socket",
+        value_parser = parse_mode
+    )]
+    mode: u32,
+}
+
+fn parse_mode(text: &str) -> std::result::Result<u32, &'static str> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("expected an octal number up to 777, such as 660"),
+    }
+}
+
+impl SocketArguments {
+    /// See [`listen`]; None without a path.
+    pub(crate) fn listen(&self) -> Result<Option<(UnixListener, SocketFile)>> {
+        let listen = |path: &PathBuf| listen(path, self.mode);
+        self.path.as_ref().map(listen).transpose()
+    }
+}
+
 /// A socket's name in the file system. Dropping it removes the file, if it is still this socket's.
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -47,7 +79,7 @@ pub(crate) struct SocketFile {
 /// Listens on a path. Its file gets the mode whatever the umask is. Replaces the socket of a killed
 /// server of the same user, and no other file. Of servers that start at the same time on one path
 /// one listens, the others fail.
-pub(crate) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
+fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     SocketAddr::from_pathname(path).map_err(failed)?;
     // Until it listens, others cannot tell the socket from one that was left behind.
