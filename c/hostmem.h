@@ -765,19 +765,22 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
 typedef void (*hostmem_prealloc_callback)(void *data, const struct hostmem_error *error);
 
 /*
- * Sets the callback for the end of each preallocation in the background, which runs on the
- * library's own thread; NULL for none. To be set before completing. The backend may be freed in it;
- * waiting for or deleting it there is BUSY, and so is beginning another one. A waiting caller may
- * return before it runs. One that is cancelled, by deleting too, has ended with that error; when
- * the backend was freed in its progress callback it is not called.
+ * Sets the callback for the end of each preallocation in the background, and for reads of contents
+ * on demand that fail while none runs (the first, and that after each retry). It runs on a thread
+ * of the library's, and must not wait for who touches the memory; NULL for none. To be set before
+ * completing. The backend may be freed in it; waiting for or deleting it there is BUSY, and so is
+ * beginning another one. A waiting caller may return before it runs. One that is cancelled, by
+ * deleting too, has ended with that error; when the backend was freed in its progress callback it
+ * is not called.
  */
 void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
 				       hostmem_prealloc_callback callback, void *data);
 
 /*
- * Waits for the end of the background preallocation: 0 when it succeeded or there was none.
- * milliseconds: how long at most; above INT32_MAX: as long as it takes. Errors: BUSY with os_error
- * ETIMEDOUT (still running), BUSY (from inside its own progress callback), else its own failure.
+ * Waits for the end of the background preallocation: 0 when it succeeded or there was none. A read
+ * of contents on demand that failed is its failure too, until contents are retried. milliseconds:
+ * how long at most; above INT32_MAX: as long as it takes. Errors: BUSY with os_error ETIMEDOUT
+ * (still running), BUSY (from inside its own progress callback), else its own failure.
  */
 int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t milliseconds,
 				  struct hostmem_error *err);
@@ -844,8 +847,9 @@ struct hostmem_range {
 size_t hostmem_backend_get_faulted(struct hostmem_backend *backend, struct hostmem_range *ranges,
 				   size_t ranges_size);
 /*
- * Has contents read again that threads wait for because reading failed. Does nothing where there
- * are none. Errors: STATE (not ready or mapped).
+ * Has contents read again that threads wait for because reading failed; with contents-poison=on
+ * reads them itself, and who touches them then gets SIGBUS only where that fails again. Does
+ * nothing where there are none. Errors: STATE (not ready or mapped).
  */
 int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostmem_error *err);
 

@@ -185,6 +185,14 @@ impl Builder {
         self.with("contents-order", path.as_ref())
     }
 
+    /// Whether who touches [`contents`](Builder::contents) that cannot be read on demand gets
+    /// `SIGBUS` (as for broken hardware), and a guest a machine check, instead of waiting for
+    /// [`Claim::retry_contents`](crate::Claim::retry_contents). Linux 6.6.
+    #[must_use]
+    pub fn contents_poison(self, on: bool) -> Self {
+        self.with("contents-poison", on)
+    }
+
     /// The id of a [`ThreadContext`](crate::ThreadContext) in the same set, which creates the
     /// preallocation threads. It has to be complete when preallocation starts.
     #[must_use]
@@ -329,7 +337,9 @@ impl Builder {
 
     /// Sets the completion callback of background preallocations; its arguments are the result and
     /// the final progress. It is called on a thread of the library, also after a cancellation,
-    /// which is a failure. It may drop the backend; waiting for the preallocation, deleting the
+    /// which is a failure; and where contents cannot be read on demand while no background runs, for
+    /// the first such read and that after each [retry](crate::Claim::retry_contents). It must not wait
+    /// for threads that touch the memory. It may drop the backend; waiting for the preallocation, deleting the
     /// backend and starting another preallocation are [`Busy`](crate::ErrorKind::Busy) there. If it
     /// panics, the panic is caught and it is not called again.
     ///
@@ -526,11 +536,13 @@ mod tests {
             .contents("/no/such")
             .contents_offset(8192)
             .contents_order("/no/order")
+            .contents_poison(true)
             .lock(true);
         assert_eq!(builder.deferred, None);
-        let values: [(&str, Value); 15] = [
+        let values: [(&str, Value); 16] = [
             ("contents", Path::new("/no/such").into()),
             ("contents-offset", 8192u64.into()),
+            ("contents-poison", true.into()),
             ("contents-order", Path::new("/no/order").into()),
             ("size", SIZE.into()),
             ("share", true.into()),

@@ -386,7 +386,11 @@ fn live_change(name: &str) -> Option<(String, Value)> {
     match name {
         "dump" | "guard" | "merge" | "prealloc-watch" | "reserve" => plain(false.into()),
         "hugetlbsize" => plain((2u32 << 20).into()),
-        "hugetlb" | "lock" | "share" | "x-use-canonical-path-for-ramblock-id" => plain(true.into()),
+        "contents-poison"
+        | "hugetlb"
+        | "lock"
+        | "share"
+        | "x-use-canonical-path-for-ramblock-id" => plain(true.into()),
         "prealloc" if kernel() < (5, 14) => {
             skip("prealloc needs Linux 5.14");
             None

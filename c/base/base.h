@@ -209,8 +209,8 @@ bool hm_os_is_other_process(pid_t process);
 
 /* For faults of user space only, which needs no privilege. */
 int hm_fault_open(void);
-/* For those that the kernel runs into too, as KVM does. */
-int hm_fault_open_kernel(void);
+/* For those that the kernel runs into too, as KVM does. poisons: it has hm_fault_poison(), 6.6. */
+int hm_fault_open_kernel(bool *poisons);
 /*
  * Puts copies of pages, or the pages themselves (6.8), into absent places and wakes who waits
  * there; *done: bytes up to the first place where that failed.
@@ -220,6 +220,8 @@ int hm_fault_copy(int fault_fd, uint8_t *address, const uint8_t *source, uint64_
 int hm_fault_move(int fault_fd, uint8_t *address, uint8_t *source, uint64_t size, uint64_t *done);
 /* Maps what another mapping has made, and wakes likewise. */
 int hm_fault_continue(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
+/* Who touches an absent page gets SIGBUS from now on, as for broken hardware, until it is put. */
+int hm_fault_poison(int fault_fd, uint8_t *address, uint64_t size);
 int hm_fault_wake(int fault_fd, uint8_t *address, uint64_t size);
 /* Waits for a thread that needs the page at *address: 1; 0 once the event is signalled; -errno. */
 int hm_fault_wait(int fault_fd, int stop_event, uint8_t **address);

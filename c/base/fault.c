@@ -53,6 +53,8 @@ struct message {
 
 #define EVENT_PAGEFAULT 0x12
 
+#define FEATURE_POISON (1u << 14)
+
 #define IOCTL_NEW        _IO(0xaa, 0x00)
 #define IOCTL_WAKE       _IOR(0xaa, 0x02, struct range)
 #define IOCTL_COPY       _IOWR(0xaa, 0x03, struct transfer)
@@ -61,6 +63,7 @@ struct message {
 #define IOCTL_REGISTER   _IOWR(0xaa, 0x00, struct registration)
 #define IOCTL_UNREGISTER _IOR(0xaa, 0x01, struct range)
 #define IOCTL_ZERO       _IOWR(0xaa, 0x04, struct pages)
+#define IOCTL_POISON     _IOWR(0xaa, 0x08, struct pages)
 #define IOCTL_CONTINUE   _IOWR(0xaa, 0x07, struct pages)
 
 /* musl's ioctl() takes an int, whose bits are the same. */
@@ -70,7 +73,7 @@ static int call(int fd, unsigned long request, void *argument)
 }
 
 /* fd: a userfaultfd, or -errno. */
-static int agree(int fd)
+static int agree(int fd, bool *poisons)
 {
 	struct api api = { .api = API };
 	int result;
@@ -78,6 +81,7 @@ static int agree(int fd)
 	if (fd < 0)
 		return fd;
 	result = call(fd, IOCTL_API, &api);
+	*poisons = api.features & FEATURE_POISON;
 	if (!result)
 		return fd;
 	close(fd);
@@ -87,11 +91,12 @@ static int agree(int fd)
 int hm_fault_open(void)
 {
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | USER_MODE_ONLY);
+	bool poisons;
 
-	return agree(fd < 0 ? -errno : fd);
+	return agree(fd < 0 ? -errno : fd, &poisons);
 }
 
-int hm_fault_open_kernel(void)
+int hm_fault_open_kernel(bool *poisons)
 {
 	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd = -1;
 
@@ -101,7 +106,7 @@ int hm_fault_open_kernel(void)
 	}
 	if (fd < 0)
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	return agree(fd < 0 ? -errno : fd);
+	return agree(fd < 0 ? -errno : fd, poisons);
 }
 
 int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size, bool minor)
@@ -143,6 +148,13 @@ int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
 int hm_fault_continue(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
 {
 	return put_pages(fault_fd, IOCTL_CONTINUE, address, size, 0, done);
+}
+
+int hm_fault_poison(int fault_fd, uint8_t *address, uint64_t size)
+{
+	uint64_t done;
+
+	return put_pages(fault_fd, IOCTL_POISON, address, size, 0, &done);
 }
 
 static int transfer(int fault_fd, unsigned long request, uint8_t *address, const uint8_t *source,

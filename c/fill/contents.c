@@ -61,6 +61,10 @@ static int check_values(const struct hostmem_backend *backend, const struct hm_v
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: contents-offset=%ju needs contents, the image that it is in",
 			       backend->label, (uintmax_t)values->contents_offset);
+	if (!*values->contents && values->contents_poison)
+		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
+			       "%s: contents-poison=on needs contents, the image that is read",
+			       backend->label);
 	if (!*values->contents && *values->contents_order)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 			       "%s: contents-order=%.512s needs contents, the image that is read",

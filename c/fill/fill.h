@@ -52,10 +52,13 @@ bool hm_contents_is_lazy(const struct hm_values *values);
 
 /*
  * Holds back who touches the memory until its contents are there, from now on. Takes the image
- * over. Whether it fails or not, hm_lazy_stop() has to follow.
+ * over. failed: called for the first read on demand that fails, and that after each retry. Whether
+ * it fails or not, hm_lazy_stop() has to follow.
  */
 int hm_lazy_start(struct hostmem_backend *backend, const struct hm_values *values,
-		  struct hm_contents *contents, struct hostmem_error *err);
+		  struct hm_contents *contents,
+		  void (*failed)(struct hostmem_backend *backend, const struct hostmem_error *err),
+		  struct hostmem_error *err);
 /* Ends it, if there is any; before the memory is unmapped. */
 void hm_lazy_stop(struct hostmem_backend *backend);
 /*

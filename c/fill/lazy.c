@@ -23,6 +23,8 @@ enum unit {
 #define UNIT_STATE 3u
 /* It was touched before it was read. */
 #define UNIT_FAULTED 4u
+/* Pages of it are poisoned. */
+#define UNIT_POISONED 8u
 
 /* About what a chunk of a fill is. */
 #define FIRST_SIZE UINT64_C(8388608)
@@ -39,6 +41,9 @@ struct hm_lazy {
 	size_t order_next;
 	pthread_t server;
 	bool has_server;
+	/* Who touches what cannot be read does not wait. */
+	bool poisons;
+	void (*failed)(struct hostmem_backend *backend, const struct hostmem_error *err);
 	/* Guards what follows. */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -88,6 +93,8 @@ static void end_unit(struct hm_lazy *lazy, uint64_t unit, bool read)
 
 	pthread_mutex_lock(&lazy->lock);
 	set_state(lazy, unit, read ? UNIT_READ : UNIT_UNREAD);
+	if (read)
+		lazy->units[unit] &= (uint8_t)~UNIT_POISONED;
 	if (read)
 		all = !--lazy->unread_units;
 	pthread_cond_broadcast(&lazy->changed);
@@ -181,25 +188,52 @@ bool hm_lazy_read_first(struct hm_lazy *lazy)
 
 /* ---- Serving ---- */
 
-/* Kept for those who ask, since nobody is called from the thread that waits. */
+static void format_failure(const struct hm_lazy *lazy, uint64_t offset, int result,
+			   const struct hm_range *unread, struct hostmem_error *err)
+{
+	const char *id = lazy->backend->label;
+	const char *then = lazy->poisons ? "who touches them gets SIGBUS"
+					 : "who touches them waits until contents are retried";
+
+	if (unread->length)
+		hm_fail(err, hm_error_kind_of(-result), -result,
+			"%s: contents: cannot read %ju bytes at offset %ju of the image: %s; %s",
+			id, (uintmax_t)unread->length, (uintmax_t)unread->offset, strerror(-result),
+			then);
+	else
+		hm_fail(err, hm_error_kind_of(-result), -result,
+			"%s: contents: cannot put them in place at offset %ju of the memory: %s; "
+			"%s",
+			id, (uintmax_t)offset, strerror(-result), then);
+}
+
+/* Only the first one counts, until contents are retried. */
 static void keep_failure(struct hm_lazy *lazy, uint64_t offset, int result,
 			 const struct hm_range *unread)
 {
-	const char *id = lazy->backend->label;
+	struct hostmem_error err;
+	bool first;
+
+	format_failure(lazy, offset, result, unread, &err);
+	pthread_mutex_lock(&lazy->lock);
+	first = !lazy->error.kind;
+	if (first)
+		lazy->error = err;
+	pthread_mutex_unlock(&lazy->lock);
+	if (first)
+		lazy->failed(lazy->backend, &err);
+}
+
+/* The page alone: others of the unit are tried again when they are touched. */
+static void poison(struct hm_lazy *lazy, uint64_t offset)
+{
+	uint64_t page = lazy->backend->page_size, unit = offset / lazy->staging.unit;
 
 	pthread_mutex_lock(&lazy->lock);
-	if (!lazy->error.kind && !unread->length)
-		hm_fail(&lazy->error, hm_error_kind_of(-result), -result,
-			"%s: contents: cannot put them in place at offset %ju of the memory: %s; "
-			"who touches them waits until contents are retried",
-			id, (uintmax_t)offset, strerror(-result));
-	else if (!lazy->error.kind)
-		hm_fail(&lazy->error, hm_error_kind_of(-result), -result,
-			"%s: contents: cannot read %ju bytes at offset %ju of the image: %s; who "
-			"touches them waits until contents are retried",
-			id, (uintmax_t)unread->length, (uintmax_t)unread->offset,
-			strerror(-result));
+	lazy->units[unit] |= UNIT_POISONED;
 	pthread_mutex_unlock(&lazy->lock);
+	hm_fault_poison(lazy->fault_fd, lazy->backend->mapping.address + (offset - offset % page),
+			page);
 }
 
 /* A unit that is read already is not counted: it was only discarded. */
@@ -238,8 +272,11 @@ static void serve_fault(struct hm_lazy *lazy, const uint8_t *address, struct hm_
 
 	keep_faulted(lazy, offset / lazy->staging.unit);
 	result = serve_page(lazy, offset, scratch, &unread);
-	if (result)
-		keep_failure(lazy, offset, result, &unread);
+	if (!result)
+		return;
+	keep_failure(lazy, offset, result, &unread);
+	if (lazy->poisons)
+		poison(lazy, offset);
 }
 
 static void *serve(void *data)
@@ -275,9 +312,10 @@ static int fail_start(const struct hm_lazy *lazy, const char *what, int result,
 static int open_fault(struct hm_lazy *lazy, const struct hm_values *values,
 		      struct hostmem_error *err)
 {
+	bool poisons;
 	int result;
 
-	lazy->fault_fd = hm_fault_open_kernel();
+	lazy->fault_fd = hm_fault_open_kernel(&poisons);
 	if (lazy->fault_fd < 0)
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, -lazy->fault_fd,
 			       "%s: contents: reading on demand needs a userfaultfd for faults of "
@@ -285,6 +323,10 @@ static int open_fault(struct hm_lazy *lazy, const struct hm_values *values,
 			       "vm.unprivileged_userfaultfd=1 or give CAP_SYS_PTRACE, or use "
 			       "prealloc=on with prealloc-mode=wait",
 			       lazy->backend->label, strerror(-lazy->fault_fd));
+	if (lazy->poisons && !poisons)
+		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
+			       "%s: contents-poison=on needs Linux 6.6; use contents-poison=off",
+			       lazy->backend->label);
 	result = hm_staging_begin(&lazy->staging, lazy->backend, values, lazy->fault_fd);
 	return result ? fail_start(lazy, "register with the userfaultfd", result, err) : 0;
 }
@@ -313,7 +355,9 @@ static int start(struct hm_lazy *lazy, const struct hm_values *values, struct ho
 }
 
 int hm_lazy_start(struct hostmem_backend *backend, const struct hm_values *values,
-		  struct hm_contents *contents, struct hostmem_error *err)
+		  struct hm_contents *contents,
+		  void (*failed)(struct hostmem_backend *backend, const struct hostmem_error *err),
+		  struct hostmem_error *err)
 {
 	struct hm_lazy *lazy = calloc(1, sizeof(*lazy));
 
@@ -324,6 +368,8 @@ int hm_lazy_start(struct hostmem_backend *backend, const struct hm_values *value
 		.contents = *contents,
 		.fault_fd = -1,
 		.stop_event = -1,
+		.poisons = values->contents_poison,
+		.failed = failed,
 	};
 	*contents = (struct hm_contents){ .fd = -1 };
 	hm_gaps_init(&lazy->gaps);
@@ -372,6 +418,28 @@ int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
 	return hm_gaps_add(&lazy->gaps, range, discard, lazy->backend);
 }
 
+/* The kernel does not ask for them again. */
+static void retry_poisoned(struct hm_lazy *lazy)
+{
+	uint64_t len = (lazy->backend->mapping.size + lazy->staging.unit - 1) / lazy->staging.unit;
+	struct hm_scratch scratch = { 0 };
+
+	for (uint64_t unit = 0; unit < len; unit++) {
+		struct hm_range unread;
+		int result = 0;
+		bool poisoned;
+
+		pthread_mutex_lock(&lazy->lock);
+		poisoned = lazy->units[unit] & UNIT_POISONED;
+		pthread_mutex_unlock(&lazy->lock);
+		if (poisoned)
+			result = need_unit(lazy, unit, &scratch, &unread);
+		if (result)
+			keep_failure(lazy, unit * lazy->staging.unit, result, &unread);
+	}
+	hm_scratch_free(&scratch);
+}
+
 void hm_lazy_retry(struct hm_lazy *lazy)
 {
 	const struct hm_mapping *mapping = &lazy->backend->mapping;
@@ -379,6 +447,8 @@ void hm_lazy_retry(struct hm_lazy *lazy)
 	pthread_mutex_lock(&lazy->lock);
 	lazy->error = (struct hostmem_error){ 0 };
 	pthread_mutex_unlock(&lazy->lock);
+	if (lazy->poisons)
+		retry_poisoned(lazy);
 	/* Each then touches its page again, which asks for it again. */
 	hm_fault_wake(lazy->fault_fd, mapping->address, mapping->size);
 }

@@ -170,14 +170,13 @@ static int put(const struct hm_staging *staging, struct hm_scratch *scratch,
 					       scratch->memory + offset, left, &done);
 		scratch->dirty |= !moves;
 		offset += done;
-		if (result == -EEXIST) {
-			/* A page that is not moved stays in scratch memory. */
-			scratch->dirty = true;
+		if (result == -EEXIST && !moves) {
 			hm_fault_wake(staging->fault_fd, address + offset, page);
 			offset += page;
 		} else if (result && result != -EAGAIN) {
 			if (!moves)
 				return result;
+			/* A poisoned page can only be copied over. What stays is not zero. */
 			scratch->dirty = true;
 			moves = false;
 		}

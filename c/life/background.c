@@ -13,6 +13,7 @@ static void finish(struct hostmem_backend *backend, const struct hostmem_preallo
 {
 	pthread_mutex_lock(&backend->lock);
 	backend->values.prealloc = !err;
+	backend->failed_on_demand = false;
 	if (err)
 		backend->fill_error = *err;
 	else
@@ -37,6 +38,17 @@ static void report(struct hostmem_backend *backend, const struct hostmem_error *
 	pthread_mutex_unlock(&backend->lock);
 	if (callback)
 		callback(data, err);
+}
+
+/* Whether it was freed in a callback of this thread. */
+static bool is_left_to(struct hostmem_backend *backend, bool teller)
+{
+	bool left;
+
+	pthread_mutex_lock(&backend->lock);
+	left = backend->orphaned && backend->orphaned_by_teller == teller;
+	pthread_mutex_unlock(&backend->lock);
+	return left;
 }
 
 /* From here on it neither calls back nor takes a lock. */
@@ -93,7 +105,7 @@ static void *run(void *data)
 	finish(backend, &result, failed ? &err : NULL);
 	report(backend, failed ? &err : NULL);
 	/* On any other thread, freeing the backend waits for the end of this one first. */
-	if (hm_backend_is_orphaned(backend)) {
+	if (is_left_to(backend, false)) {
 		pthread_detach(pthread_self());
 		hm_running_set_filler(backend, NULL);
 		hostmem_backend_free(backend);
@@ -102,6 +114,130 @@ static void *run(void *data)
 	end_thread(backend);
 	return NULL;
 }
+
+/* ---- Reads on demand that fail ---- */
+
+/* Whether there is a failure to report; else the thread ends. Called with the lock held. */
+static bool take_failure(struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	bool tell = backend->tell && hm_backend_has_memory(backend->state) && !backend->orphaned;
+
+	backend->tell = false;
+	*err = backend->fill_error;
+	backend->teller_ended = !tell;
+	return tell;
+}
+
+static void *tell(void *data)
+{
+	struct hostmem_backend *backend = data;
+	struct hostmem_error err;
+
+	hm_thread_name(backend->id);
+	pthread_mutex_lock(&backend->lock);
+	while (!backend->teller_ready)
+		pthread_cond_wait(&backend->filled, &backend->lock);
+	while (take_failure(backend, &err)) {
+		pthread_mutex_unlock(&backend->lock);
+		/* Retried meanwhile, there is none. */
+		if (err.kind)
+			report(backend, &err);
+		if (is_left_to(backend, true)) {
+			pthread_detach(pthread_self());
+			pthread_mutex_lock(&backend->lock);
+			backend->has_teller = false;
+			pthread_mutex_unlock(&backend->lock);
+			hostmem_backend_free(backend);
+			return NULL;
+		}
+		pthread_mutex_lock(&backend->lock);
+	}
+	pthread_mutex_unlock(&backend->lock);
+	return NULL;
+}
+
+/* Takes over who has to be joined; called with the lock held. */
+static bool take_teller(struct hostmem_backend *backend, pthread_t *teller)
+{
+	bool there;
+
+	while (backend->has_teller && !backend->teller_ready)
+		pthread_cond_wait(&backend->filled, &backend->lock);
+	there = backend->has_teller && !pthread_equal(backend->teller, pthread_self());
+	if (there)
+		backend->has_teller = false;
+	*teller = backend->teller;
+	return there;
+}
+
+void hm_background_join_teller(struct hostmem_backend *backend)
+{
+	pthread_t teller;
+	bool there;
+
+	pthread_mutex_lock(&backend->lock);
+	there = take_teller(backend, &teller);
+	pthread_mutex_unlock(&backend->lock);
+	if (there)
+		pthread_join(teller, NULL);
+}
+
+/* Without a thread the failure is kept all the same. */
+static void start_teller(struct hostmem_backend *backend)
+{
+	pthread_t teller;
+	int result = hm_thread_create(&teller, tell, backend);
+
+	pthread_mutex_lock(&backend->lock);
+	if (result)
+		backend->has_teller = false;
+	else
+		backend->teller = teller;
+	backend->teller_ready = true;
+	pthread_cond_broadcast(&backend->filled);
+	pthread_mutex_unlock(&backend->lock);
+}
+
+void hm_background_fail(struct hostmem_backend *backend, const struct hostmem_error *err)
+{
+	bool ended = false, start = false;
+	pthread_t before;
+
+	pthread_mutex_lock(&backend->lock);
+	if (hm_backend_has_memory(backend->state) && !backend->orphaned &&
+	    backend->running != HM_RUNNING_BACKGROUND) {
+		backend->fill_error = *err;
+		backend->failed_on_demand = true;
+		backend->tell = true;
+		pthread_cond_broadcast(&backend->filled);
+		if (backend->fill_event >= 0)
+			hm_os_event_signal(backend->fill_event);
+		if (backend->has_teller && backend->teller_ended)
+			ended = take_teller(backend, &before);
+		start = backend->done && !backend->has_teller;
+	}
+	if (start) {
+		backend->has_teller = true;
+		backend->teller_ready = false;
+		backend->teller_ended = false;
+	}
+	pthread_mutex_unlock(&backend->lock);
+	if (ended)
+		pthread_join(before, NULL);
+	if (start)
+		start_teller(backend);
+}
+
+void hm_background_forget(struct hostmem_backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	if (backend->failed_on_demand)
+		backend->fill_error = (struct hostmem_error){ 0 };
+	backend->failed_on_demand = false;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+/* ---- Starting ---- */
 
 /* The same one as long as there is memory, since event loops have it. */
 static int prepare_event(struct hostmem_backend *backend)

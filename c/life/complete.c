@@ -75,7 +75,7 @@ static int build(struct completion *completion, struct hostmem_error *err)
 	if (hm_mapping_open(backend, values, err))
 		return -1;
 	if (hm_contents_is_lazy(values) &&
-	    hm_lazy_start(backend, values, &completion->contents, err))
+	    hm_lazy_start(backend, values, &completion->contents, hm_background_fail, err))
 		return -1;
 	return 0;
 }

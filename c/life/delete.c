@@ -13,7 +13,7 @@ static int check_deletable(const struct hostmem_backend *backend, struct hostmem
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted: '%s' holds it; release it first",
 			       backend->label, backend->owner);
-	if (hm_running_is_filler(backend))
+	if (hm_running_is_filler(backend) || hm_running_is_teller(backend))
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
 			       "%s: cannot be deleted from inside its preallocation's callback",
 			       backend->label);
@@ -51,6 +51,9 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend, struct
 void hm_delete_memory(struct hostmem_backend *backend, bool failed, struct hostmem_error *err)
 {
 	hm_lazy_stop(backend);
+	/* One that it began to start when others were joined, which has called nobody. */
+	if (!hm_backend_is_forked(backend))
+		hm_background_join_teller(backend);
 	/* A forked child does not have the memory: something else may be there by now. */
 	if (hm_backend_is_forked(backend)) {
 		backend->mapping = (struct hm_mapping){ 0 };
@@ -114,8 +117,9 @@ static bool leave_to_filler(struct hostmem_backend *backend)
 	bool own;
 
 	pthread_mutex_lock(&backend->lock);
-	own = hm_running_is_filler(backend);
+	own = hm_running_is_filler(backend) || hm_running_is_teller(backend);
 	if (own) {
+		backend->orphaned_by_teller = hm_running_is_teller(backend);
 		backend->orphaned = true;
 		atomic_store(&backend->cancel, true);
 	}

@@ -24,6 +24,8 @@ int hm_running_fail_busy(const struct hostmem_backend *backend, const char *what
 void hm_running_set_filler(struct hostmem_backend *backend, const pthread_t *filler);
 /* Whether this is that thread, in a callback. Called with the lock held. */
 bool hm_running_is_filler(const struct hostmem_backend *backend);
+/* Whether this is the thread that reports reads on demand. Called with the lock held. */
+bool hm_running_is_teller(const struct hostmem_backend *backend);
 /* Waits for the end of that thread and of its callback, so that another one can start. */
 void hm_running_clear(struct hostmem_backend *backend);
 /* Cancels what runs, waits for its end and forgets it. Never on the thread that fills. */
@@ -33,6 +35,17 @@ void hm_running_stop(struct hostmem_backend *backend);
 
 /* Starts the thread that fills the memory once the backend is ready. */
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err);
+
+/*
+ * A read on demand has failed. Where no background runs, which would fail too, it is the fill that
+ * has: this is what waiting returns and what the callback is told, on a thread of its own. Called
+ * by one thread at a time.
+ */
+void hm_background_fail(struct hostmem_backend *backend, const struct hostmem_error *err);
+/* Waits for the end of that thread, unless this is it. */
+void hm_background_join_teller(struct hostmem_backend *backend);
+/* Forgets such a failure, since contents are retried. */
+void hm_background_forget(struct hostmem_backend *backend);
 
 /* ---- delete.c ---- */
 

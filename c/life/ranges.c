@@ -398,8 +398,10 @@ int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostm
 		return -1;
 	pthread_mutex_lock(&backend->change);
 	result = check_usable(backend, err);
-	if (!result && backend->lazy)
+	if (!result && backend->lazy) {
+		hm_background_forget(backend);
 		hm_lazy_retry(backend->lazy);
+	}
 	pthread_mutex_unlock(&backend->change);
 	return result;
 }

@@ -15,6 +15,12 @@ bool hm_running_is_background(const struct hm_values *values)
 	return values->prealloc && values->prealloc_mode == HM_PREALLOC_BACKGROUND;
 }
 
+bool hm_running_is_teller(const struct hostmem_backend *backend)
+{
+	return backend->has_teller && backend->teller_ready &&
+	       pthread_equal(backend->teller, pthread_self()) && !hm_backend_is_forked(backend);
+}
+
 bool hm_running_is_filler(const struct hostmem_backend *backend)
 {
 	return backend->has_filler && pthread_equal(backend->filler, pthread_self()) &&
@@ -24,7 +30,7 @@ bool hm_running_is_filler(const struct hostmem_backend *backend)
 /* Whether this is the thread on which its callbacks are called. Called with the lock held. */
 static bool is_callback_thread(const struct hostmem_backend *backend)
 {
-	return hm_running_is_filler(backend) ||
+	return hm_running_is_filler(backend) || hm_running_is_teller(backend) ||
 	       (backend->has_reporter && pthread_equal(backend->reporter, pthread_self()) &&
 		!hm_backend_is_forked(backend));
 }
@@ -126,6 +132,7 @@ void hm_running_stop(struct hostmem_backend *backend)
 		pthread_mutex_unlock(&backend->lock);
 		if (backend->has_filler)
 			join_filler(backend);
+		hm_background_join_teller(backend);
 	}
 	pthread_mutex_lock(&backend->lock);
 	backend->has_filler = false;

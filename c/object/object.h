@@ -63,6 +63,7 @@ struct hm_values {
 	char *mem_path;
 	char prealloc_context[HOSTMEM_ID_MAX + 1];
 	bool canonical_name;
+	bool contents_poison;
 	bool discard_data;
 	bool dump;
 	bool guard;
@@ -90,6 +91,7 @@ enum hm_property {
 	HM_PROPERTY_CONTENTS,
 	HM_PROPERTY_CONTENTS_OFFSET,
 	HM_PROPERTY_CONTENTS_ORDER,
+	HM_PROPERTY_CONTENTS_POISON,
 	HM_PROPERTY_CPU_AFFINITY,
 	HM_PROPERTY_DISCARD_DATA,
 	HM_PROPERTY_DUMP,
@@ -186,6 +188,8 @@ struct hostmem_backend {
 	pthread_cond_t filled;
 	/* Freed in a callback of the filling thread, which frees the record when it ends. */
 	bool orphaned;
+	/* It was freed in a callback of `teller`, which does that in its place. */
+	bool orphaned_by_teller;
 	char owner[HOSTMEM_ID_MAX + 1];
 	/* The devices that have pinned the memory. */
 	struct hm_inhibitor *inhibitors;
@@ -227,6 +231,12 @@ struct hostmem_backend {
 	/* Completing failed, so that thread is to end without having filled anything. */
 	bool filler_dropped;
 	int fill_event;
+
+	/* The thread that reports reads on demand that failed; ready: it is in `teller`. */
+	pthread_t teller;
+	bool has_teller, teller_ready, teller_ended;
+	/* There is one to report, in fill_error. */
+	bool tell, failed_on_demand;
 
 	/* Ranges discarded during a preallocation, which it leaves out. */
 	struct hm_gaps gaps;

@@ -294,6 +294,18 @@ impl Belongings {
     pub fn threads(&self) -> usize {
         self.threads
     }
+
+    /// Without what the C library keeps of stacks, where how many there are at once is left to
+    /// chance: anonymous mappings of less than 4 MiB.
+    pub fn without_stacks(mut self) -> Self {
+        self.mappings.retain(|line| {
+            let (range, rest) = line.split_once(' ').unwrap();
+            let (start, end) = range.split_once('-').unwrap();
+            let number = |text| u64::from_str_radix(text, 16).unwrap();
+            !rest.ends_with("00:00 0 ") || number(end) - number(start) >= 4 << 20
+        });
+        self
+    }
 }
 
 /// The entries of /proc/self/smaps that begin inside a range: each header with its fields.

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Contents that cannot be read when they are needed: who is told, who waits, and going on.
+
+mod common;
+
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use common::access::assert_refused;
+use common::access::new;
+use common::host::become_nobody;
+use common::image::assert_same;
+use common::image::complete;
+use common::image::image_in;
+use common::image::pattern;
+use common::image::MIB;
+use common::image::SIZE;
+use common::in_child;
+use common::kernel;
+use common::lazy::assert_unread;
+use common::lazy::can_serve;
+use common::lazy::touch;
+use common::lazy::DEMAND;
+use common::lazy::LAZY;
+use common::skip;
+use common::Belongings;
+use hostmem::Backend;
+use hostmem::ErrorKind;
+
+const TIME: Duration = Duration::from_secs(20);
+
+/// An image that is cut to its first 8 MiB, and what it had.
+struct Cut {
+    file: File,
+    path: String,
+    bytes: Vec<u8>,
+    _directory: tempfile::TempDir,
+}
+
+impl Cut {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = pattern(23, SIZE);
+        let path = image_in(directory.path(), 0, &bytes);
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        Self {
+            file,
+            path,
+            bytes,
+            _directory: directory,
+        }
+    }
+
+    fn cut(&self) {
+        self.file.set_len(8 * MIB).unwrap();
+    }
+
+    fn mend(&self) {
+        self.file
+            .write_all_at(&self.bytes[8 << 20..], 8 * MIB)
+            .unwrap();
+    }
+}
+
+const MEMORIES: [(&str, &str); 3] = [
+    ("ram", "thp=always"),
+    ("ram", "thp=never"),
+    ("memfd", "thp=never"),
+];
+
+/// The callback, those who wait for the end, and event loops.
+#[test]
+fn a_failed_read_on_demand_is_told_to_all() {
+    if !can_serve() {
+        return;
+    }
+    for (kind, memory) in MEMORIES {
+        let image = Cut::new();
+        let (sender, told) = mpsc::channel();
+        let options = format!("size={SIZE},{DEMAND},{memory},contents={}", image.path);
+        let builder = new(kind, &options);
+        let builder = builder.on_prealloc_done(move |result, _| sender.send(result).unwrap());
+        let backend = builder.complete().unwrap();
+        image.cut();
+        let claim = backend.claim("test").unwrap();
+        assert!(backend.wait_prealloc(None).unwrap());
+        thread::scope(|scope| {
+            let (claim, bytes) = (&claim, &image.bytes);
+            for at in [12 << 20, 15 << 20] {
+                scope.spawn(move || assert_eq!(touch(claim, at), bytes[at]));
+            }
+            // As often as it is tried again, and in vain.
+            for _ in 0..3 {
+                let error = told.recv_timeout(TIME).unwrap().unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::ENODATA), "{error}");
+                let message = error.to_string();
+                assert!(message.contains("bytes at offset 1"), "{message}");
+                assert_eq!(backend.wait_prealloc(None).unwrap_err(), error);
+                assert_eq!(claim.unread().1.unwrap(), error);
+                assert!(told.try_recv().is_err());
+                claim.retry_contents().unwrap();
+            }
+            told.recv_timeout(TIME).unwrap().unwrap_err();
+            image.mend();
+            claim.retry_contents().unwrap();
+        });
+        assert!(backend.wait_prealloc(None).unwrap());
+        assert!(claim.unread().1.is_none());
+        drop(claim);
+        assert_same(&backend, &image.bytes, &options);
+    }
+}
+
+/// What the background says is its own, and retrying does not take it back.
+#[test]
+fn a_failed_background_stays_failed_until_it_begins_again() {
+    if !can_serve() {
+        return;
+    }
+    let image = Cut::new();
+    let options = format!("size={SIZE},{DEMAND},contents={}", image.path);
+    let backend = complete("ram", &options);
+    image.cut();
+    backend.set("prealloc-mode", "background").unwrap();
+    backend.set("prealloc", true).unwrap();
+    let error = backend.wait_prealloc(None).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENODATA), "{error}");
+    let claim = backend.claim("test").unwrap();
+    claim.retry_contents().unwrap();
+    assert_eq!(backend.wait_prealloc(None).unwrap_err(), error);
+    image.mend();
+    backend.set("prealloc", true).unwrap();
+    assert!(backend.wait_prealloc(None).unwrap());
+    assert_unread(&claim, 0);
+    drop(claim);
+    assert_same(&backend, &image.bytes, &options);
+}
+
+/// From inside the callback: what is BUSY, trying again, and dropping the backend.
+#[test]
+fn the_callback_may_retry_and_drop() {
+    if !can_serve() {
+        return;
+    }
+    in_child("the_callback_may_retry_and_drop", || {
+        let image = Cut::new();
+        let options = format!("size={SIZE},{DEMAND},contents={}", image.path);
+        drop(complete("ram", &options));
+        let before = Belongings::now().without_stacks();
+        for _ in 0..10 {
+            image.mend();
+            let backend: Arc<Mutex<Option<Backend>>> = Arc::default();
+            let (mine, calls) = (Arc::clone(&backend), Arc::new(AtomicUsize::new(0)));
+            let (sender, done) = mpsc::channel();
+            let counted = Arc::clone(&calls);
+            let builder = new("ram", &options).on_prealloc_done(move |result, _| {
+                result.unwrap_err();
+                let mut mine = mine.lock().unwrap();
+                let backend = mine.as_ref().unwrap();
+                assert_eq!(
+                    backend.wait_prealloc(None).unwrap_err().kind(),
+                    ErrorKind::Busy
+                );
+                assert_eq!(
+                    backend.can_be_deleted().unwrap_err().kind(),
+                    ErrorKind::Busy
+                );
+                if counted.fetch_add(1, Ordering::Relaxed) < 2 {
+                    // Not through a claim, which the thread that waits has.
+                    sender.send(false).unwrap();
+                    return;
+                }
+                *mine = None;
+                sender.send(true).unwrap();
+            });
+            *backend.lock().unwrap() = Some(builder.complete().unwrap());
+            image.cut();
+            let claim = backend
+                .lock()
+                .unwrap()
+                .as_ref()
+                .unwrap()
+                .claim("t")
+                .unwrap();
+            let file = tempfile::tempfile().unwrap();
+            // Reading for a save fails as a touch does not: it goes on.
+            claim.save(&file, 0).unwrap_err();
+            thread::scope(|scope| {
+                let (claim, bytes) = (&claim, &image.bytes);
+                scope.spawn(move || assert_eq!(touch(claim, 12 << 20), bytes[12 << 20]));
+                while !done.recv_timeout(TIME).unwrap() {
+                    claim.retry_contents().unwrap();
+                }
+                // The claim keeps what the callback has dropped.
+                assert!(backend.lock().unwrap().is_none());
+                image.mend();
+                claim.retry_contents().unwrap();
+            });
+            assert_eq!(calls.load(Ordering::Relaxed), 3);
+            drop(claim);
+        }
+        let after = Belongings::now().without_stacks();
+        assert_eq!(after, before);
+    });
+}
+
+/// Where the callback's is the last owner the thread that calls it frees the backend.
+#[test]
+fn it_ends_while_a_failure_is_told() {
+    if !can_serve() {
+        return;
+    }
+    in_child("it_ends_while_a_failure_is_told", || {
+        let image = Cut::new();
+        let options = format!("size={SIZE},{DEMAND},contents={}", image.path);
+        drop(complete("ram", &options));
+        let before = Belongings::now().without_stacks();
+        for round in 0..40 {
+            image.mend();
+            let slot: Arc<Mutex<Option<Backend>>> = Arc::default();
+            let mine = Arc::clone(&slot);
+            let (sender, told) = mpsc::channel();
+            let builder = new("ram", &options).on_prealloc_done(move |result, _| {
+                result.unwrap_err();
+                if round % 2 == 0 {
+                    drop(mine.lock().unwrap().take());
+                }
+                sender.send(()).unwrap();
+            });
+            let backend = builder.complete().unwrap();
+            image.cut();
+            let address = {
+                let claim = backend.claim("t").unwrap();
+                claim.memory().as_ptr() as usize + (12 << 20)
+            };
+            *slot.lock().unwrap() = Some(backend);
+            // Its touch ends with EFAULT or with the byte zero, when the memory goes.
+            let writer = thread::spawn(move || {
+                let file = tempfile::tempfile().unwrap();
+                use std::os::fd::AsRawFd;
+                // SAFETY: the kernel reads the byte, or finds no memory there.
+                unsafe { libc::write(file.as_raw_fd(), address as *const _, 1) }
+            });
+            if round % 2 == 0 {
+                told.recv_timeout(TIME).unwrap();
+            } else {
+                thread::sleep(Duration::from_micros(100 * round));
+                drop(slot.lock().unwrap().take());
+            }
+            writer.join().unwrap();
+        }
+        // Freed a moment after the callback has returned.
+        let start = std::time::Instant::now();
+        while Belongings::now().without_stacks() != before && start.elapsed() < TIME {
+            thread::yield_now();
+        }
+        let after = Belongings::now().without_stacks();
+        assert_eq!(after, before);
+    });
+}
+
+// ---- contents-poison ----
+
+static CAUGHT: AtomicUsize = AtomicUsize::new(0);
+static MENDED: AtomicUsize = AtomicUsize::new(0);
+static CODE: AtomicUsize = AtomicUsize::new(0);
+static ADDRESS: AtomicUsize = AtomicUsize::new(0);
+
+/// What a kernel without CONFIG_MEMORY_FAILURE says in place of broken hardware.
+fn code_of_broken_memory() -> usize {
+    const BUS_ADRERR: usize = 2;
+    const BUS_MCEERR_AR: usize = 4;
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    match text.contains("HardwareCorrupted:") {
+        true => BUS_MCEERR_AR,
+        false => BUS_ADRERR,
+    }
+}
+
+/// Holds the thread until the image is mended; then it touches again.
+extern "C" fn catch(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel's record, of a SIGBUS.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr()) };
+    CODE.store(code as usize, Ordering::Relaxed);
+    ADDRESS.store(address as usize, Ordering::Relaxed);
+    let caught = 1 + CAUGHT.fetch_add(1, Ordering::Relaxed);
+    while MENDED.load(Ordering::Relaxed) < caught {
+        // SAFETY: takes a number, and may be called in a handler.
+        unsafe { libc::usleep(1000) };
+    }
+}
+
+fn catch_sigbus() {
+    // SAFETY: the handler makes only calls that a handler may.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = catch as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        assert_eq!(
+            libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut()),
+            0
+        );
+    }
+}
+
+fn wait_until_caught(times: usize) {
+    let start = std::time::Instant::now();
+    while CAUGHT.load(Ordering::Relaxed) < times {
+        assert!(start.elapsed() < TIME, "no SIGBUS");
+        thread::yield_now();
+    }
+}
+
+/// A guest would get a machine check there; other places are served as ever.
+#[test]
+fn poisoned_contents_are_sigbus_until_they_are_retried() {
+    if !can_serve() || kernel() < (6, 6) {
+        return skip("needs UFFDIO_POISON");
+    }
+    in_child(
+        "poisoned_contents_are_sigbus_until_they_are_retried",
+        || {
+            catch_sigbus();
+            for (kind, memory) in MEMORIES {
+                CAUGHT.store(0, Ordering::Relaxed);
+                MENDED.store(0, Ordering::Relaxed);
+                let image = Cut::new();
+                let options = format!("size={SIZE},{DEMAND},contents-poison=on,{memory}");
+                let options = format!("contents={},{}", image.path, &options);
+                let backend = complete(kind, &options);
+                image.cut();
+                let claim = backend.claim("test").unwrap();
+                thread::scope(|scope| {
+                    let (claim, bytes) = (&claim, &image.bytes);
+                    let at = (12 << 20) + 8;
+                    scope.spawn(move || assert_eq!(touch(claim, at), bytes[at]));
+                    wait_until_caught(1);
+                    assert_eq!(CODE.load(Ordering::Relaxed), code_of_broken_memory());
+                    // The kernel names the page.
+                    let touched = claim.memory().as_ptr() as usize + at;
+                    assert_eq!(ADDRESS.load(Ordering::Relaxed) >> 12, touched >> 12);
+                    let error = backend.wait_prealloc(None).unwrap_err().to_string();
+                    assert!(error.contains("who touches them gets SIGBUS"), "{error}");
+                    assert_eq!(touch(claim, 5), bytes[5]);
+                    // In vain: it is caught again.
+                    claim.retry_contents().unwrap();
+                    MENDED.store(1, Ordering::Relaxed);
+                    wait_until_caught(2);
+                    image.mend();
+                    claim.retry_contents().unwrap();
+                    assert!(backend.wait_prealloc(None).unwrap());
+                    MENDED.store(2, Ordering::Relaxed);
+                });
+                assert_eq!(CAUGHT.load(Ordering::Relaxed), 2, "{options}");
+                drop(claim);
+                assert_same(&backend, &image.bytes, &options);
+                assert_eq!(CAUGHT.load(Ordering::Relaxed), 2, "{options}");
+            }
+        },
+    );
+}
+
+// ---- Images that cannot be used ----
+
+#[test]
+fn images_that_cannot_be_used_are_refused_in_every_mode() {
+    in_child(
+        "images_that_cannot_be_used_are_refused_in_every_mode",
+        || {
+            let directory = tempfile::tempdir().unwrap();
+            let open = |path: &std::path::Path| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+            };
+            open(directory.path());
+            let long = image_in(directory.path(), 0, &[1; 4097]);
+            open(long.as_ref());
+            let secret = directory.path().join("secret");
+            fs::write(&secret, [1]).unwrap();
+            fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
+            let secret = secret.to_str().unwrap();
+            become_nobody();
+            for mode in [DEMAND, LAZY, "prealloc=on"] {
+                let with = |image: &str| new("ram", &format!("size=4K,{mode},contents={image}"));
+                assert_refused(
+                    with(&long),
+                    ErrorKind::Value,
+                    &["contents=", "4097", "4096"],
+                );
+                let error = assert_refused(with(secret), ErrorKind::Io, &["contents=", secret]);
+                assert!(
+                    error.contains("cannot open it: Permission denied"),
+                    "{error}"
+                );
+            }
+        },
+    );
+}
