@@ -167,7 +167,8 @@ void hostmem_host_get_info(const struct hostmem_host *host, struct hostmem_host_
 struct hostmem_feature {
 	/*
 	 * populate (pages made present without writing to them), collapse (small pages made huge on
-	 * request), userfaultfd (the faster way to fill new shared memory), dontneed-locked (locked
+	 * request), userfaultfd (the faster way to fill new shared memory), userfaultfd-kvm
+	 * (contents that are read on demand, by KVM and the kernel too), dontneed-locked (locked
 	 * memory given back as it is), noexec-seal (memfds that can never be executed), merge (page
 	 * merging), home-node, and for each policy "policy=" and its name.
 	 */

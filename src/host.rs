@@ -89,6 +89,7 @@ impl Host {
     }
 
     /// Optional features and whether they are available: `populate`, `collapse`, `userfaultfd`,
+    /// `userfaultfd-kvm` (for [contents](crate::Builder::contents) that are read on demand),
     /// `dontneed-locked`, `noexec-seal`, `merge`, `home-node`, and each policy, for example
     /// `policy=bind`.
     #[doc(alias = "hostmem_host_get_feature")]

@@ -382,6 +382,11 @@ fn without_a_userfaultfd_it_is_refused_by_name() {
     let new_of_device = Refusal::new(libc::SYS_ioctl, libc::EPERM).only(1, 0xaa00);
     let call = Refusal::new(libc::SYS_userfaultfd, libc::EPERM);
     refusing(&[new_of_device, call], || {
+        let host = Host::probe().unwrap();
+        let feature = host.features();
+        let feature = feature.iter().find(|one| one.name == "userfaultfd-kvm");
+        let reason = &feature.unwrap().reason;
+        assert!(reason.contains("/dev/userfaultfd"), "{reason}");
         for mode in [DEMAND, LAZY] {
             let failed = new("ram", &format!("size=1M,{mode},contents={path}"));
             let failed = failed.complete().unwrap_err();
@@ -407,4 +412,41 @@ fn completing_does_not_wait_for_the_image() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(1), "{took:?}");
     backend.cancel_prealloc().unwrap();
+}
+
+/// Root may; everybody else where the administrator says so.
+#[test]
+fn nobody_reads_eagerly() {
+    in_child("nobody_reads_eagerly", || {
+        let directory = tempfile::tempdir().unwrap();
+        common::host::give_to_nobody(directory.path());
+        let bytes = image_bytes(SIZE);
+        let image = image_in(directory.path(), 0, &bytes);
+        common::host::give_to_nobody(image.as_ref());
+        common::host::become_nobody();
+        let setting = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
+        let may = setting.is_ok_and(|setting| setting.trim() == "1");
+        let probed = Host::probe().unwrap().features();
+        let feature = probed.iter().find(|one| one.name == "userfaultfd-kvm");
+        if !may && feature.unwrap().is_available() {
+            return skip("/dev/userfaultfd is open to everybody");
+        }
+        assert_eq!(feature.unwrap().is_available(), may);
+        for mode in [DEMAND, LAZY] {
+            let options = format!("size={SIZE},{mode},contents={image}");
+            match new("ram", &options).complete() {
+                Ok(backend) => assert_same(&backend, &bytes, mode),
+                Err(failed) => {
+                    let message = failed.error.to_string();
+                    assert_eq!(failed.error.kind(), ErrorKind::Unsupported, "{message}");
+                    assert!(
+                        message.contains("vm.unprivileged_userfaultfd=1"),
+                        "{message}"
+                    );
+                }
+            }
+        }
+        let options = format!("size={SIZE},prealloc=on,contents={image}");
+        assert_same(&complete("ram", &options), &bytes, &options);
+    });
 }

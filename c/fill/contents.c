@@ -20,6 +20,16 @@ static int fail(const struct hostmem_backend *backend, const struct hm_values *v
 		       strerror(-result));
 }
 
+int hm_contents_fail_faults(const struct hostmem_backend *backend, int os_error,
+			    struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, os_error,
+		       "%s: contents: reading on demand needs a userfaultfd for faults of the "
+		       "kernel (userfaultfd-kvm): %s; give " HM_FEATURE_USERFAULTFD_KVM_HINT
+		       ", or use prealloc=on with prealloc-mode=wait",
+		       backend->label, strerror(os_error));
+}
+
 static int check_type(const struct hostmem_backend *backend, const struct hm_values *values,
 		      const struct hm_file *file, struct hostmem_error *err)
 {
@@ -56,6 +66,7 @@ static int check_values(const struct hostmem_backend *backend, const struct hm_v
 			struct hostmem_error *err)
 {
 	uint64_t page = backend->host->page_size;
+	int faults = backend->host->feature_error[HM_FEATURE_USERFAULTFD_KVM];
 
 	if (!*values->contents && values->contents_offset)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
@@ -74,6 +85,8 @@ static int check_values(const struct hostmem_backend *backend, const struct hm_v
 			       "%s: contents-offset=%ju is not a multiple of the page size, %ju "
 			       "bytes",
 			       backend->label, (uintmax_t)values->contents_offset, (uintmax_t)page);
+	if (hm_contents_is_lazy(values) && faults)
+		return hm_contents_fail_faults(backend, faults, err);
 	/* Others who open the file would find zero where contents are unread. */
 	if (!hm_contents_is_lazy(values) || strcmp(backend->kind->name, "memory-backend-file"))
 		return 0;

@@ -45,6 +45,9 @@ void hm_contents_close(struct hm_contents *contents);
 int hm_contents_read(const struct hm_contents *contents, uint8_t *address,
 		     const struct hm_range *range, struct hm_range *unread);
 
+/* For what is read on demand there is no userfaultfd. */
+int hm_contents_fail_faults(const struct hostmem_backend *backend, int os_error,
+			    struct hostmem_error *err);
 /* Whether the image is read when it is needed, not while completing. */
 bool hm_contents_is_lazy(const struct hm_values *values);
 

@@ -317,12 +317,7 @@ static int open_fault(struct hm_lazy *lazy, const struct hm_values *values,
 
 	lazy->fault_fd = hm_fault_open_kernel(&poisons);
 	if (lazy->fault_fd < 0)
-		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, -lazy->fault_fd,
-			       "%s: contents: reading on demand needs a userfaultfd for faults of "
-			       "the kernel: %s; give permission on /dev/userfaultfd, set "
-			       "vm.unprivileged_userfaultfd=1 or give CAP_SYS_PTRACE, or use "
-			       "prealloc=on with prealloc-mode=wait",
-			       lazy->backend->label, strerror(-lazy->fault_fd));
+		return hm_contents_fail_faults(lazy->backend, -lazy->fault_fd, err);
 	if (lazy->poisons && !poisons)
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 			       "%s: contents-poison=on needs Linux 6.6; use contents-poison=off",

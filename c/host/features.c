@@ -16,16 +16,19 @@ struct row {
 	const char *name;
 	/* The first kernel that has it, where some in use do not. */
 	const char *since;
+	/* What it needs where it is forbidden; NULL: that is a filter's doing. */
+	const char *needs;
 };
 
 static const struct row rows[HM_FEATURE_COUNT] = {
-	[HM_FEATURE_POPULATE] = { "populate", "5.14" },
-	[HM_FEATURE_COLLAPSE] = { "collapse", "6.1" },
-	[HM_FEATURE_USERFAULTFD] = { "userfaultfd", "5.11" },
-	[HM_FEATURE_DONTNEED_LOCKED] = { "dontneed-locked", "5.18" },
-	[HM_FEATURE_NOEXEC_SEAL] = { "noexec-seal", "6.3" },
-	[HM_FEATURE_MERGE] = { "merge", NULL },
-	[HM_FEATURE_HOME_NODE] = { "home-node", "5.17" },
+	[HM_FEATURE_POPULATE] = { "populate", "5.14", NULL },
+	[HM_FEATURE_COLLAPSE] = { "collapse", "6.1", NULL },
+	[HM_FEATURE_USERFAULTFD] = { "userfaultfd", "5.11", NULL },
+	[HM_FEATURE_USERFAULTFD_KVM] = { "userfaultfd-kvm", NULL, HM_FEATURE_USERFAULTFD_KVM_HINT },
+	[HM_FEATURE_DONTNEED_LOCKED] = { "dontneed-locked", "5.18", NULL },
+	[HM_FEATURE_NOEXEC_SEAL] = { "noexec-seal", "6.3", NULL },
+	[HM_FEATURE_MERGE] = { "merge", NULL, NULL },
+	[HM_FEATURE_HOME_NODE] = { "home-node", "5.17", NULL },
 };
 
 /*
@@ -97,6 +100,17 @@ static int ask_fault(void)
 	return 0;
 }
 
+static int ask_fault_kernel(void)
+{
+	bool poisons;
+	int fd = hm_fault_open_kernel(&poisons);
+
+	if (fd < 0)
+		return -fd;
+	hm_os_close(fd);
+	return 0;
+}
+
 static int ask_noexec_seal(void)
 {
 	int fd = hm_os_memfd("hostmem-probe", MFD_NOEXEC_SEAL);
@@ -116,6 +130,7 @@ static void probe_features(struct hostmem_host *host, void *scratch)
 	errors[HM_FEATURE_DONTNEED_LOCKED] = ask_advice(scratch, MADV_DONTNEED_LOCKED);
 	errors[HM_FEATURE_MERGE] = ask_advice(scratch, MADV_MERGEABLE);
 	errors[HM_FEATURE_USERFAULTFD] = ask_fault();
+	errors[HM_FEATURE_USERFAULTFD_KVM] = ask_fault_kernel();
 	errors[HM_FEATURE_NOEXEC_SEAL] = ask_noexec_seal();
 	errors[HM_FEATURE_HOME_NODE] = host->home_node_error;
 }
@@ -204,12 +219,14 @@ void hostmem_host_get_info(const struct hostmem_host *host, struct hostmem_host_
 	*info = host->info;
 }
 
-static void explain(int os_error, const char *since, char *reason, size_t size)
+static void explain(int os_error, const char *since, const char *needs, char *reason, size_t size)
 {
 	if (!os_error)
 		*reason = '\0';
 	else if (since && (os_error == EINVAL || os_error == ENOSYS))
 		snprintf(reason, size, "needs Linux %s", since);
+	else if ((os_error == EPERM || os_error == EACCES) && needs)
+		snprintf(reason, size, "needs %s", needs);
 	else if (os_error == EPERM || os_error == EACCES)
 		hm_text_copy("forbidden in this process (a container's seccomp profile?)", reason,
 			     size);
@@ -218,14 +235,14 @@ static void explain(int os_error, const char *since, char *reason, size_t size)
 }
 
 static void describe(struct hostmem_feature *feature, int os_error, bool needs_numa,
-		     const char *since)
+		     const char *since, const char *needs)
 {
 	feature->os_error = os_error;
 	if (needs_numa && !hm_numa_is_built() && os_error)
 		hm_text_copy("needs hostmem to be built with the feature `numa`", feature->reason,
 			     sizeof(feature->reason));
 	else
-		explain(os_error, since, feature->reason, sizeof(feature->reason));
+		explain(os_error, since, needs, feature->reason, sizeof(feature->reason));
 }
 
 int hostmem_host_get_feature(const struct hostmem_host *host, size_t index,
@@ -237,13 +254,13 @@ int hostmem_host_get_feature(const struct hostmem_host *host, size_t index,
 	if (index < HM_FEATURE_COUNT) {
 		hm_text_copy(rows[index].name, feature->name, sizeof(feature->name));
 		describe(feature, host->feature_error[index], index == HM_FEATURE_HOME_NODE,
-			 rows[index].since);
+			 rows[index].since, rows[index].needs);
 		return 0;
 	}
 	if (policy >= HM_POLICY_COUNT)
 		return -1;
 	snprintf(feature->name, sizeof(feature->name), "policy=%s", hm_numa_policy_names[policy]);
-	describe(feature, host->policy_error[policy], true, hm_numa_policy_since[policy]);
+	describe(feature, host->policy_error[policy], true, hm_numa_policy_since[policy], NULL);
 	return 0;
 }
 

@@ -15,12 +15,17 @@ enum hm_feature {
 	HM_FEATURE_POPULATE,
 	HM_FEATURE_COLLAPSE,
 	HM_FEATURE_USERFAULTFD,
+	HM_FEATURE_USERFAULTFD_KVM,
 	HM_FEATURE_DONTNEED_LOCKED,
 	HM_FEATURE_NOEXEC_SEAL,
 	HM_FEATURE_MERGE,
 	HM_FEATURE_HOME_NODE,
 	HM_FEATURE_COUNT,
 };
+
+/* What a process needs for HM_FEATURE_USERFAULTFD_KVM. */
+#define HM_FEATURE_USERFAULTFD_KVM_HINT                                                            \
+	"permission on /dev/userfaultfd, vm.unprivileged_userfaultfd=1 or CAP_SYS_PTRACE"
 
 /* Nodes that are online, that have memory, that this process may use. A set that is empty is not
  * known. */
