@@ -78,6 +78,11 @@ bool hm_lazy_read_first(struct hm_lazy *lazy);
 int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
 		    int (*discard)(const struct hostmem_backend *backend,
 				   const struct hm_range *range));
+/*
+ * Before the memory gets the policy of `values`: what is unread follows it too. Returns 0 or
+ * -errno.
+ */
+int hm_lazy_follow_policy(struct hm_lazy *lazy, const struct hm_values *values);
 /* Serves again who waits for what could not be read. */
 void hm_lazy_retry(struct hm_lazy *lazy);
 /* Bytes; *err, unless NULL: of the first failure since the last retry, or kind 0. */

@@ -98,6 +98,8 @@ struct hm_staging {
 	struct hostmem_backend *backend;
 	int fault_fd;
 	enum hm_staging_way way;
+	/* What HM_STAGING_MOVE would move is copied, since that follows the memory's policy. */
+	_Atomic bool copies;
 	/* What is read and put in place at once, in bytes. */
 	uint64_t unit;
 	/* Where the memory is mapped once more, and how it is populated there. */
@@ -129,6 +131,9 @@ int hm_staging_read(const struct hm_staging *staging, struct hm_scratch *scratch
 /* Lets those go on who wait for a page: for that which is there, else for zero. */
 int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scratch,
 			const struct hm_range *page);
+/* Has what is put in place from now on be where the policy of `values` says. Returns 0 or -errno.
+ */
+int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values);
 void hm_scratch_free(const struct hm_scratch *scratch);
 
 /* ---- workers.c: threads that work together ---- */

@@ -413,6 +413,16 @@ int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
 	return hm_gaps_add(&lazy->gaps, range, discard, lazy->backend);
 }
 
+int hm_lazy_follow_policy(struct hm_lazy *lazy, const struct hm_values *values)
+{
+	int result = hm_staging_follow(&lazy->staging, values);
+
+	/* Until what is being read is in place. */
+	hm_rwlock_write(&lazy->gaps.lock);
+	hm_rwlock_unlock(&lazy->gaps.lock);
+	return result;
+}
+
 /* The kernel does not ask for them again. */
 static void retry_poisoned(struct hm_lazy *lazy)
 {

@@ -30,8 +30,18 @@ static bool can_move(const struct hostmem_backend *backend, const struct hm_valu
 	       !values->lock && backend->mapping.size >= thp && !hm_backend_is_hugetlb(backend);
 }
 
+/* The policy of shared memory is the object's, but that of hugetlb memory each mapping's. */
+static int bind_second(const struct hm_staging *staging, const struct hm_values *values)
+{
+	const char *call;
+
+	if (!hm_backend_is_hugetlb(staging->backend))
+		return 0;
+	return hm_policy_set_on(&staging->second, staging->backend, values, 0, &call);
+}
+
 /* Address and offset agree modulo the huge page, as those of the memory do. */
-static int map_again(struct hm_staging *staging)
+static int map_again(struct hm_staging *staging, const struct hm_values *values)
 {
 	const struct hostmem_backend *backend = staging->backend;
 	const struct hm_map_request request = {
@@ -47,6 +57,8 @@ static int map_again(struct hm_staging *staging)
 
 	if (!result)
 		result = hm_map_fill(second, &request);
+	if (!result && values->policy != HM_POLICY_DEFAULT)
+		result = bind_second(staging, values);
 	/* What it has is the memory's own: a child and a dump have it from there, or not at all. */
 	if (!result)
 		result = hm_os_advise(second->address, second->size, MADV_DONTFORK);
@@ -73,7 +85,7 @@ static bool can_map_again(struct hm_staging *staging, const struct hm_values *va
 	if (!staging->populate.huge_size)
 		return false;
 	staging->unit = staging->populate.huge_size;
-	return !map_again(staging);
+	return !map_again(staging, values);
 }
 
 static void choose_way(struct hm_staging *staging, const struct hm_values *values)
@@ -150,13 +162,18 @@ void hm_scratch_free(const struct hm_scratch *scratch)
 		hm_os_unmap(scratch->base, scratch->base_size);
 }
 
+static bool moves_now(const struct hm_staging *staging)
+{
+	return staging->way == HM_STAGING_MOVE && !atomic_load(&staging->copies);
+}
+
 /* Puts pages of scratch memory into absent places; what is there already stays. */
 static int put(const struct hm_staging *staging, struct hm_scratch *scratch,
 	       const struct hm_range *range)
 {
 	uint64_t page = staging->backend->page_size, offset = 0, done;
 	uint8_t *address = staging->backend->mapping.address + range->offset;
-	bool moves = staging->way == HM_STAGING_MOVE && range->length == staging->unit;
+	bool moves = moves_now(staging) && range->length == staging->unit;
 	int result;
 
 	while (offset < range->length) {
@@ -193,7 +210,7 @@ static int clear_scratch(const struct hm_staging *staging, struct hm_scratch *sc
 		return result;
 	if (scratch->dirty)
 		memset(scratch->memory, 0, staging->unit);
-	else if (staging->way == HM_STAGING_MOVE)
+	else if (moves_now(staging))
 		/* The last page first, so that a huge page is zeroed upwards. */
 		hm_os_advise(scratch->memory + staging->unit - page, page, MADV_POPULATE_WRITE);
 	scratch->dirty = false;
@@ -288,4 +305,12 @@ int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scr
 	result = hm_fault_zero(staging->fault_fd, address, page->length, &done);
 	hm_fault_wake(staging->fault_fd, address, page->length);
 	return result == -EEXIST || result == -EAGAIN ? 0 : result;
+}
+
+int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values)
+{
+	/* Pages of scratch memory come from where the thread that reads may allocate. */
+	if (values->policy != HM_POLICY_DEFAULT)
+		atomic_store(&staging->copies, true);
+	return staging->way == HM_STAGING_CONTINUE ? bind_second(staging, values) : 0;
 }

@@ -125,9 +125,23 @@ int hm_live_rebind(struct hostmem_backend *backend, const struct hm_values *old,
 		   const struct hm_values *new, uint32_t flags,
 		   struct hostmem_rebind_result *rebound, struct hostmem_error *err)
 {
+	bool unread = backend->lazy &&
+		      (old->policy != HM_POLICY_DEFAULT || new->policy != HM_POLICY_DEFAULT);
+	int result;
+
 	if (hm_backend_is_running(backend))
 		return hm_running_fail_busy(backend, "policy", err);
-	return hm_rebind(backend, old, new, flags, rebound, err);
+	if (unread) {
+		if (hm_policy_check(backend, new, err))
+			return -1;
+		result = hm_lazy_follow_policy(backend->lazy, new);
+		if (result)
+			return hm_policy_fail(backend, new, "mbind", result, err);
+	}
+	result = hm_rebind(backend, old, new, flags, rebound, err);
+	if (result && unread)
+		hm_lazy_follow_policy(backend->lazy, old);
+	return result;
 }
 
 static int change_lock(struct hostmem_backend *backend, const struct hm_values *old,

@@ -208,10 +208,9 @@ int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values
 }
 
 /* mbind forgets the home node, so it is set again after each. */
-int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values *values,
-		  unsigned int flags, const char **call)
+int hm_policy_set_on(const struct hm_mapping *mapping, const struct hostmem_backend *backend,
+		     const struct hm_values *values, unsigned int flags, const char **call)
 {
-	const struct hm_mapping *mapping = &backend->mapping;
 	const struct hm_set *nodes = &values->host_nodes;
 	int result;
 
@@ -224,6 +223,12 @@ int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values 
 	*call = "set_mempolicy_home_node";
 	return hm_os_set_home_node(mapping->address, mapping->size,
 				   (unsigned int)values->home_node);
+}
+
+int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values *values,
+		  unsigned int flags, const char **call)
+{
+	return hm_policy_set_on(&backend->mapping, backend, values, flags, call);
 }
 
 int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values *values,

@@ -6,8 +6,13 @@ use std::fs;
 use std::fs::File;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use hostmem::Backend;
+use hostmem::Placement;
+use hostmem::Policy;
+use hostmem::Rebind;
 use hostmem::Satisfied;
 
 use super::cells;
@@ -22,24 +27,31 @@ use super::common::kernel;
 use super::guest::Test;
 
 const MIB: u64 = 1 << 20;
-const SIZE: u64 = 8 * MIB;
+const SIZE: u64 = 4 * MIB;
+const PATIENCE: Duration = Duration::from_secs(20);
 const IMAGES: &str = "/tmp";
 const BOUND: &str = "policy=bind,host-nodes=3";
 
-/// Private memory, which may be read on demand, and whether it is made of whole huge pages of the
-/// kernel's that can move.
-const PRIVATE: [(&str, bool); 4] = [
-    ("thp=never", false),
-    ("thp=always", true),
-    ("thp=always,lock=on", false),
-    ("hugetlb=on,hugetlbsize=2M", false),
+/// Memory that may be read on demand: kind, options, and the first kernel on which it stays huge.
+const MEMORIES: [(&str, &str, (u32, u32)); 9] = [
+    ("ram", "thp=never", NEVER),
+    // UFFDIO_MOVE.
+    ("ram", "thp=always", (6, 8)),
+    ("ram", "thp=always,lock=on", NEVER),
+    ("ram", "hugetlb=on,hugetlbsize=2M", (0, 0)),
+    ("memfd", "thp=never", NEVER),
+    ("memfd", "thp=never,share=off", NEVER),
+    // MADV_COLLAPSE.
+    ("memfd", "thp=auto", (6, 1)),
+    ("memfd", "hugetlb=on,hugetlbsize=2M", (0, 0)),
+    ("shm", "thp=never", NEVER),
 ];
+const NEVER: (u32, u32) = (u32::MAX, 0);
 
 pub fn tests() -> Vec<Test> {
     let mut tests = vec![
-        Test::new("contents::of_private_memory", of_private_memory),
-        Test::new("contents::on_demand", on_demand),
-        Test::new("contents::on_demand_and_bound", on_demand_and_bound),
+        Test::new("contents::of_unbound_memory", of_unbound_memory),
+        Test::new("contents::rebound", rebound),
         Test::new("contents::discarded", discarded),
     ];
     for backing in &BACKINGS {
@@ -51,6 +63,17 @@ pub fn tests() -> Vec<Test> {
             }),
         });
     }
+    for (index, mode) in ["alone", "in_background"].into_iter().enumerate() {
+        for (bound, policy) in [("", "policy=default"), ("_bound", BOUND)] {
+            tests.push(Test {
+                name: format!("contents::on_demand_{mode}{bound}"),
+                run: Box::new(move || {
+                    on_demand(image::ON_DEMAND[index], policy);
+                    String::new()
+                }),
+            });
+        }
+    }
     tests
 }
 
@@ -59,13 +82,13 @@ pub fn tests() -> Vec<Test> {
 fn bytes() -> Vec<u8> {
     let block = image::pattern(5, 8192);
     let mut bytes = Vec::new();
-    for number in 0..(SIZE - MIB) / 4096 {
+    for number in 0..(SIZE - MIB / 2) / 4096 {
         let begin = number as usize * 8 % 4096;
         bytes.extend_from_slice(&block[begin..begin + 4096]);
         let end = bytes.len();
         bytes[end - 8..].copy_from_slice(&number.to_ne_bytes());
     }
-    bytes[3 << 20..6 << 20].fill(0);
+    bytes[MIB as usize..5 << 19].fill(0);
     bytes.truncate(bytes.len() - 1000);
     bytes
 }
@@ -86,11 +109,25 @@ fn save(backend: &Backend, bytes: &[u8], what: &str) {
     fs::remove_file(&path).unwrap();
 }
 
+/// The placement once all of it is there: the kernel unmaps shared pages while it makes them huge
+/// (khugepaged).
+fn all_there(backend: &Backend, what: &str) -> Placement {
+    let start = Instant::now();
+    loop {
+        let seen = backend.placement().unwrap();
+        if (seen.resident + seen.unmapped, seen.unread) == (SIZE, 0) {
+            return seen;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: {seen:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// All of it is on node 3, by the kernel's count.
 fn assert_bound(backend: &Backend, what: &str) {
-    let seen = backend.placement().unwrap();
-    assert_eq!(seen.resident, SIZE, "{what}: {seen:?}");
-    assert_eq!(seen.nodes, [(3, SIZE)].into(), "{what}: {seen:?}");
+    let seen = all_there(backend, what);
+    let nodes: Vec<_> = seen.nodes.keys().collect();
+    assert_eq!(nodes, [&3], "{what}: {seen:?}");
     assert_ne!(seen.satisfied, Satisfied::Spilled, "{what}: {seen:?}");
 }
 
@@ -112,16 +149,14 @@ fn of_backing(backing: &Backing) {
     cells::clean();
 }
 
-fn of_private_memory() {
+fn of_unbound_memory() {
     let bytes = bytes();
     let image = with_image(&bytes);
-    for (memory, _) in PRIVATE {
-        for policy in ["policy=default", BOUND] {
-            let options = format!("size={SIZE},prealloc=on,{memory},{policy},contents={image}");
-            let backend = complete("ram", &options);
-            assert_same(&backend, &bytes, &options);
-            save(&backend, &bytes, &options);
-        }
+    for (kind, memory, _) in MEMORIES {
+        let options = format!("size={SIZE},prealloc=on,{memory},contents={image}");
+        let backend = complete(kind, &options);
+        assert_same(&backend, &bytes, &options);
+        save(&backend, &bytes, &options);
     }
 }
 
@@ -143,53 +178,60 @@ fn touch_all(backend: &Backend, bytes: &[u8]) {
     });
 }
 
-fn on_demand() {
+/// What is copied into place is put where the memory's policy says, whoever copies it.
+fn on_demand(mode: &str, policy: &str) {
+    let _shmem = Setting::set(cells::SHMEM, "advise").unwrap();
     let bytes = bytes();
     let image = with_image(&bytes);
-    for (memory, moves) in PRIVATE {
-        for mode in image::ON_DEMAND {
-            let options = format!("size={SIZE},{mode},{memory},contents={image}");
-            let backend = complete("ram", &options);
-            touch_all(&backend, &bytes);
-            backend.wait_prealloc(None).unwrap();
-            assert_same(&backend, &bytes, &options);
-            save(&backend, &bytes, &options);
-            let seen = backend.placement().unwrap();
-            assert_eq!((seen.resident, seen.unread), (SIZE, 0), "{options}");
-            // UFFDIO_MOVE.
-            if moves && kernel() >= (6, 8) {
-                assert_eq!(seen.huge, SIZE, "{options}");
-            }
+    for (kind, memory, huge_since) in MEMORIES {
+        let options = format!("size={SIZE},{mode},{memory},{policy},contents={image}");
+        let backend = complete(kind, &options);
+        let options = format!("{kind},{options}");
+        touch_all(&backend, &bytes);
+        backend.wait_prealloc(None).unwrap();
+        if policy == BOUND {
+            assert_bound(&backend, &options);
+        }
+        assert_same(&backend, &bytes, &options);
+        save(&backend, &bytes, &options);
+        let seen = all_there(&backend, &options);
+        // With a policy private memory is copied.
+        if kernel() >= huge_since && (policy != BOUND || !memory.contains("thp=always")) {
+            assert_eq!(seen.huge, SIZE, "{options}");
         }
     }
 }
 
-/// What is copied into place is put where the memory's policy says, whoever copies it.
-fn on_demand_and_bound() {
+/// What is unread then goes to the new nodes too.
+fn rebound() {
     let bytes = bytes();
     let image = with_image(&bytes);
-    for (memory, _) in PRIVATE {
-        for mode in image::ON_DEMAND {
-            let options = format!("size={SIZE},{mode},{memory},{BOUND},contents={image}");
-            let backend = complete("ram", &options);
-            touch_all(&backend, &bytes);
-            backend.wait_prealloc(None).unwrap();
-            assert_bound(&backend, &options);
-            assert_same(&backend, &bytes, &options);
-        }
+    let to = Rebind::new(Policy::Bind).host_nodes(&[3]);
+    for (kind, memory, _) in MEMORIES {
+        let options = format!("size={SIZE},prealloc=off,{memory},contents={image}");
+        let backend = complete(kind, &options);
+        let claim = backend.claim("test").unwrap();
+        assert_eq!(access::read(&claim, 5), bytes[5]);
+        drop(claim);
+        let options = format!("{kind},{options}");
+        backend.rebind(&to).expect(&options);
+        touch_all(&backend, &bytes);
+        assert_bound(&backend, &options);
+        assert_same(&backend, &bytes, &options);
     }
 }
 
 fn discarded() {
     let mut bytes = bytes();
     let image = with_image(&bytes);
-    bytes[2 << 20..3 << 20].fill(0);
+    bytes[5 << 19..3 << 20].fill(0);
     for mode in image::ON_DEMAND {
-        for memory in ["thp=never", "thp=always"] {
+        for (kind, memory) in [("ram", "thp=never"), ("ram", "thp=always"), ("memfd", "")] {
             let options = format!("size={SIZE},{mode},{memory},contents={image}");
-            let backend = complete("ram", &options);
+            let options = options.replace(",,", ",");
+            let backend = complete(kind, &options);
             let claim = backend.claim("test").unwrap();
-            claim.discard(2 * MIB, MIB).unwrap();
+            claim.discard(5 * MIB / 2, MIB / 2).unwrap();
             drop(claim);
             assert_same(&backend, &bytes, &options);
             save(&backend, &bytes, &options);
