@@ -556,6 +556,48 @@ fn restoring_and_saving_tell_how_far_they_are() {
     }
 }
 
+/// Memory all of which has data, of 64 MiB.
+fn restored(client: &mut Client<ChildStdin>, images: &Path) {
+    let object = with(ram("a", 64 << 20), image_of(images, 64 << 20, "wait"));
+    client.must("object-add", object);
+}
+
+#[test]
+fn a_save_that_does_not_fit_leaves_no_file() {
+    where_little_fits(|client, file| {
+        let images = tempfile::tempdir().unwrap();
+        restored(client, images.path());
+        wait_for_end(client, "a");
+        let directory = Path::new(file["mem-path"].as_str().unwrap());
+        let saved = json!({ "id": "a", "path": directory.join("saved") });
+        let message = client.fails("GenericError", "x-save", saved);
+        let missing = format!("{} bytes are missing", 48 << 20);
+        assert!(message.contains(&missing), "{message}");
+        assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_signal_while_saving_leaves_a_whole_file_or_none() {
+    let images = tempfile::tempdir().unwrap();
+    let saved = images.path().join("saved");
+    let request = json!({ "execute": "x-save", "arguments": { "id": "a", "path": saved } });
+    for pause in [0, 5, 20, 60] {
+        let (mut server, mut client) = start();
+        restored(&mut client, images.path());
+        client.send(format!("{request}\n"));
+        thread::sleep(Duration::from_millis(pause));
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.end(), (0, String::new()));
+        if saved.exists() {
+            let image = fs::read(images.path().join("image")).unwrap();
+            assert!(fs::read(&saved).unwrap() == image);
+            fs::remove_file(&saved).unwrap();
+        }
+        assert_eq!(fs::read_dir(images.path()).unwrap().count(), 1);
+    }
+}
+
 #[test]
 fn unread_contents_are_told_and_read_again() {
     let directory = tempfile::tempdir().unwrap();

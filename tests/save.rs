@@ -7,6 +7,8 @@ use std::fs;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -72,12 +74,39 @@ fn goes_round(kind: &str, options: &str, image: &str, bytes: &[u8]) {
         .filter(|page| page.iter().any(|&byte| byte != 0))
         .count() as u64;
     assert_eq!(saved.written, data * page_size(), "{kind},{options}");
-    // A name can be made only once.
     drop(backend);
-    if !options.contains("mem-path") {
-        let options = format!("{options},contents={}", path.display());
-        assert_same(&complete(kind, &options), &expected, &options);
+    // A name can be made only once.
+    let mut parts = options.split(',');
+    if let Some(name) = parts.find_map(|part| part.strip_prefix("mem-path=")) {
+        // A directory stays.
+        let _ = fs::remove_file(name);
     }
+    let restored = format!("{options},contents={}", path.display());
+    assert_same(&complete(kind, &restored), &expected, &restored);
+}
+
+/// Without reading it: the image is a file that memory can be.
+#[test]
+fn what_is_saved_can_be_mapped() {
+    let images = tempfile::tempdir().unwrap();
+    let expected = image_bytes(SIZE);
+    let image = image_in(images.path(), 0, &expected);
+    let backend = complete("ram", &format!("size={SIZE},prealloc=on,contents={image}"));
+    save(&backend, &new_file(&images), 0);
+    drop(backend);
+    let path = images.path().join("saved");
+    for options in [
+        "share=off",
+        "share=off,prealloc=on",
+        "share=on",
+        "share=on,readonly=on",
+        "readonly=on,rom=off",
+    ] {
+        let options = format!("size={SIZE},{options},mem-path={}", path.display());
+        assert_same(&complete("file", &options), &expected, &options);
+    }
+    // Nothing of it was changed.
+    assert!(fs::read(path).unwrap() == expected);
 }
 
 #[test]
@@ -257,6 +286,46 @@ fn too_little_room_is_named_before_anything_is_written() {
     );
 }
 
+/// Signals that a program handles, without SA_RESTART, interrupt calls.
+#[test]
+fn signals_meanwhile_change_nothing() {
+    in_child("signals_meanwhile_change_nothing", || {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // SAFETY: all zeros are an action without flags, whose handler does nothing.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            assert_eq!(
+                libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()),
+                0
+            );
+        }
+        let images = tempfile::tempdir().unwrap();
+        let bytes = pattern(43, SIZE);
+        let image = image_in(images.path(), 0, &bytes);
+        // SAFETY: takes nothing.
+        let this = unsafe { libc::pthread_self() } as usize;
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    // SAFETY: the thread that saves lives until this one has ended.
+                    unsafe { libc::pthread_kill(this as libc::pthread_t, libc::SIGUSR1) };
+                }
+            });
+            for _ in 0..5 {
+                let backend = complete("ram", &format!("size={SIZE},prealloc=on,contents={image}"));
+                assert_same(&backend, &bytes, "restored");
+                let file = new_file(&images);
+                save(&backend, &file, 0);
+                assert!(fs::read(images.path().join("saved")).unwrap() == bytes);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
 #[test]
 fn a_failing_write_is_named() {
     let directory = tempfile::tempdir().unwrap();
@@ -266,15 +335,22 @@ fn a_failing_write_is_named() {
         write(&claim, at, 3);
     }
     let file = new_file(&directory);
-    let second_chunk = Refusal::new(libc::SYS_pwrite64, libc::EIO).only(3, 8 * MIB);
-    refusing(&[second_chunk], || {
-        let error = fails(&claim, &file, 0, "at offset 8388608 of the memory");
-        assert_eq!(error.raw_os_error(), Some(libc::EIO));
-        assert!(
-            error.to_string().ends_with("the image is incomplete"),
-            "{error}"
-        );
-    });
+    // Of room that others have taken meanwhile too.
+    for (errno, kind) in [
+        (libc::EIO, ErrorKind::Io),
+        (libc::ENOSPC, ErrorKind::NoMemory),
+    ] {
+        let second_chunk = Refusal::new(libc::SYS_pwrite64, errno).only(3, 8 * MIB);
+        refusing(&[second_chunk], || {
+            let error = fails(&claim, &file, 0, "at offset 8388608 of the memory");
+            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(error.raw_os_error(), Some(errno));
+            assert!(
+                error.to_string().ends_with("the image is incomplete"),
+                "{error}"
+            );
+        });
+    }
     claim.save(&file, 0).unwrap();
 }
 
