@@ -87,6 +87,7 @@ fn count(program: &Path, what: &str) -> u64 {
         ])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(format!("--toggle-collect=count_{what}"))
+        .arg(format!("--zero-before=count_{what}"))
         .arg(program)
         .arg(what)
         .output()

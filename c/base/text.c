@@ -83,6 +83,7 @@ static int suffix_shift(const char *text)
  */
 struct fraction {
 	uint8_t digits[60];
+	size_t len;
 	bool is_zero;
 };
 
@@ -95,9 +96,9 @@ static int take_fraction(const char **text, struct fraction *fraction)
 	(*text)++;
 	if (!is_digit(**text))
 		return -1;
-	for (size_t i = 0; is_digit(**text); i++, (*text)++) {
-		if (i < sizeof(fraction->digits))
-			fraction->digits[i] = (uint8_t)(**text - '0');
+	for (; is_digit(**text); (*text)++) {
+		if (fraction->len < sizeof(fraction->digits))
+			fraction->digits[fraction->len++] = (uint8_t)(**text - '0');
 		fraction->is_zero = fraction->is_zero && **text == '0';
 	}
 	return 0;
@@ -111,7 +112,7 @@ static uint64_t scale_fraction(struct fraction *fraction, int shift)
 	while (shift-- > 0) {
 		unsigned int carry = 0;
 
-		for (size_t i = sizeof(fraction->digits); i-- > 0;) {
+		for (size_t i = fraction->len; i-- > 0;) {
 			unsigned int doubled = fraction->digits[i] * 2u + carry;
 
 			carry = doubled > 9;
