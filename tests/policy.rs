@@ -471,6 +471,8 @@ mod with_numa {
     /// The policies of the library's own threads for `m0`, seen while the body runs.
     fn policies_of_workers<T>(body: impl FnOnce() -> T) -> (T, BTreeSet<String>) {
         let done = AtomicBool::new(false);
+        // Of the backend before, which had another policy.
+        common::wait_until_no_thread_is_named("hm-m0");
         std::thread::scope(|scope| {
             let watch = scope.spawn(|| {
                 let mut seen = BTreeSet::new();

@@ -259,6 +259,18 @@ fn count_threads() -> usize {
         .count()
 }
 
+/// Waits for threads of that name: one that was joined stays in /proc/self/task for a moment.
+pub fn wait_until_no_thread_is_named(name: &str) {
+    let is_named = |task: fs::DirEntry| {
+        let comm = fs::read_to_string(task.path().join("comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    };
+    let tasks = || fs::read_dir("/proc/self/task").unwrap().flatten();
+    while tasks().any(is_named) {
+        thread::yield_now();
+    }
+}
+
 /// Whether a mapping may be of musl's allocator, which has no other heap than anonymous mappings
 /// without a name.
 fn is_of_musl(line: &str) -> bool {
