@@ -42,10 +42,21 @@ fn complete(host: &Host, options: &str) -> Result<Backend, hostmem::Error> {
     Ok(objects.parse(options)?.complete()?)
 }
 
+/// Added to the options of files on disk, whose pages the kernel may take back at any time, though
+/// they were populated.
+fn keep_pages() -> &'static str {
+    match common::host::is_root() {
+        true => ",lock=on",
+        // The limit may be below the size.
+        false => "",
+    }
+}
+
 /// Backends of everything that memory is made of, but for huge pages from a pool; `file` is a file
 /// of that size on disk with a mark in each MiB.
 fn subjects(file: &str) -> Vec<String> {
     let mut subjects = Vec::new();
+    let file = format!("{file}{}", keep_pages());
     for thp in ["auto", "always", "never"] {
         for rest in [
             "memory-backend-ram",
@@ -408,7 +419,11 @@ fn what_was_written_before_a_fill_is_kept() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("file");
     let file = File::create(&path).unwrap();
-    let file_kind = format!("memory-backend-file,mem-path={}", path.display());
+    let file_kind = format!(
+        "memory-backend-file,mem-path={}{}",
+        path.display(),
+        keep_pages()
+    );
     for (name, host) in hosts() {
         for thp in ["auto", "always", "never"] {
             for kind in [
@@ -453,13 +468,14 @@ fn what_a_file_has_is_kept() {
                 format!("fd,fd={},readonly=on", readable.as_raw_fd()),
             ] {
                 // Of files in memory alone pages may be huge.
-                let thps = match directory.path() == on_disk.path() {
-                    true => &["auto"][..],
-                    false => &["auto", "always", "never"],
+                let (thps, keep) = match directory.path() == on_disk.path() {
+                    true => (&["auto"][..], keep_pages()),
+                    false => (&["auto", "always", "never"][..], ""),
                 };
                 for (thp, step) in thps.iter().flat_map(|thp| STEPS.map(|step| (thp, step))) {
                     write_some_to(&file, PARTLY, step);
                     let options = format!("memory-backend-{rest},id=m0,size={PARTLY},thp={thp}");
+                    let options = options + keep;
                     let what = format!("{name}: {options}: {step}");
                     let backend = complete(&host, &format!("{options},prealloc=on")).expect(&what);
                     assert_kept(&backend, step, &what);
@@ -484,7 +500,7 @@ fn what_is_read_only_is_only_read() {
             format!("file,mem-path={path},share=off,readonly=on"),
             format!("fd,fd={},readonly=on", file.as_raw_fd()),
         ] {
-            let what = format!("memory-backend-{rest},id=m0,size={SIZE}");
+            let what = format!("memory-backend-{rest},id=m0,size={SIZE}{}", keep_pages());
             let backend = complete(&host, &format!("{what},prealloc=on")).expect(&what);
             assert_eq!(backend.placement().unwrap().absent, 0, "{name}: {what}");
         }
