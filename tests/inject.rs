@@ -8,6 +8,7 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use common::host::HugePages;
 use common::is_instrumented;
@@ -33,18 +34,32 @@ fn each_call_fails_once() {
     if is_instrumented() {
         return;
     }
-    let disk = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let shared = TempDir::new_in("/dev/shm").unwrap();
-    // Next to the directory, which has to be empty.
-    let program = disk.path().with_extension("inject");
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = directory.path().join("inject");
     build(&["--shim"], "inject", &program, &[]);
     let pool = HugePages::have(8);
-    let output = Command::new(&program)
-        .args([disk.path(), shared.path()])
-        .args(pool.as_ref().map(|_| "huge"))
-        .output()
-        .unwrap();
-    std::fs::remove_file(&program).unwrap();
+    // A process for each processor, with some of the kinds and directories of its own.
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for part in 1..=processors {
+            let (program, huge) = (&program, pool.is_some());
+            scope.spawn(move || {
+                let disk = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+                let shared = TempDir::new_in("/dev/shm").unwrap();
+                let mut command = Command::new(program);
+                command
+                    .args([disk.path(), shared.path()])
+                    .args(huge.then_some("huge"))
+                    .env("PART", format!("{part}/{processors}"));
+                assert_good(&mut command);
+            });
+        }
+    });
+}
+
+/// Runs a program to its end, and shows what it printed.
+fn assert_good(command: &mut Command) {
+    let output = command.output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     println!("{stdout}");
@@ -66,15 +81,7 @@ fn threads_at_once_touch_and_leave_nothing_of_others() {
     let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let program = directory.path().join("stress");
     build(&["--shim"], "stress", &program, &["-DSTRESS_WITH_SHIM"]);
-    let output = Command::new(&program).arg("5").output().unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    println!("{stdout}");
-    assert!(
-        output.status.success(),
-        "{}\n{stdout}\n{stderr}",
-        output.status
-    );
+    assert_good(Command::new(&program).arg("5"));
 }
 
 #[test]
@@ -85,9 +92,5 @@ fn a_child_that_is_forked_in_the_middle_of_a_call_waits_for_nothing() {
     let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let program = directory.path().join("forked");
     build(&[], "forked", &program, &[]);
-    let output = Command::new(&program).output().unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    eprint!("{stdout}");
-    assert!(output.status.success(), "{}\n{stderr}", output.status);
+    assert_good(&mut Command::new(&program));
 }

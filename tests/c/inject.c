@@ -10,8 +10,8 @@
  *
  * huge: there is a pool of at least 8 free huge pages of 2 MiB. With HOSTMEM_EVERY_ERRNO in the
  * environment each call fails with each of its errnos, otherwise with one of them; with ONLY only
- * kinds of that name are tried. Prints a line for each kind, and each problem once; exits with 1
- * when there was one.
+ * kinds of that name are tried, with PART=k/n only every n-th kind, from the k-th on. Prints a line
+ * for each kind, and each problem once; exits with 1 when there was one.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -1080,20 +1080,22 @@ static void probe_hosts(void)
 
 int main(int argc, char **argv)
 {
-	const char *only = getenv("ONLY");
-	size_t count;
+	const char *only = getenv("ONLY"), *part = getenv("PART");
+	size_t first = 1, step = 1, count = 0;
 
 	must(argc >= 3, "usage: inject <directory on a disk> <directory in shared memory> [huge]");
 	disk = argv[1];
 	shared = argv[2];
 	every_errno = getenv("HOSTMEM_EVERY_ERRNO");
+	must(!part || (sscanf(part, "%zu/%zu", &first, &step) == 2 && first && step), "PART=k/n");
 	/* One heap, apart from all other mappings, that does not shrink. */
 	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	probe_hosts();
-	count = try_others();
-	for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++) {
+	if (first == 1)
+		count = try_others();
+	for (size_t i = first - 1; i < sizeof(subjects) / sizeof(subjects[0]); i += step) {
 		if (only && !strstr(subjects[i].name, only))
 			continue;
 		if (subjects[i].needs_huge && argc < 4)
