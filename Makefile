@@ -52,13 +52,14 @@ bench-restore: setup-test ## restoring and saving memory, compared with bare cal
 bench-peers: setup-test ## compare with QEMU and vm-memory too, 10 minutes; WRITE=DIR saves the result
 	cargo bench $(FEATURES) --bench peers -- $(if $(WRITE),--write $(WRITE))
 
-lint: setup-lint ## compiler warnings, format, clippy and documentation; any finding is an error
+lint: setup-lint ## compiler warnings, format, clippy and documentation; any finding is an error; the oldest Rust
 	scripts/lint-c
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --all-targets $(FEATURES) -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps $(FEATURES)
+	scripts/oldest-rust
 
 fmt: setup-lint ## format C and Rust
 	scripts/lint-c --fix
