@@ -146,6 +146,14 @@ static void fork_and_free(void)
 	MUST(WIFEXITED(status) && !WEXITSTATUS(status));
 }
 
+/* ---- What is done to a backend ---- */
+
+static void complete(struct hostmem_backend *backend, uint8_t detail)
+{
+	(void)detail;
+	checked(hostmem_backend_complete(backend, &err), &err);
+}
+
 static void complete_two(struct hostmem_backend *backend, uint8_t detail)
 {
 	struct hostmem_backend *const both[] = { backend, backends[detail % BACKENDS] };
@@ -154,71 +162,115 @@ static void complete_two(struct hostmem_backend *backend, uint8_t detail)
 		checked(hostmem_backend_complete_all(both, 2, &err), &err);
 }
 
-static void live(size_t index, uint8_t what, uint8_t detail)
+static void claim(struct hostmem_backend *backend, uint8_t detail)
 {
-	struct hostmem_backend *backend = backends[index];
-	uint64_t offset = detail % 16 * 4096ul, length = detail / 16 * 8192ul;
+	(void)detail;
+	checked(hostmem_backend_claim(backend, "owner", &err), &err);
+}
+
+static void release(struct hostmem_backend *backend, uint8_t detail)
+{
+	(void)detail;
+	checked(hostmem_backend_release(backend, &err), &err);
+}
+
+static uint64_t offset_of(uint8_t detail)
+{
+	return detail % 16 * 4096ul;
+}
+
+static uint64_t length_of(uint8_t detail)
+{
+	return detail / 16 * 8192ul;
+}
+
+static void discard(struct hostmem_backend *backend, uint8_t detail)
+{
+	checked(hostmem_backend_discard(backend, offset_of(detail), length_of(detail), &err), &err);
+}
+
+static void populate(struct hostmem_backend *backend, uint8_t detail)
+{
+	checked(hostmem_backend_populate(backend, offset_of(detail), length_of(detail), &err),
+		&err);
+}
+
+static void rebind(struct hostmem_backend *backend, uint8_t detail)
+{
 	struct hostmem_rebind_result rebound;
-	struct hostmem_placement placement;
 	const uint32_t node = 0;
 
-	switch (what % 17) {
-	case 0:
-	case 1:
-		checked(hostmem_backend_complete(backend, &err), &err);
-		break;
-	case 2:
-	case 3:
-		set(backend, detail);
-		break;
-	case 4:
-		checked(hostmem_backend_claim(backend, "owner", &err), &err);
-		break;
-	case 5:
-		checked(hostmem_backend_release(backend, &err), &err);
-		break;
-	case 6:
-		checked(hostmem_backend_discard(backend, offset, length, &err), &err);
-		break;
-	case 7:
-		checked(hostmem_backend_populate(backend, offset, length, &err), &err);
-		break;
-	case 8:
-		checked(hostmem_backend_rebind(backend, &rebound, detail % 2 ? "bind" : "preferred",
-					       &node, 1, UINT64_MAX, 0, &err),
-			&err);
-		break;
-	case 9:
-		checked(hostmem_backend_get_placement(backend, &placement, &err), &err);
-		break;
-	case 10:
-		checked(hostmem_backend_inhibit_discard(backend, "device", &err), &err);
-		break;
-	case 11:
-		checked(hostmem_backend_allow_discard(backend, "device", &err), &err);
-		break;
-	case 12:
-		checked(detail % 2 ? hostmem_backend_cancel_prealloc(backend, &err)
-				   : hostmem_backend_wait_prealloc(backend, detail, &err),
-			&err);
-		break;
-	case 13:
-		checked(detail % 2 ? hostmem_backend_delete(backend, &err)
-				   : hostmem_backend_undo(backend, &err),
-			&err);
-		break;
-	case 14:
-		touch(backend, detail);
-		break;
-	case 15:
-		complete_two(backend, detail);
-		break;
-	default:
-		hostmem_backend_free(backend);
-		backends[index] = NULL;
-		break;
+	checked(hostmem_backend_rebind(backend, &rebound, detail % 2 ? "bind" : "preferred", &node,
+				       1, UINT64_MAX, 0, &err),
+		&err);
+}
+
+static void placement(struct hostmem_backend *backend, uint8_t detail)
+{
+	struct hostmem_placement now;
+
+	(void)detail;
+	checked(hostmem_backend_get_placement(backend, &now, &err), &err);
+}
+
+static void inhibit(struct hostmem_backend *backend, uint8_t detail)
+{
+	(void)detail;
+	checked(hostmem_backend_inhibit_discard(backend, "device", &err), &err);
+}
+
+static void allow(struct hostmem_backend *backend, uint8_t detail)
+{
+	(void)detail;
+	checked(hostmem_backend_allow_discard(backend, "device", &err), &err);
+}
+
+static void wait_or_cancel(struct hostmem_backend *backend, uint8_t detail)
+{
+	checked(detail % 2 ? hostmem_backend_cancel_prealloc(backend, &err)
+			   : hostmem_backend_wait_prealloc(backend, detail, &err),
+		&err);
+}
+
+static void delete_or_undo(struct hostmem_backend *backend, uint8_t detail)
+{
+	checked(detail % 2 ? hostmem_backend_delete(backend, &err)
+			   : hostmem_backend_undo(backend, &err),
+		&err);
+}
+
+/* Into a file of its own. */
+static void save(struct hostmem_backend *backend, uint8_t detail)
+{
+	struct hostmem_save_result saved;
+	int fd = memfd_create("saved", MFD_CLOEXEC);
+
+	MUST(fd >= 0);
+	checked(hostmem_backend_save(backend, &saved, fd, offset_of(detail), &err), &err);
+	close(fd);
+}
+
+static void scrub(struct hostmem_backend *backend, uint8_t detail)
+{
+	checked(hostmem_backend_scrub(backend, offset_of(detail), length_of(detail), &err), &err);
+}
+
+static void free_it(struct hostmem_backend *backend, uint8_t detail)
+{
+	(void)detail;
+	hostmem_backend_free(backend);
+	for (size_t i = 0; i < BACKENDS; i++) {
+		if (backends[i] == backend)
+			backends[i] = NULL;
 	}
 }
+
+/* A place in the table is what an input means: new ones go to the end. */
+static void (*const deeds[])(struct hostmem_backend *backend, uint8_t detail) = {
+	complete, complete,     set,       set,     claim, release,        discard,
+	populate, rebind,       placement, inhibit, allow, wait_or_cancel, delete_or_undo,
+	touch,    complete_two, free_it,   save,    scrub,
+};
 
 static void step(struct input *input)
 {
@@ -233,7 +285,7 @@ static void step(struct input *input)
 	else if (what == 255)
 		fork_and_free();
 	else if (backends[which % BACKENDS])
-		live(which % BACKENDS, what / 8, detail);
+		deeds[what / 8 % ARRAY_LEN(deeds)](backends[which % BACKENDS], detail);
 }
 
 static void begin(void)
@@ -248,6 +300,7 @@ static void begin(void)
 	user_fd = memfd_create("user", 0);
 	MUST(user_fd >= 0 && !ftruncate(user_fd, SIZE));
 	has_forked = false;
+	shim_lend_descriptors();
 }
 
 static void end(void)
