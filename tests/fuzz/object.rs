@@ -12,9 +12,9 @@
 mod json;
 #[path = "../../src/bin/hostmem/object.rs"]
 mod object;
-#[path = "../../src/bin/hostmem/pool/pools.rs"]
-mod pools;
 mod support;
+#[path = "../../src/bin/hostmem/pool/template.rs"]
+mod template;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -111,7 +111,7 @@ fn run(form: u8, text: &OsStr) {
     });
     support::run_parser(|| match form % 3 {
         0 => parse(objects, text),
-        1 => match pools::parse(objects, text, 0) {
+        1 => match template::parse(objects, text, 0) {
             Ok((name, _, template)) => assert_eq!(name, template.id()),
             Err(error) => check_error(&*error),
         },

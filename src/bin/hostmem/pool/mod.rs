@@ -5,6 +5,7 @@
 mod pools;
 mod server;
 mod stock;
+mod template;
 
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;

@@ -2,12 +2,10 @@
 //! The pools that a server has, by name.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::thread;
 
-use hostmem::Builder;
 use hostmem::Defaults;
 use hostmem::Host;
 use hostmem::ObjectBuilder;
@@ -20,6 +18,7 @@ use serde_json::Value as Json;
 use super::stock::Offer;
 use super::stock::Status;
 use super::stock::Stock;
+use super::template::parse;
 use crate::object;
 use crate::Result;
 
@@ -101,34 +100,4 @@ impl Pools {
         };
         self.statuses().into_iter().map(describe).collect()
     }
-}
-
-/// Name, count and template of `[NAME=]COUNT:OBJECT`.
-pub(crate) fn parse(
-    objects: &Objects,
-    text: &OsStr,
-    index: usize,
-) -> Result<(String, u32, Builder)> {
-    let shown = text.to_string_lossy();
-    let wrong =
-        || format!("'{shown}': expected COUNT:OBJECT, such as 4:memory-backend-memfd,size=1G");
-    let whole = text.to_str().ok_or_else(wrong)?;
-    let (head, object) = whole.split_once(':').ok_or_else(wrong)?;
-    let (name, count) = match head.split_once('=') {
-        Some((name, count)) => (name.to_owned(), count),
-        None => (format!("pool{index}"), head),
-    };
-    let count = count.parse().map_err(|_| wrong())?;
-    let ObjectBuilder::Backend(template) = object::parse_template(objects, object, &name)? else {
-        return Err(wrong().into());
-    };
-    if template.get_text("share")? != "on" {
-        let kind = template.kind();
-        return Err(format!(
-            "{name}: {kind} with share=off is memory of this process alone, which has no descriptor \
-             to hand out; use memory-backend-memfd, or share=on"
-        )
-        .into());
-    }
-    Ok((name, count, template))
 }
