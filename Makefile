@@ -43,13 +43,13 @@ test-package: setup-test ## test the package to be published, and a crate that d
 bench: setup-build ## compare with the bare system calls (docs/benchmarks.md)
 	cargo bench $(FEATURES) --bench prealloc
 
-bench-ready: setup-build ## scrubbing and pools, compared with filling fresh memory, 2 minutes
-	cargo bench $(FEATURES) --bench ready
+bench-ready: setup-test ## the part of bench-peers about pools and scrubbing, 5 minutes
+	cargo bench $(FEATURES) --bench peers -- ready
 
 bench-restore: setup-test ## restoring and saving memory, compared with bare calls and QEMU, 2 minutes
 	cargo bench $(FEATURES) --bench restore -- $(WHAT)
 
-bench-peers: setup-test ## compare with QEMU and vm-memory too, 10 minutes; WRITE=DIR saves the result
+bench-peers: setup-test ## compare with QEMU and vm-memory too, 15 minutes; WRITE=DIR saves the result
 	cargo bench $(FEATURES) --bench peers -- $(if $(WRITE),--write $(WRITE))
 
 lint: setup-lint ## compiler warnings, format, clippy and documentation; any finding is an error; the oldest Rust

@@ -45,6 +45,18 @@ pub enum Side {
     Background,
     /// The same while another thread asks for the progress each millisecond.
     BackgroundPolled,
+    /// `Pool::take` of memory that is ready.
+    Take,
+    /// From connecting to the pool of another process until its memory is mapped here.
+    Receive,
+    /// `Claim::scrub` of dirty memory.
+    Scrub,
+    /// `Claim::discard` and `Claim::populate` of dirty memory.
+    DiscardAndPopulate,
+    /// A loop on each CPU while a pool is refilled.
+    WorkBesideRefill,
+    /// The same loop alone.
+    Work,
     /// `object-add` of a running QEMU.
     Qemu,
     /// vm-memory's mapping, with MAP_POPULATE.
@@ -72,6 +84,12 @@ impl Side {
             Side::Begin => "hostmem, started",
             Side::Background => "hostmem, in the background",
             Side::BackgroundPolled => "hostmem, polled each ms",
+            Side::Take => "hostmem, taken",
+            Side::Receive => "hostmem, from another process",
+            Side::Scrub => "hostmem, scrubbed",
+            Side::DiscardAndPopulate => "hostmem, discarded and populated",
+            Side::WorkBesideRefill => "a loop beside a refill",
+            Side::Work => "the loop alone",
             Side::Qemu => "QEMU",
             Side::VmMemoryMapped => "vm-memory, MAP_POPULATE",
             Side::VmMemoryPopulated => "vm-memory, populate",
@@ -193,6 +211,14 @@ impl Case {
     /// Of all backends together.
     pub fn total(&self) -> u64 {
         self.size * self.backends
+    }
+
+    /// Copies of the memory that exist at once: a pool has one ready, and fills or lends another.
+    pub fn copies(&self) -> u64 {
+        match self.hostmem {
+            Side::Take | Side::Receive => 2,
+            _ => 1,
+        }
     }
 
     /// Whether any side uses two threads.
@@ -360,10 +386,83 @@ fn threads_and_waiting() -> Vec<Case> {
     ]
 }
 
+/// Memory that is ready before it is asked for.
+fn ready() -> Vec<Case> {
+    let memfd = |name, size| Case::new(name, "memfd", size).threads(None);
+    let hugetlb = |name, size| {
+        memfd(name, size)
+            .needs(Needs::Pool)
+            .properties(json!({"hugetlb": true}))
+    };
+    // So many microseconds for each GiB.
+    let received = |case: Case, microseconds: u64| {
+        let most = Duration::from_micros(case.size / GIB * microseconds);
+        case.hostmem(Side::Receive)
+            .compared(Side::Complete, Target::Below(most))
+    };
+    let from_pool = "ready, from another process: memfd, hugetlb=on";
+    let advised = "ready, from another process: memfd, shmem_enabled=advise";
+    vec![
+        hugetlb("ready, taken: memfd, hugetlb=on", 8 * GIB)
+            .hostmem(Side::Take)
+            .faster(Side::Complete, 100.0)
+            .compared(Side::Complete, Target::Below(Duration::from_millis(1))),
+        received(hugetlb(from_pool, GIB), 500).faster(Side::Qemu, 100.0),
+        received(hugetlb(from_pool, 4 * GIB), 500).faster(Side::Qemu, 100.0),
+        received(memfd(advised, GIB).needs(Needs::Shmem("advise")), 1500).reported(Side::Qemu),
+        memfd("ready, from another process: memfd", GIB)
+            .needs(Needs::Shmem("never"))
+            .hostmem(Side::Receive)
+            .faster(Side::Qemu, 3.0)
+            .reported(Side::Complete),
+        Case::new("ready, refilled beside a loop on every CPU", "ram", 4 * GIB)
+            .threads(None)
+            .ours(json!({"thp": "never"}))
+            .hostmem(Side::WorkBesideRefill)
+            .compared(Side::Work, Target::Within(1.05)),
+    ]
+}
+
+/// Memory that is ready again. Huge pages are zeroed 2.5 times as fast by CPUs since Zen 4 only.
+fn ready_again() -> Vec<Case> {
+    let huge = |case: Case| {
+        case.hostmem(Side::Scrub)
+            .faster(Side::DiscardAndPopulate, 2.5)
+    };
+    let small = |case: Case| {
+        case.hostmem(Side::Scrub)
+            .faster(Side::DiscardAndPopulate, 10.0)
+            .ours(json!({"thp": "never"}))
+    };
+    let ram = || Case::new("ready again, scrubbed: ram", "ram", GIB).ours(json!({"thp": "always"}));
+    let of_pool = || {
+        Case::new("ready again, scrubbed: memfd, hugetlb=on", "memfd", GIB)
+            .needs(Needs::Pool)
+            .properties(json!({"hugetlb": true}))
+    };
+    let small_ram = || Case::new("ready again, scrubbed: ram of small pages", "ram", GIB);
+    let small_memfd = || {
+        Case::new("ready again, scrubbed: memfd of small pages", "memfd", GIB)
+            .needs(Needs::Shmem("never"))
+    };
+    vec![
+        huge(ram()),
+        huge(ram().threads(None)),
+        huge(of_pool()),
+        huge(of_pool().threads(None)),
+        small(small_ram()),
+        small(small_ram().threads(None)),
+        small(small_memfd()),
+        small(small_memfd().threads(None)),
+    ]
+}
+
 pub fn comparisons() -> Vec<Case> {
     let mut cases = against_qemu();
     cases.extend(against_vm_memory());
     cases.extend(threads_and_waiting());
+    cases.extend(ready());
+    cases.extend(ready_again());
     cases
 }
 

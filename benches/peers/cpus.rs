@@ -25,12 +25,17 @@ fn count(steps: u64) {
 
 pub fn time_loop(threads: usize) -> Duration {
     const STEPS: u64 = 10_000_000;
+    time_steps(threads, STEPS)
+}
+
+/// Of as many steps on each thread.
+pub fn time_steps(threads: usize, steps: u64) -> Duration {
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(|| count(STEPS));
+            scope.spawn(|| count(steps));
         }
-        count(STEPS);
+        count(steps);
     });
     start.elapsed()
 }

@@ -67,7 +67,7 @@ pub fn prepare(case: &Case) -> Option<Prepared> {
         Needs::Nothing => None,
         Needs::Shmem(value) => Some(value),
         Needs::Pool => {
-            let _pages = HugePages::have(case.total() / HUGE)?;
+            let _pages = HugePages::have(case.copies() * case.total() / HUGE)?;
             return Some(Prepared::Pool { _pages });
         }
     };

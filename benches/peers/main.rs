@@ -18,6 +18,7 @@ mod ours;
 mod peers;
 mod picture;
 mod qemu;
+mod ready;
 /// The command's SVG writer. Its tests run with the command.
 #[allow(dead_code)]
 #[path = "../../src/bin/hostmem/svg.rs"]

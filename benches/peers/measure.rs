@@ -18,6 +18,8 @@ use crate::notes;
 use crate::ours;
 use crate::peers;
 use crate::qemu::Qemu;
+use crate::ready;
+use crate::ready::Ready;
 
 /// What the sides are measured with.
 pub struct World {
@@ -25,6 +27,8 @@ pub struct World {
     /// From a host record that allows only the plain way to populate.
     plain_objects: Objects,
     pub qemu: Option<Qemu>,
+    /// While a case is measured that takes memory from a pool.
+    ready: Option<Ready>,
 }
 
 impl World {
@@ -36,6 +40,7 @@ impl World {
             objects,
             plain_objects: Objects::new(&host, &Defaults::qemu())?,
             qemu: start_qemu(),
+            ready: None,
         })
     }
 
@@ -51,7 +56,15 @@ impl World {
             true => &self.plain_objects,
             false => &self.objects,
         };
+        if let Some(ready) = &self.ready {
+            ready.wait()?;
+        }
         match side {
+            Side::Take | Side::Receive => self.ready.as_ref().unwrap().take(objects, case),
+            Side::Scrub => ours::scrub(objects, case),
+            Side::DiscardAndPopulate => ours::discard_and_populate(objects, case),
+            Side::WorkBesideRefill => ready::work_beside_refill(objects, case),
+            Side::Work => ready::work(),
             Side::Complete => ours::complete(objects, case),
             Side::CompleteWith(threads) => ours::complete_with(objects, case, threads),
             Side::CompleteAll => ours::complete_all(objects, case),
@@ -192,7 +205,12 @@ pub fn measure_all(
             notes::add(format!("{title}: skipped, for the reason above"));
             continue;
         };
-        match measure(world, case, rounds) {
+        let measured_case = Ready::start(&world.objects, &case).and_then(|ready| {
+            world.ready = ready;
+            measure(world, case, rounds)
+        });
+        world.ready = None;
+        match measured_case {
             Ok(result) => measured.push(result),
             Err(why) => {
                 notes::add(format!("{title}: skipped: {why}"));

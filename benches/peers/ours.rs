@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use hostmem::Backend;
 use hostmem::Builder;
+use hostmem::Claim;
 use hostmem::Objects;
 use hostmem::PreallocMode;
 use hostmem::Value;
@@ -33,7 +34,7 @@ fn to_number(json: &Json) -> u32 {
     u32::try_from(json.as_u64().unwrap()).unwrap()
 }
 
-fn configure(objects: &Objects, case: &Case, id: &str) -> hostmem::Result<Builder> {
+pub fn configure(objects: &Objects, case: &Case, id: &str) -> hostmem::Result<Builder> {
     let mut builder = objects.builder(&case.kind_name(), id)?;
     builder.set("size", case.size)?;
     builder.set("prealloc", true)?;
@@ -59,7 +60,7 @@ fn all(objects: &Objects, case: &Case) -> Result<Vec<Builder>, String> {
         .map_err(|error| error.to_string())
 }
 
-fn check(backend: &Backend, case: &Case) -> Result<(), String> {
+pub fn check(backend: &Backend, case: &Case) -> Result<(), String> {
     let placement = backend.placement().map_err(|error| error.to_string())?;
     match placement.resident == case.size {
         true => Ok(()),
@@ -165,4 +166,36 @@ fn fill_in_background(objects: &Objects, case: &Case, slot: &OnceLock<Backend>) 
     waited.map_err(|error| error.to_string())?;
     check(backend, case)?;
     Ok(time)
+}
+
+/// Writes all of the memory, as a guest that has run, then times what makes it zero.
+fn time_dirty(
+    objects: &Objects,
+    case: &Case,
+    clear: impl FnOnce(&Claim) -> hostmem::Result<()>,
+) -> Time {
+    let backend = one(objects, case)?.complete();
+    let backend = backend.map_err(|failed| failed.error.to_string())?;
+    let claim = backend.claim("benchmark");
+    let claim = claim.map_err(|error| error.to_string())?;
+    let memory = claim.memory();
+    // SAFETY: mapped and writable as long as the claim lives, and nobody else uses it.
+    unsafe { memory.as_ptr().write_bytes(0x5a, memory.len() as usize) };
+    let start = Instant::now();
+    let cleared = clear(&claim);
+    let time = start.elapsed();
+    cleared.map_err(|error| error.to_string())?;
+    check(&backend, case)?;
+    Ok(time)
+}
+
+pub fn scrub(objects: &Objects, case: &Case) -> Time {
+    time_dirty(objects, case, |claim| claim.scrub(0, case.size))
+}
+
+pub fn discard_and_populate(objects: &Objects, case: &Case) -> Time {
+    time_dirty(objects, case, |claim| {
+        claim.discard(0, case.size)?;
+        claim.populate(0, case.size)
+    })
 }

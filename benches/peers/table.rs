@@ -70,7 +70,7 @@ impl Row {
             Target::Faster(None) => return,
             Target::Faster(Some(times)) => self.speed_up() >= times,
             Target::Within(times) => self.cost() <= times,
-            Target::Below(time) => self.hostmem < time,
+            Target::Below(time) => self.hostmem <= time,
         };
         let has_second_cpu = self.second_cpu.is_none_or(|gain| gain >= NEEDED_SECOND_CPU);
         self.verdict = match reached {
@@ -150,7 +150,7 @@ pub fn cost(rows: &[Row]) -> String {
     for row in rows.iter().filter(|row| !row.is_speed()) {
         let target = match row.target {
             Target::Within(times) => format!("≤ {times:.2}"),
-            Target::Below(time) => format!("< {} ms", time.as_millis()),
+            Target::Below(time) => format!("≤ {} ms", time.as_secs_f64() * 1e3),
             Target::Faster(_) => String::new(),
         };
         let _ = writeln!(
