@@ -149,6 +149,121 @@ fn huge_pages_stay_huge() {
     }
 }
 
+/// Bound to a node and locked too: the pages that are moved are fresh ones under the same policy.
+#[test]
+fn huge_pages_stay_huge_under_a_policy_and_locked() {
+    let Some(node) = common::bindable_node() else {
+        return;
+    };
+    if !can_serve() || common::kernel() < (6, 8) {
+        return skip("needs UFFDIO_MOVE");
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(8, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    for memory in [
+        format!("policy=bind,host-nodes={node}"),
+        format!("policy=preferred,host-nodes={node}"),
+        "policy=local".into(),
+        "lock=on".into(),
+        format!("lock=on,policy=bind,host-nodes={node}"),
+    ] {
+        for mode in [DEMAND, LAZY] {
+            let options = format!("size={SIZE},{mode},thp=always,{memory},contents={image}");
+            let huge = (0..10).any(|_| {
+                let backend = complete("ram", &options);
+                assert_same(&backend, &bytes, &options);
+                backend.wait_prealloc(None).unwrap();
+                let claim = backend.claim("test").unwrap();
+                let locked = smaps_field(&claim, "Locked");
+                assert_eq!(locked, if memory.contains("lock") { SIZE } else { 0 });
+                smaps_field(&claim, "AnonHugePages") == SIZE
+            });
+            assert!(
+                huge || !common::lazy::host_has_huge_pages(SIZE),
+                "{options}"
+            );
+        }
+    }
+}
+
+/// What changes while it is read holds for what is read from then on.
+#[test]
+fn a_policy_and_a_lock_that_change_meanwhile_are_followed() {
+    let Some(node) = common::bindable_node() else {
+        return;
+    };
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(9, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    let options = format!("size={SIZE},{DEMAND},thp=always,contents={image}");
+    let backend = complete("ram", &options);
+    let claim = backend.claim("test").unwrap();
+    let touch = |mib: u64| {
+        let at = (mib * MIB) as usize + 7;
+        assert_eq!(touch(&claim, at), bytes[at], "{mib}");
+    };
+    touch(0);
+    let to = |policy| hostmem::Rebind::new(policy).host_nodes([node]);
+    backend.rebind(&to(hostmem::Policy::Bind)).unwrap();
+    touch(2);
+    backend.set("lock", true).unwrap();
+    touch(4);
+    backend.rebind(&to(hostmem::Policy::Interleave)).unwrap();
+    touch(6);
+    backend.set("lock", false).unwrap();
+    touch(8);
+    backend.rebind(&to(hostmem::Policy::Preferred)).unwrap();
+    touch(10);
+    drop(claim);
+    assert_same(&backend, &bytes, &options);
+}
+
+/// A touch that finds no huge page leaves a page table, into which the kernel moves small pages.
+#[test]
+fn what_was_touched_in_small_pages_becomes_huge() {
+    if !can_serve() || common::kernel() < (6, 8) {
+        return skip("needs UFFDIO_MOVE");
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(10, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    let options = format!("size={SIZE},{DEMAND},thp=always,contents={image}");
+    let huge = (0..10).any(|_| {
+        let backend = complete("ram", &options);
+        let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        file.set_len(8 * MIB).unwrap();
+        let claim = backend.claim("test").unwrap();
+        backend.set("thp", "never").unwrap();
+        thread::scope(|scope| {
+            let (claim, bytes) = (&claim, &bytes);
+            let at = (12 << 20) + 5;
+            scope.spawn(move || assert_eq!(touch(claim, at), bytes[at]));
+            while claim.unread().1.is_none() {
+                thread::yield_now();
+            }
+            backend.set("thp", "always").unwrap();
+            file.write_all_at(&bytes[8 << 20..], 8 * MIB).unwrap();
+            claim.retry_contents().unwrap();
+        });
+        // Who touched goes on a moment before.
+        let start = Instant::now();
+        while smaps_field(&claim, "AnonHugePages") != 2 * MIB {
+            if start.elapsed() > Duration::from_secs(2) {
+                return false;
+            }
+            thread::yield_now();
+        }
+        drop(claim);
+        assert_same(&backend, &bytes, &options);
+        true
+    });
+    assert!(huge || !common::lazy::host_has_huge_pages(SIZE));
+}
+
 /// Each way by itself: copying, where moving is switched off or the kernel refuses it.
 #[test]
 fn contents_are_equal_without_moving() {

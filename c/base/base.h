@@ -252,6 +252,9 @@ int hm_resident_count(unsigned int ways, int fd, uint64_t offset, uint8_t *addre
 int hm_resident_count_own(const uint8_t *address, uint64_t size, uint64_t *own);
 /* Which base pages of a range are in memory: bit 0 of a byte for each. */
 int hm_resident_get(uint8_t *address, uint64_t size, unsigned char *pages);
+/* Whether a range is in huge pages, and mapped as such; true where the kernel does not tell (6.7).
+ */
+bool hm_resident_is_huge(const uint8_t *address, uint64_t size);
 /* Of an entry of pagemap: the page is present; swapped out or being moved; of a file or shared; in
  * this one mapping only. */
 #define HM_PAGEMAP_PRESENT   (UINT64_C(1) << 63)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * How much of a range is in memory, as cachestat(2), mincore(2) and pagemap (proc(5)) tell. Says
- * nothing of nodes or of huge pages.
+ * How much of a range is in memory, and whether in huge pages, as cachestat(2), mincore(2) and
+ * pagemap (proc(5)) tell. Says nothing of nodes.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -154,4 +154,38 @@ int hm_resident_get_pagemap(const uint8_t *address, size_t pages, uint64_t *entr
 	result = hm_os_read_at(fd, entries, pages * sizeof(entries[0]), first * sizeof(entries[0]));
 	close(fd);
 	return result;
+}
+
+/* Of PAGEMAP_SCAN, which not every C library's compiler finds in <linux/fs.h>. */
+struct region {
+	uint64_t start, end, categories;
+};
+
+struct scan {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+#define IOCTL_SCAN    _IOWR('f', 16, struct scan)
+#define CATEGORY_HUGE (1u << 6)
+
+bool hm_resident_is_huge(const uint8_t *address, uint64_t size)
+{
+	struct region region = { 0 };
+	struct scan scan = {
+		.size = sizeof(scan),
+		.start = (uintptr_t)address,
+		.end = (uintptr_t)address + size,
+		.vec = (uintptr_t)&region,
+		.vec_len = 1,
+		.category_mask = CATEGORY_HUGE,
+		.return_mask = CATEGORY_HUGE,
+	};
+	int fd = hm_os_open("/proc/self/pagemap", O_RDONLY), found;
+
+	if (fd < 0)
+		return true;
+	found = (int)syscall(SYS_ioctl, fd, IOCTL_SCAN, &scan);
+	close(fd);
+	return found < 0 || (region.start == scan.start && region.end == scan.end);
 }

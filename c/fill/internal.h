@@ -114,6 +114,12 @@ struct hm_scratch {
 	uint8_t *memory;
 	/* It is not zero. */
 	bool dirty;
+	/* Pages of it are moved, this time. */
+	bool moves;
+	/* What new pages of it are under. */
+	bool locked;
+	uint64_t policy, home_node;
+	struct hm_set nodes;
 };
 
 /* Registers the memory with the userfaultfd. Returns 0 or -errno; hm_staging_end() may follow. */
@@ -134,6 +140,8 @@ int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scr
 /* Has what is put in place from now on be where the policy of `values` says. Returns 0 or -errno.
  */
 int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values);
+/* Makes a unit that was touched before it was read huge where that has kept it from being so. */
+void hm_staging_keep_huge(const struct hm_staging *staging, uint64_t offset);
 void hm_scratch_free(const struct hm_scratch *scratch);
 
 /* ---- workers.c: threads that work together ---- */

@@ -25,6 +25,8 @@ enum unit {
 #define UNIT_FAULTED 4u
 /* Pages of it are poisoned. */
 #define UNIT_POISONED 8u
+/* It was made huge again, where that was needed. */
+#define UNIT_HUGE 16u
 
 /* About what a chunk of a fill is. */
 #define FIRST_SIZE UINT64_C(8388608)
@@ -264,6 +266,19 @@ static int serve_page(struct hm_lazy *lazy, uint64_t offset, struct hm_scratch *
 	return result;
 }
 
+/* Once, after it was read. */
+static void keep_huge(struct hm_lazy *lazy, uint64_t unit)
+{
+	bool before;
+
+	pthread_mutex_lock(&lazy->lock);
+	before = lazy->units[unit] & UNIT_HUGE;
+	lazy->units[unit] |= UNIT_HUGE;
+	pthread_mutex_unlock(&lazy->lock);
+	if (!before)
+		hm_staging_keep_huge(&lazy->staging, unit * lazy->staging.unit);
+}
+
 static void serve_fault(struct hm_lazy *lazy, const uint8_t *address, struct hm_scratch *scratch)
 {
 	uint64_t offset = (uint64_t)(address - lazy->backend->mapping.address);
@@ -272,8 +287,10 @@ static void serve_fault(struct hm_lazy *lazy, const uint8_t *address, struct hm_
 
 	keep_faulted(lazy, offset / lazy->staging.unit);
 	result = serve_page(lazy, offset, scratch, &unread);
-	if (!result)
+	if (!result) {
+		keep_huge(lazy, offset / lazy->staging.unit);
 		return;
+	}
 	keep_failure(lazy, offset, result, &unread);
 	if (lazy->poisons)
 		poison(lazy, offset);

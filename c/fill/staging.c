@@ -24,10 +24,9 @@ static bool can_move(const struct hostmem_backend *backend, const struct hm_valu
 {
 	uint64_t thp = backend->host->thp_size;
 
-	/* Pages come from where the thread that reads may allocate; and locked ones do not move. */
 	return may(backend, HOSTMEM_METHOD_MOVE) && thp && backend->backing.fd < 0 &&
-	       values->thp != HM_THP_NEVER && values->policy == HM_POLICY_DEFAULT &&
-	       !values->lock && backend->mapping.size >= thp && !hm_backend_is_hugetlb(backend);
+	       values->thp != HM_THP_NEVER && backend->mapping.size >= thp &&
+	       !((uintptr_t)backend->mapping.address % thp) && !hm_backend_is_hugetlb(backend);
 }
 
 /* The policy of shared memory is the object's, but that of hugetlb memory each mapping's. */
@@ -37,7 +36,8 @@ static int bind_second(const struct hm_staging *staging, const struct hm_values 
 
 	if (!hm_backend_is_hugetlb(staging->backend))
 		return 0;
-	return hm_policy_set_on(&staging->second, staging->backend, values, 0, &call);
+	return hm_policy_set_at(staging->backend, values, staging->second.address,
+				staging->second.size, 0, &call);
 }
 
 /* Address and offset agree modulo the huge page, as those of the memory do. */
@@ -143,7 +143,7 @@ static int make_scratch(struct hm_scratch *scratch, const struct hm_staging *sta
 	uint64_t over, unit = staging->unit;
 	int result;
 
-	*scratch = (struct hm_scratch){ .base_size = 2 * unit };
+	*scratch = (struct hm_scratch){ .base_size = 2 * unit, .home_node = HM_NODE_NONE };
 	result = hm_os_map(&scratch->base, scratch->base_size, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (result < 0)
@@ -162,9 +162,42 @@ void hm_scratch_free(const struct hm_scratch *scratch)
 		hm_os_unmap(scratch->base, scratch->base_size);
 }
 
-static bool moves_now(const struct hm_staging *staging)
+static bool has_policy(const struct hm_scratch *scratch, const struct hm_values *values)
 {
-	return staging->way == HM_STAGING_MOVE && !atomic_load(&staging->copies);
+	return scratch->policy == values->policy && scratch->home_node == values->home_node &&
+	       hm_set_equals(&scratch->nodes, &values->host_nodes);
+}
+
+/*
+ * Pages that are moved come from where the memory's would, which may change at any time; and both
+ * or none are locked. False where that cannot be had: then pages are copied.
+ */
+static bool follow(const struct hm_staging *staging, struct hm_scratch *scratch)
+{
+	uint64_t unit = staging->unit;
+	struct hm_values values;
+	const char *call;
+
+	hm_backend_snapshot(staging->backend, &values);
+	/* These choose a node by the place of a page, of which scratch memory has one. */
+	if (values.policy == HM_POLICY_INTERLEAVE || values.policy == HM_POLICY_WEIGHTED_INTERLEAVE)
+		return false;
+	if (values.lock != scratch->locked) {
+		if (values.lock ? hm_os_lock(scratch->memory, unit, MLOCK_ONFAULT)
+				: hm_os_unlock(scratch->memory, unit))
+			return false;
+		scratch->locked = values.lock;
+	}
+	if (has_policy(scratch, &values))
+		return true;
+	if (hm_discard_pages(staging->backend->host, scratch->memory, unit) ||
+	    hm_policy_set_at(staging->backend, &values, scratch->memory, unit, 0, &call))
+		return false;
+	scratch->dirty = false;
+	scratch->policy = values.policy;
+	scratch->home_node = values.home_node;
+	scratch->nodes = values.host_nodes;
+	return true;
 }
 
 /* Puts pages of scratch memory into absent places; what is there already stays. */
@@ -173,7 +206,7 @@ static int put(const struct hm_staging *staging, struct hm_scratch *scratch,
 {
 	uint64_t page = staging->backend->page_size, offset = 0, done;
 	uint8_t *address = staging->backend->mapping.address + range->offset;
-	bool moves = moves_now(staging) && range->length == staging->unit;
+	bool moves = scratch->moves && range->length == staging->unit;
 	int result;
 
 	while (offset < range->length) {
@@ -208,9 +241,11 @@ static int clear_scratch(const struct hm_staging *staging, struct hm_scratch *sc
 
 	if (result)
 		return result;
+	scratch->moves = staging->way == HM_STAGING_MOVE && !atomic_load(&staging->copies) &&
+			 follow(staging, scratch);
 	if (scratch->dirty)
 		memset(scratch->memory, 0, staging->unit);
-	else if (moves_now(staging))
+	else if (scratch->moves)
 		/* The last page first, so that a huge page is zeroed upwards. */
 		hm_os_advise(scratch->memory + staging->unit - page, page, MADV_POPULATE_WRITE);
 	scratch->dirty = false;
@@ -309,8 +344,23 @@ int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scr
 
 int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values)
 {
-	/* Pages of scratch memory come from where the thread that reads may allocate. */
-	if (values->policy != HM_POLICY_DEFAULT)
-		atomic_store(&staging->copies, true);
+	/* Scratch memory would follow the old values until the new ones are stored. */
+	atomic_store(&staging->copies, true);
 	return staging->way == HM_STAGING_CONTINUE ? bind_second(staging, values) : 0;
+}
+
+/*
+ * Where the kernel had no huge page for who touched it, there is a page table, into which a huge
+ * page can only be moved in small ones.
+ */
+void hm_staging_keep_huge(const struct hm_staging *staging, uint64_t offset)
+{
+	uint8_t *address = staging->backend->mapping.address + offset;
+	struct hm_values values;
+
+	hm_backend_snapshot(staging->backend, &values);
+	if (staging->way == HM_STAGING_MOVE && values.thp != HM_THP_NEVER &&
+	    staging->unit <= staging->backend->mapping.size - offset &&
+	    !hm_resident_is_huge(address, staging->unit))
+		hm_os_advise(address, staging->unit, MADV_COLLAPSE);
 }

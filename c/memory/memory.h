@@ -34,9 +34,9 @@ int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values
 /* Sets policy and home node; flags: HM_NUMA_*. Returns 0 or -errno of *call. */
 int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values *values,
 		  unsigned int flags, const char **call);
-/* The same of another mapping of the backend's memory. */
-int hm_policy_set_on(const struct hm_mapping *mapping, const struct hostmem_backend *backend,
-		     const struct hm_values *values, unsigned int flags, const char **call);
+/* The same of other memory, from which pages will be moved to the backend's. */
+int hm_policy_set_at(const struct hostmem_backend *backend, const struct hm_values *values,
+		     uint8_t *address, size_t size, unsigned int flags, const char **call);
 /* Puts what hm_policy_set() returned into words. */
 int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values *values,
 		   const char *call, int result, struct hostmem_error *err);

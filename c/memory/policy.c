@@ -208,27 +208,27 @@ int hm_policy_fail(const struct hostmem_backend *backend, const struct hm_values
 }
 
 /* mbind forgets the home node, so it is set again after each. */
-int hm_policy_set_on(const struct hm_mapping *mapping, const struct hostmem_backend *backend,
-		     const struct hm_values *values, unsigned int flags, const char **call)
+int hm_policy_set_at(const struct hostmem_backend *backend, const struct hm_values *values,
+		     uint8_t *address, size_t size, unsigned int flags, const char **call)
 {
 	const struct hm_set *nodes = &values->host_nodes;
 	int result;
 
 	*call = "mbind";
-	result = hm_numa_bind(mapping->address, mapping->size,
-			      hm_policy_in_kernel(backend, values->policy),
+	result = hm_numa_bind(address, size, hm_policy_in_kernel(backend, values->policy),
 			      hm_policy_takes_nodes(values->policy) ? nodes : NULL, flags);
 	if (result || values->home_node == HM_NODE_NONE)
 		return result;
 	*call = "set_mempolicy_home_node";
-	return hm_os_set_home_node(mapping->address, mapping->size,
-				   (unsigned int)values->home_node);
+	return hm_os_set_home_node(address, size, (unsigned int)values->home_node);
 }
 
 int hm_policy_set(const struct hostmem_backend *backend, const struct hm_values *values,
 		  unsigned int flags, const char **call)
 {
-	return hm_policy_set_on(&backend->mapping, backend, values, flags, call);
+	const struct hm_mapping *mapping = &backend->mapping;
+
+	return hm_policy_set_at(backend, values, mapping->address, mapping->size, flags, call);
 }
 
 int hm_policy_bind(const struct hostmem_backend *backend, const struct hm_values *values,

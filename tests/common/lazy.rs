@@ -58,3 +58,10 @@ pub fn touch_at_random(claim: &Claim, expected: &[u8], seed: usize) {
         assert_eq!(touch(claim, at), expected[at], "byte {at}");
     }
 }
+
+/// Whether memory of that size is huge now when it is preallocated.
+pub fn host_has_huge_pages(size: u64) -> bool {
+    let options = format!("size={size},prealloc=on,thp=always");
+    let backend = new("ram", &options).complete().unwrap();
+    super::access::smaps_field(&backend.claim("test").unwrap(), "AnonHugePages") == size
+}
