@@ -8,10 +8,10 @@ FEATURES := --all-features
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test race fuzz test-numa test-musl test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-lint
+.PHONY: help run test race fuzz test-numa test-musl test-arm64 test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 run: setup-build ## build the program and allocate 1 GiB of guest memory on node 0
 	cargo build --release $(FEATURES)
@@ -36,6 +36,9 @@ test-numa: setup-test ## the tests that boot machines with several NUMA nodes (d
 
 test-musl: setup-musl ## the tests on a static build, with musl and without libnuma
 	scripts/test-musl
+
+test-arm64: setup-arm64 ## the tests on emulated arm64 machines with pages of 4 KiB and of 16 KiB (docs/testing.md)
+	scripts/test-arm64
 
 test-package: setup-test ## test the package to be published, and a crate that depends on it
 	scripts/package
@@ -70,5 +73,5 @@ doc: setup-build ## build the documentation in target/doc
 	cargo doc --no-deps $(FEATURES)
 
 # Installs the packages that the target needs and the machine lacks.
-setup-build setup-test setup-musl setup-lint: setup-%:
+setup-build setup-test setup-musl setup-arm64 setup-lint: setup-%:
 	@scripts/setup $*

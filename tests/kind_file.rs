@@ -225,11 +225,7 @@ fn a_directory_gets_a_file_without_a_name() {
 fn a_directory_keeps_no_file_that_cannot_be_unlinked() {
     let directory = directory();
     let builder = backend(directory.path(), "size=64K");
-    let refusals = [
-        #[cfg(target_arch = "x86_64")]
-        Refusal::new(libc::SYS_unlink, libc::EPERM),
-        Refusal::new(libc::SYS_unlinkat, libc::EPERM),
-    ];
+    let refusals = common::unlinking(libc::EPERM);
     let completed = refusing(&refusals, || builder.complete());
     if completed.is_ok() {
         assert_eq!(entries(directory.path()), Vec::<OsString>::new());
@@ -971,10 +967,7 @@ fn what_completing_made_can_be_undone() {
 fn what_cannot_be_undone_is_said() {
     let directory = directory();
     let path = directory.path().join("file");
-    let of_name = [
-        Refusal::new(libc::SYS_unlink, libc::EPERM),
-        Refusal::new(libc::SYS_unlinkat, libc::EPERM),
-    ];
+    let of_name = common::unlinking(libc::EPERM);
     let of_size = [Refusal::new(libc::SYS_ftruncate, libc::EIO).only(1, 0)];
     let cases = [
         (&of_name[..], libc::EPERM, "the file that was made stays: "),

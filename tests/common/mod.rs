@@ -234,6 +234,15 @@ pub fn opening(errno: libc::c_int, mask: u64, flags: u64) -> Vec<Refusal> {
     ]
 }
 
+/// Refuses to remove a name, by each call that a C library does it with.
+pub fn unlinking(errno: libc::c_int) -> Vec<Refusal> {
+    vec![
+        Refusal::new(libc::SYS_unlinkat, errno),
+        #[cfg(target_arch = "x86_64")]
+        Refusal::new(libc::SYS_unlink, errno),
+    ]
+}
+
 /// What a process has that a failed call must not add to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Belongings {

@@ -40,9 +40,9 @@ The machine:
 | 4 | none | 256 MiB | 28, 17, 40, 28, 10 |
 
 It needs QEMU, busybox, e2fsprogs and binutils, which `scripts/setup test` installs, and kernels.
-`scripts/numa-kernels` downloads these with apt from the machine's mirror to `~/.cache/hostmem`; apt
+`scripts/guest-kernels` downloads these with apt from the machine's mirror to `~/.cache/hostmem`; apt
 verifies them, and nothing is installed. If something is missing, the lab is one ignored test that
-says why. `scripts/numa-guest` boots any program in the same way.
+says why. `scripts/guest` boots any program in the same way.
 
 A test that fails in the guest fails here, with the same message. Four other failures are possible:
 

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Series of kernels, as scripts/numa-kernels fetches them.
+/// Series of kernels, as scripts/guest-kernels fetches them.
 pub const KERNELS: [&str; 3] = ["5.10", "6.1", "6.12"];
 
 /// Boots a machine and runs a program in it.
 pub fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/numa-guest")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/guest")
 }
 
 pub fn kernel_directory(kernel: &str) -> PathBuf {
@@ -36,7 +36,7 @@ pub fn find_missing() -> Option<String> {
         return Some("a run under sanitizers leaves it out".into());
     }
     if !script().exists() {
-        return Some("scripts/numa-guest is not here, a packaged crate has no scripts".into());
+        return Some("scripts/guest is not here, a packaged crate has no scripts".into());
     }
     for program in ["qemu-system-x86_64", "busybox", "mkfs.ext4", "strip", "ldd"] {
         if !has_program(program) {
@@ -49,7 +49,7 @@ pub fn find_missing() -> Option<String> {
     if let Some(kernel) = KERNELS.iter().find(missing) {
         let place = kernel_directory(kernel);
         return Some(format!(
-            "no Linux {kernel} in {}; scripts/numa-kernels fetches it",
+            "no Linux {kernel} in {}; scripts/guest-kernels fetches it",
             place.display()
         ));
     }

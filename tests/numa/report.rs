@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// As scripts/numa-guest makes it.
+/// As scripts/guest makes it.
 fn topology_is_the_machine() {
     let topology = Topology::read().unwrap();
     let machine: [(&[u32], u64, [u32; 5]); 5] = [
