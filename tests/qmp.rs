@@ -957,6 +957,40 @@ fn filling_memory_that_is_there_is_cancelled_too() {
 }
 
 #[test]
+fn a_scrub_is_told_of_and_cancelled() {
+    let (_server, mut client) = start();
+    let size: u64 = 512 << 20;
+    client.must(
+        "object-add",
+        with(filling("a", size, "wait"), json!({ "thp": "never" })),
+    );
+    let whole = json!({ "id": "a", "offset": 0, "length": size });
+    client.events.clear();
+    client.must("x-scrub", whole.clone());
+    let last = wait_for_end(&mut client, "a");
+    let data = json!({ "id": "a", "status": "completed", "done": size, "total": size });
+    assert_eq!(last["data"], data);
+    // The cancel is read while the scrub begins or runs, if it does not end before.
+    for attempt in 0.. {
+        assert!(attempt < 100, "no scrub was met by a cancel");
+        client.events.clear();
+        let begun = Instant::now();
+        send(&mut client, "x-scrub", &whole);
+        send(&mut client, "x-prealloc-cancel", &id("a"));
+        let scrubbed = client.answer();
+        let status = result(client.answer()).unwrap();
+        if scrubbed.get("error").is_some() {
+            check_cancelled(begun, scrubbed);
+            assert_eq!(status["status"], "cancelled", "{status}");
+            break;
+        }
+    }
+    // The next one is not affected.
+    client.must("x-scrub", whole);
+    assert_eq!(client.must("x-placement", id("a"))["resident"], size);
+}
+
+#[test]
 fn a_signal_cancels_a_command_that_fills() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let new = directory.path().join("new");

@@ -78,12 +78,15 @@ pub(crate) fn populate(monitor: &mut Monitor, range: Range) -> Answer {
 
 pub(crate) fn scrub(monitor: &mut Monitor, range: Range) -> Answer {
     let Range { id, offset, length } = range;
+    let events = Arc::clone(&monitor.events);
     let foreground = Arc::clone(&monitor.foreground);
     let memory = monitor.memory(&id)?;
     with_claim(memory, |backend, claim| {
         let scrub = || claim.scrub(offset, length);
-        foreground.run(&id, backend.interrupter(), scrub)
-    })???;
+        let scrubbed = foreground.run(&id, backend.interrupter(), scrub)?;
+        prealloc::tell_end(backend, &events, &scrubbed);
+        Ok::<_, QmpError>(scrubbed?)
+    })??;
     Ok(json!({}))
 }
 
