@@ -167,30 +167,74 @@ fn two_processes_see_what_the_other_writes() {
         "memory-backend-ram,id=ram0,share=on",
         "memory-backend-shm,id=ram0",
     ] {
-        let mut child = start_device(test, &socket);
-        let stream = accept(&listener, &mut child);
-        let device = Frontend::from_stream(stream, 1);
-
         let backend = backend(kind);
         let pieces = halves(&backend);
         for at in WORDS {
             // SAFETY: inside a piece, which lives, and aligned; the device has no memory yet.
             unsafe { word(&pieces, at).write_volatile(at ^ 0x1234) };
         }
-        device.set_owner().unwrap();
-        let table = MemoryTable::new(&pieces).unwrap();
-        device.set_mem_table(&table).unwrap();
-        // Its answer to this is behind its dealing with the table.
-        device.get_features().unwrap();
-        for at in WORDS {
-            // SAFETY: as above; the device has written.
-            let answer = unsafe { word(&pieces, at + 8).read_volatile() };
-            assert_eq!(answer, !(at ^ 0x1234), "{kind}: {at:#x}");
-        }
-        drop(device);
-        assert!(child.wait().unwrap().success());
-        drop((pieces, table));
+        check_answers(test, &listener, &socket, &pieces, kind);
+        drop(pieces);
         assert_eq!(backend.state(), State::Ready);
+    }
+}
+
+/// Gives the memory to a device in another process, which has to find the words there.
+fn check_answers(test: &str, listener: &UnixListener, socket: &Path, pieces: &[Piece], what: &str) {
+    let mut child = start_device(test, socket);
+    let stream = accept(listener, &mut child);
+    let device = Frontend::from_stream(stream, 1);
+    device.set_owner().unwrap();
+    let table = MemoryTable::new(pieces).unwrap();
+    device.set_mem_table(&table).unwrap();
+    // Its answer to this is behind its dealing with the table.
+    device.get_features().unwrap();
+    for at in WORDS {
+        // SAFETY: inside a piece, which lives, and aligned; the device has written.
+        let answer = unsafe { word(pieces, at + 8).read_volatile() };
+        assert_eq!(answer, !(at ^ 0x1234), "{what}: {at:#x}");
+    }
+    drop(device);
+    assert!(child.wait().unwrap().success());
+}
+
+/// Memory of an image, in each way in which it is read, once all of it is.
+#[test]
+fn a_device_finds_contents_that_were_read() {
+    let test = "a_device_finds_contents_that_were_read";
+    if let Ok(socket) = env::var(SOCKET) {
+        serve(&socket);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("device");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut bytes = common::image::pattern(3, 2 * HALF);
+    for at in WORDS {
+        let offset = if at < HIGH { at } else { at - HIGH + HALF } as usize;
+        bytes[offset..offset + 8].copy_from_slice(&(at ^ 0x1234).to_ne_bytes());
+    }
+    let image = common::image::image_in(directory.path(), 0, &bytes);
+    let mut modes = vec!["prealloc=on"];
+    if common::lazy::can_serve() {
+        modes.push("prealloc=on,prealloc-mode=background");
+        modes.push("prealloc=off");
+    }
+    for mode in modes {
+        let options = format!("memory-backend-memfd,id=ram0,{mode},contents={image}");
+        let backend = backend(&options);
+        if mode == "prealloc=off" {
+            backend.set("prealloc", true).unwrap();
+        }
+        backend.wait_prealloc(None).unwrap();
+        let pieces = halves(&backend);
+        check_answers(test, &listener, &socket, &pieces, &options);
+        // What the device wrote is there beside the rest.
+        for at in WORDS {
+            let offset = if at < HIGH { at } else { at - HIGH + HALF } as usize;
+            bytes[offset + 8..offset + 16].copy_from_slice(&(!(at ^ 0x1234)).to_ne_bytes());
+        }
+        drop(pieces);
+        common::image::assert_same(&backend, &bytes, &options);
     }
 }
 
