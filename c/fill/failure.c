@@ -155,7 +155,7 @@ int hm_failure_report(const struct hm_failure *failure, const struct hm_values *
 	else
 		report_error(failure, err);
 	hm_huge_pages_append(fill->backend, values, err);
-	if (fill->takes_memory && failure->error == ENOMEM && !failure->shortage.needed &&
+	if (fill->most_memory && failure->error == ENOMEM && !failure->shortage.needed &&
 	    hm_cgroup_is_hidden(false))
 		hm_error_append(err, "; a memory limit of a control group that cannot be seen from "
 				     "here may be the cause");

@@ -17,8 +17,30 @@
 /* Scrubbing takes this many times less, whatever the pages are. */
 #define SCRUB_FACTOR 4
 
+/* What populating a file on disk keeps at once, besides page tables: the chunks of a few threads.
+ */
+#define CACHE_AT_ONCE (8 * MIB)
 /* Bytes that are counted between two checks for a cancel. */
 #define COUNT_SIZE (64 * MIB)
+
+/* Small pages that so many bytes of the fill take when all of them are absent. */
+static uint64_t count_pages(const struct hm_fill *fill, uint64_t length)
+{
+	return fill->copied ? 2 * length : length;
+}
+
+static uint64_t count_absent_in_file(const struct hm_fill *fill, const struct hm_range *range)
+{
+	const struct hostmem_backend *backend = fill->backend;
+	uint8_t *address = fill->address + range->offset;
+	uint64_t offset = backend->backing.offset + (uint64_t)(address - backend->mapping.address);
+	uint64_t present;
+
+	if (hm_call_count_resident(backend->host, backend->backing.fd, offset, address,
+				   range->length, &present))
+		return range->length;
+	return range->length - present;
+}
 
 /*
  * Absent bytes of a range of the fill; all of it when the kernel does not tell. Private writable
@@ -27,18 +49,13 @@
 static uint64_t count_absent(const struct hm_fill *fill, const struct hm_range *range)
 {
 	const struct hostmem_backend *backend = fill->backend;
-	uint8_t *address = fill->address + range->offset;
-	uint64_t present;
-	int failed;
+	uint64_t own;
 
 	if (backend->shared || backend->readonly)
-		failed = hm_call_count_resident(
-			backend->host, backend->backing.fd,
-			backend->backing.offset + (uint64_t)(address - backend->mapping.address),
-			address, range->length, &present);
-	else
-		failed = hm_call_count_own(backend->host, address, range->length, &present);
-	return failed ? range->length : range->length - present;
+		return count_absent_in_file(fill, range);
+	if (hm_call_count_own(backend->host, fill->address + range->offset, range->length, &own))
+		own = 0;
+	return range->length - own + (fill->copied ? count_absent_in_file(fill, range) : 0);
 }
 
 /* New memory of our own is absent, without asking the kernel. */
@@ -61,19 +78,28 @@ static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct
 }
 
 /*
- * hugetlb pages come from their own pool, direct access memory is the device, and what is on disk
- * can be read again: none of it brings the OOM killer.
+ * hugetlb pages come from their own pool, and direct access memory is the device: neither brings
+ * the OOM killer. What is on disk can be read again, unless it is locked, but not at once: while a
+ * file system writes a page it cannot give others back.
  */
-static bool takes_memory(const struct hostmem_backend *backend)
+static void find_memory(struct hm_fill *fill)
 {
+	const struct hostmem_backend *backend = fill->backend;
+	bool is_private = !backend->shared && !backend->readonly;
 	struct hm_file file;
 
 	if (hm_backend_is_hugetlb(backend))
-		return false;
-	if (backend->backing.fd < 0 || (!backend->shared && !backend->readonly) ||
-	    hm_os_stat(backend->backing.fd, &file))
-		return true;
-	return file.shmem || !(S_ISREG(file.mode) || S_ISBLK(file.mode) || S_ISCHR(file.mode));
+		return;
+	fill->most_memory = UINT64_MAX;
+	if (backend->backing.fd < 0 || hm_os_stat(backend->backing.fd, &file))
+		return;
+	fill->copied = is_private && file.shmem;
+	if (is_private || file.shmem)
+		return;
+	if (S_ISCHR(file.mode))
+		fill->most_memory = 0;
+	else if (!fill->locked)
+		fill->most_memory = CACHE_AT_ONCE;
 }
 
 /* Pages of hugetlbfs are reserved when they are mapped. */
@@ -106,12 +132,13 @@ void hm_fill_init(struct hm_fill *fill, const struct hm_prealloc_request *reques
 	};
 	fill->fresh = is_fresh(backend);
 	fill->scrubs = request->scrub;
-	fill->takes_memory = values->prealloc_watch && !request->scrub && takes_memory(backend);
-	if (values->prealloc_watch && !request->scrub)
-		find_room(fill);
 	fill->locked =
 		values->lock || hm_call_is_locked(backend->host, fill->address, range->length);
-	atomic_store(&fill->absent, (int64_t)range->length);
+	if (values->prealloc_watch && !request->scrub) {
+		find_memory(fill);
+		find_room(fill);
+	}
+	atomic_store(&fill->absent, (int64_t)count_pages(fill, range->length));
 	pthread_mutex_lock(&backend->lock);
 	fill->callback = backend->progress;
 	fill->callback_data = backend->progress_data;
@@ -138,7 +165,7 @@ bool hm_fill_begin_again(struct hm_fill *fill)
 	hm_populate_end(&fill->plan);
 	fill->fresh = false;
 	fill->counted = false;
-	atomic_store(&fill->absent, (int64_t)fill->range.length);
+	atomic_store(&fill->absent, (int64_t)count_pages(fill, fill->range.length));
 	atomic_store(&fill->next, 0);
 	atomic_store(&fill->backend->bytes_done, 0);
 	return true;
@@ -162,13 +189,15 @@ uint64_t hm_fill_count_chunks(const struct hm_fill *fill)
 
 uint64_t hm_fill_count_needed(const struct hm_fill *fill)
 {
-	uint64_t left = fill->range.length - atomic_load(&fill->backend->bytes_done);
+	uint64_t left =
+		count_pages(fill, fill->range.length - atomic_load(&fill->backend->bytes_done));
 	int64_t absent = atomic_load(&fill->absent);
 
 	/* Below 0 where others discarded pages that were counted as present. */
-	if (!fill->takes_memory || absent < 0)
+	if (absent < 0)
 		return 0;
-	return left < (uint64_t)absent ? left : (uint64_t)absent;
+	left = left < (uint64_t)absent ? left : (uint64_t)absent;
+	return left < fill->most_memory ? left : fill->most_memory;
 }
 
 bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most)
@@ -176,7 +205,7 @@ bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most)
 	struct hm_range rest = { .offset = atomic_load(&fill->next), .length = 0 };
 	uint64_t absent = 0;
 
-	if (!fill->takes_memory || fill->fresh || hm_fill_is_all_taken(fill))
+	if (!fill->most_memory || fill->fresh || hm_fill_is_all_taken(fill))
 		return true;
 	while (rest.offset < fill->range.length && absent <= most) {
 		if (hm_fill_is_cancelled(fill))
@@ -188,7 +217,8 @@ bool hm_fill_count_absent(struct hm_fill *fill, uint64_t most)
 		rest.offset += rest.length;
 	}
 	fill->counted = true;
-	atomic_store(&fill->absent, (int64_t)(absent + fill->range.length - rest.offset));
+	absent += count_pages(fill, fill->range.length - rest.offset);
+	atomic_store(&fill->absent, (int64_t)absent);
 	return true;
 }
 
@@ -262,7 +292,8 @@ int hm_fill_populate(struct hm_fill *fill, const struct hm_range *chunk, struct 
 	struct hostmem_backend *backend = fill->backend;
 	const struct hm_range memory = { .offset = fill->range.offset + chunk->offset,
 					 .length = chunk->length };
-	uint64_t absent = fill->counted ? count_absent(fill, chunk) : chunk->length;
+	uint64_t absent =
+		fill->counted ? count_absent(fill, chunk) : count_pages(fill, chunk->length);
 	int result;
 
 	unread->length = 0;

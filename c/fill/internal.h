@@ -32,8 +32,13 @@ struct hm_fill {
 	const struct hm_set *nodes;
 	/* It has no policy of its own. */
 	bool follows_process;
-	/* Small pages that only the OOM killer gets back, and prealloc-watch is on. */
-	bool takes_memory;
+	/*
+	 * Bytes of small pages that it holds at once at most and that only the OOM killer gets
+	 * back: UINT64_MAX where it keeps them all, 0 without prealloc-watch.
+	 */
+	uint64_t most_memory;
+	/* Each page is a copy of one that the file in shared memory has besides. */
+	bool copied;
 	/* They cannot go to swap. */
 	bool locked;
 	/* Blocks of a file system that has a limit, and prealloc-watch is on. */

@@ -58,7 +58,7 @@ void hm_pressure_init(struct hm_pressure *pressure, struct hm_fill *fills, size_
 
 	*pressure = (struct hm_pressure){ .fills = fills, .fills_len = fills_len };
 	for (size_t i = 0; i < fills_len; i++)
-		needed |= fills[i].takes_memory;
+		needed |= fills[i].most_memory != 0;
 	if (needed) {
 		find_allowed(pressure);
 		hm_cgroup_find(&pressure->cgroup);
@@ -128,14 +128,15 @@ static struct demand find_demand(const struct hm_pressure *pressure, const struc
 		const struct hm_fill *fill = &pressure->fills[i];
 		uint64_t needed;
 
-		if (!fill->takes_memory || !is_bound_to(pressure, fill, nodes) ||
+		if (!fill->most_memory || !is_bound_to(pressure, fill, nodes) ||
 		    (locked && !fill->locked))
 			continue;
 		needed = hm_fill_count_needed(fill);
 		if (needed && !shortage->fill)
 			shortage->fill = fill;
 		demand.bytes += needed;
-		demand.size += fill->range.length;
+		demand.size += fill->range.length < fill->most_memory ? fill->range.length
+								      : fill->most_memory;
 	}
 	return demand;
 }
