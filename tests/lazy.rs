@@ -232,7 +232,7 @@ fn what_was_touched_in_small_pages_becomes_huge() {
     let bytes = pattern(10, SIZE);
     let image = image_in(images.path(), 0, &bytes);
     let options = format!("size={SIZE},{DEMAND},thp=always,contents={image}");
-    let huge = (0..10).any(|_| {
+    let huge = (0..3).any(|_| {
         let backend = complete("ram", &options);
         let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
         file.set_len(8 * MIB).unwrap();
@@ -252,7 +252,7 @@ fn what_was_touched_in_small_pages_becomes_huge() {
         // Who touched goes on a moment before.
         let start = Instant::now();
         while smaps_field(&claim, "AnonHugePages") != 2 * MIB {
-            if start.elapsed() > Duration::from_secs(2) {
+            if start.elapsed() > Duration::from_secs(1) {
                 return false;
             }
             thread::yield_now();

@@ -135,7 +135,7 @@ static int save_file(struct save *save, struct hm_range rest)
 	uint64_t offset = save->backend->backing.offset, end = rest.offset + rest.length;
 	int result = 0;
 
-	if (!hm_call_is_allowed(save->backend->host, HOSTMEM_CALL_LSEEK))
+	if (save->file < 0 || !hm_call_is_allowed(save->backend->host, HOSTMEM_CALL_LSEEK))
 		return copy_file(save, rest);
 	while (!result && rest.length) {
 		int64_t data = hm_os_find_data(save->file, offset + rest.offset), hole;

@@ -219,49 +219,73 @@ int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *val
 	return result ? fail_map(backend, values, result, err) : 0;
 }
 
-/*
- * Mapped elsewhere first and then moved, so that at no time anything else, or nothing, is in its
- * place: a mapping that fails leaves the range as it was.
- */
-static int put_anonymous(const struct hostmem_backend *backend, const struct hm_values *values,
-			 uint8_t *to, size_t length)
+/* Advice and policy of the backend's memory for a mapping that takes the place of some of it. */
+static int prepare(const struct hostmem_backend *backend, const struct hm_values *values,
+		   uint8_t *address, size_t length)
 {
+	struct hostmem_error err = { .os_error = EIO };
+	struct hostmem_backend place = {
+		.host = backend->host,
+		.backing = backend->backing,
+		.page_size = backend->page_size,
+		.mapping = { .address = address, .size = length },
+	};
+
+	memcpy(place.origins, backend->origins, sizeof(place.origins));
+	if (hm_advise_all(&place, values, &err) || hm_policy_bind(&place, values, &err))
+		return err.os_error ? -err.os_error : -EIO;
+	return 0;
+}
+
+/*
+ * Moves a mapping to where it replaces another. A kernel that runs out of memory meanwhile may have
+ * unmapped that already: then new memory is mapped there, unless another thread was faster.
+ */
+static int move_in(const struct hostmem_backend *backend, const struct hm_values *values,
+		   uint8_t *from, uint8_t *to, size_t length, int flags)
+{
+	int result = hm_os_move(from, length, to);
+	void *place = to;
+
+	if (!result)
+		return 0;
+	hm_os_unmap(from, length);
+	if (hm_os_map(&place, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, -1, 0))
+		return result;
+	return prepare(backend, values, to, length);
+}
+
+/*
+ * Mapped and advised elsewhere first, so that at no time anything else, or nothing, is in its
+ * place, and forked children never get it: what fails leaves the range as it was.
+ */
+int hm_mapping_replace(const struct hostmem_backend *backend, const struct hm_range *range)
+{
+	uint8_t *to = backend->mapping.address + range->offset;
+	size_t length = (size_t)range->length;
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS;
 	bool huge = hm_backend_is_hugetlb(backend);
+	struct hm_values values;
 	void *address = NULL;
 	int result;
 
+	hm_backend_snapshot(backend, &values);
 	if (huge)
 		flags |= MAP_HUGETLB | __builtin_ctzll(backend->page_size) << MAP_HUGE_SHIFT;
-	if (!hm_check_reserves(values, huge))
+	if (!hm_check_reserves(&values, huge))
 		flags |= MAP_NORESERVE;
 	result = hm_os_map(&address, length, PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (result)
 		return result;
-	result = hm_os_move(address, length, to);
-	if (result)
+	result = prepare(backend, &values, address, length);
+	if (result) {
 		hm_os_unmap(address, length);
-	return result;
-}
-
-int hm_mapping_replace(const struct hostmem_backend *backend, const struct hm_range *range)
-{
-	uint8_t *address = backend->mapping.address + range->offset;
-	size_t length = (size_t)range->length;
-	struct hostmem_error err = { .os_error = EIO };
-	struct hm_values values;
-	int result;
-
-	hm_backend_snapshot(backend, &values);
-	result = put_anonymous(backend, &values, address, length);
-	if (result)
 		return result;
-	/* What the rest has already is not changed by having it again. */
-	if (hm_advise_all(backend, &values, &err) || hm_policy_bind(backend, &values, &err))
-		return err.os_error ? -err.os_error : -EIO;
-	if (values.lock && !hm_backend_is_hugetlb(backend))
-		return hm_os_lock(address, length, MLOCK_ONFAULT);
-	return 0;
+	}
+	result = move_in(backend, &values, address, to, length, flags);
+	if (!result && values.lock && !huge)
+		result = hm_os_lock(to, length, MLOCK_ONFAULT);
+	return result;
 }
 
 /* For /proc/self/maps; a kernel without names for anonymous memory (5.17) does without. */

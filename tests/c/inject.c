@@ -34,7 +34,12 @@
 #define SIZE_HUGE      (2ul << 20)
 #define SIZE_MAX_TRIED (4ul << 20)
 #define FILL           0x77
-#define KEPT           0x33
+/* Descriptors of an image that memory begins with, and of the file that it is saved to. */
+#define IMAGE      900
+#define SAVED      901
+#define IMAGE_SIZE (200ul << 10)
+#define IMAGE_PATH "/proc/self/fd/900"
+#define KEPT       0x33
 
 static const char *disk, *shared;
 static struct hostmem_host *host, *old_host;
@@ -338,6 +343,43 @@ static int inhibit(struct trial *trial, struct hostmem_error *err)
 	return result ? result : hostmem_backend_allow_discard(trial->backend, "device", err);
 }
 
+static int discard_to_zero(struct trial *trial, struct hostmem_error *err)
+{
+	return hostmem_backend_discard_to(trial->backend, 0, size_of(trial) / 2,
+					  HOSTMEM_DISCARD_TO_ZERO, err);
+}
+
+/* The list of what is not read any more may have grown, also where discarding then fails. */
+static int discard_unread(struct trial *trial, struct hostmem_error *err)
+{
+	trial->began = true;
+	return discard(trial, err);
+}
+
+/* Contents are right whenever completing, and the background after it, have succeeded. */
+static int restore(struct trial *trial, struct hostmem_error *err)
+{
+	int result = complete(trial, err);
+	struct hostmem_memory memory;
+
+	if (result || hostmem_backend_get_memory(trial->backend, &memory, err))
+		return -1;
+	for (size_t i = 0; i < memory.size; i++) {
+		if (((const unsigned char *)memory.address)[i] == (i < IMAGE_SIZE ? FILL : 0))
+			continue;
+		problem("%s: %s: contents are wrong", trial->subject->name, trial->operation->name);
+		break;
+	}
+	return 0;
+}
+
+static int save(struct trial *trial, struct hostmem_error *err)
+{
+	struct hostmem_save_result saved;
+
+	return hostmem_backend_save(trial->backend, &saved, SAVED, 0, err);
+}
+
 static int delete_it(struct trial *trial, struct hostmem_error *err)
 {
 	return hostmem_backend_delete(trial->backend, err);
@@ -379,6 +421,15 @@ static const struct operation operations[] = {
 	{ .name = "complete, thread-context",
 	  .options = ",prealloc=on,prealloc-context=context",
 	  .run = complete },
+	{ .name = "restore", .options = ",prealloc=on,contents=" IMAGE_PATH, .run = restore },
+	{ .name = "restore, background",
+	  .options = ",prealloc=on,prealloc-mode=background,contents=" IMAGE_PATH,
+	  .run = restore },
+	{ .name = "restore, background, huge, bound, locked",
+	  .size = SIZE_HUGE,
+	  .options = ",prealloc=on,prealloc-mode=background,thp=always,lock=on,policy=bind,"
+		     "host-nodes=0,contents=" IMAGE_PATH,
+	  .run = restore },
 	{ .name = "complete two", .options = ",prealloc=on", .run = complete_both },
 	{ .name = "merge=off",
 	  .options = "",
@@ -447,6 +498,17 @@ static const struct operation operations[] = {
 	  .live = true,
 	  .discards = true,
 	  .run = discard },
+	{ .name = "discard to zero",
+	  .size = SIZE_MAX_TRIED,
+	  .options = "",
+	  .live = true,
+	  .discards = true,
+	  .run = discard_to_zero },
+	{ .name = "discard of contents on demand",
+	  .options = ",contents=" IMAGE_PATH,
+	  .live = true,
+	  .run = discard_unread },
+	{ .name = "save", .size = SIZE_HUGE, .options = "", .live = true, .run = save },
 	{ .name = "populate", .options = "", .live = true, .run = populate },
 	{ .name = "populate, bound",
 	  .size = SIZE_MAX_TRIED,
@@ -883,6 +945,9 @@ static bool is_possible(const struct operation *operation)
 	struct hostmem_host_info info;
 
 	hostmem_host_get_info(host, &info);
+	if (strstr(operation->options, "contents=") && operation->run != complete &&
+	    !has_feature("userfaultfd-kvm"))
+		return false;
 	if (operation->run == rebind || strstr(operation->options, "host-nodes"))
 		return has_feature("policy=bind") && has_feature("home-node");
 	if (strstr(operation->options, "merge=on"))
@@ -893,6 +958,10 @@ static bool is_possible(const struct operation *operation)
 /* A new file has one path, and so one backend. */
 static bool is_for(const struct operation *operation, const struct subject *subject)
 {
+	/* Contents are not for what is the user's; and not on demand for a file. */
+	if (strstr(operation->options, "contents="))
+		return !strstr(subject->options, "file") && !subject->is_users &&
+		       strcmp(subject->name, "embedder's") != 0;
 	return operation->run != complete_both || !strstr(subject->options, "/new");
 }
 
@@ -1078,6 +1147,20 @@ static void probe_hosts(void)
 	must(!hostmem_host_probe(&old_host, &err) && shim_disarm(), err.message);
 }
 
+static void make_files(void)
+{
+	static char image[IMAGE_SIZE];
+	int fd = memfd_create("image", MFD_CLOEXEC);
+
+	memset(image, FILL, sizeof(image));
+	must(fd >= 0 && write(fd, image, sizeof(image)) == sizeof(image) &&
+		     dup3(fd, IMAGE, O_CLOEXEC) == IMAGE &&
+		     dup3(memfd_create("saved", MFD_CLOEXEC), SAVED, O_CLOEXEC) == SAVED &&
+		     !ftruncate(SAVED, SIZE_MAX_TRIED),
+	     "image");
+	shim_give(SAVED);
+}
+
 int main(int argc, char **argv)
 {
 	const char *only = getenv("ONLY"), *part = getenv("PART");
@@ -1092,6 +1175,7 @@ int main(int argc, char **argv)
 	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
+	make_files();
 	probe_hosts();
 	if (first == 1)
 		count = try_others();

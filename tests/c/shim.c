@@ -354,7 +354,10 @@ int hook_munmap(void *address, size_t size)
 	return result;
 }
 
-/* A move to a fixed address replaces what is there, as a fixed mapping does. */
+/*
+ * A move to a fixed address replaces what is there, as a fixed mapping does. Where it fails for
+ * want of memory, the kernel may have unmapped that before.
+ */
 void *hook_mremap(void *from, size_t size, size_t to_size, int flags, void *to)
 {
 	void *moved = MAP_FAILED;
@@ -364,8 +367,13 @@ void *hook_mremap(void *from, size_t size, size_t to_size, int flags, void *to)
 	if (!(flags & MREMAP_FIXED) || size != to_size)
 		violation("moves a mapping in a way that the shim does not know");
 	check_owned("mremap", to, to_size);
-	if (!fails(CALL_mremap))
+	if (!fails(CALL_mremap)) {
 		moved = mremap(from, size, to_size, flags, to);
+	} else if (errno == ENOMEM) {
+		munmap(to, to_size);
+		take_out(&owned, (uintptr_t)to, whole_pages(to_size));
+		errno = ENOMEM;
+	}
 	if (moved != MAP_FAILED)
 		take_out(&owned, (uintptr_t)from, whole_pages(size));
 	pthread_mutex_unlock(&lock);
@@ -475,8 +483,10 @@ static const struct {
 	{ SYS_gettid, CALL_COUNT, false },
 };
 
-#define NUMBER_OF_COPY 0x03
-#define NUMBER_OF_MOVE 0x05
+#define NUMBER_OF_COPY     0x03
+#define NUMBER_OF_MOVE     0x05
+#define NUMBER_OF_CONTINUE 0x07
+#define NUMBER_OF_POISON   0x08
 
 /* What begins the structure of a copy and of a move. */
 struct transfer {
@@ -493,7 +503,8 @@ static void check_ioctl(unsigned long request, unsigned long argument)
 	if (_IOC_TYPE(request) != UFFDIO || request == USERFAULTFD_IOC_NEW)
 		return;
 	if (request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER ||
-	    request == UFFDIO_ZEROPAGE || request == UFFDIO_WAKE)
+	    request == UFFDIO_ZEROPAGE || request == UFFDIO_WAKE || number == NUMBER_OF_CONTINUE ||
+	    number == NUMBER_OF_POISON)
 		check("ioctl", (void *)(uintptr_t)range->start, range->len);
 	else if (number == NUMBER_OF_COPY || number == NUMBER_OF_MOVE)
 		check("ioctl", (void *)(uintptr_t)transfer->destination, transfer->length);
