@@ -163,7 +163,7 @@ pub fn only_reads(host: &Host, disk: &Path) {
         }
     }
     if has_huge_pages() {
-        let file = access::memfd("huge", libc::MFD_HUGETLB, SIZE);
+        let file = access::memfd("huge", libc::MFD_HUGETLB | libc::MFD_HUGE_2MB, SIZE);
         let readable = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
         let what = format!("fd,readonly=on,fd={}", readable.as_raw_fd());
         let writer = complete(host, &format!("fd,fd={}", file.as_raw_fd()));
@@ -226,7 +226,11 @@ pub fn fails_without_a_signal(host: &Host, disk: &Path) {
     // Beyond the pool: what is left of it is mapped by nobody.
     let taken = has_huge_pages().then(|| {
         let pages = HugePages::available();
-        let file = access::memfd("taken", libc::MFD_HUGETLB, pages * HUGE);
+        let file = access::memfd(
+            "taken",
+            libc::MFD_HUGETLB | libc::MFD_HUGE_2MB,
+            pages * HUGE,
+        );
         // SAFETY: takes numbers.
         let result =
             unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, (pages * HUGE) as libc::off_t) };
