@@ -255,6 +255,67 @@ fn the_socket_is_private_and_goes_with_the_server() {
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
 }
 
+/// While memory is filled, at any moment of that.
+#[test]
+fn a_signal_ends_it_soon_and_leaves_nothing() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let object = format!(
+        "1:memory-backend-file,size=1G,share=on,mem-path={}",
+        directory.path().display()
+    );
+    for (signal, milliseconds) in [
+        (libc::SIGTERM, 0),
+        (libc::SIGINT, 2),
+        (libc::SIGHUP, 20),
+        (libc::SIGTERM, 50),
+    ] {
+        let mut pool = Pool::start(&[&object, "1:memory-backend-shm,size=1G"]);
+        let client = pool.client();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let start = Instant::now();
+        pool.server.signal(signal);
+        assert_eq!(pool.server.end(), (0, String::new()));
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(!pool.path.exists());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        drop(client);
+    }
+}
+
+/// As threads of the pool's own do, those of a thread-context fill with SCHED_IDLE and its affinity.
+#[test]
+fn a_thread_context_fills_where_it_says() {
+    let pool = Pool::start(&[
+        "thread-context,id=tc0,cpu-affinity=0",
+        "1:memory-backend-memfd,size=512M,thp=never,prealloc-context=tc0,prealloc-threads=2",
+    ]);
+    let _client = pool.client();
+    let tasks = format!("/proc/{}/task", pool.server.process.id());
+    let start = Instant::now();
+    let status = loop {
+        let entries = fs::read_dir(&tasks).unwrap();
+        // One that has just ended cannot be read.
+        let mut statuses = entries.filter_map(|entry| {
+            let directory = entry.ok()?.path();
+            let name = fs::read_to_string(directory.join("comm")).ok()?;
+            let status = fs::read_to_string(directory.join("status")).ok()?;
+            (name.starts_with("hm-pool0") && status.contains("Cpus_allowed_list:\t0\n"))
+                .then(|| fs::read_to_string(directory.join("stat")).ok())?
+        });
+        if let Some(status) = statuses.next() {
+            break status;
+        }
+        assert!(start.elapsed() < PATIENCE);
+    };
+    let (_, rest) = status.rsplit_once(") ").unwrap();
+    let policy = rest.split(' ').nth(38).unwrap().parse();
+    assert_eq!(policy, Ok(libc::SCHED_IDLE), "{status}");
+}
+
 #[test]
 fn requests_are_checked_and_events_say_who_took_what() {
     let pool = Pool::full(&["one=1:memory-backend-memfd,size=8M"]);
