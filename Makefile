@@ -17,10 +17,11 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 	cargo build --release $(FEATURES)
 	@scripts/run
 
-test: setup-test ## all tests: with all features, with fewer, and the C under ASan, UBSan and TSan; fuzzed for 60 seconds
+test: setup-test ## all tests: with all features, with fewer, with musl, and the C under ASan, UBSan and TSan; fuzzed for 60 seconds
 	cargo test $(FEATURES)
 	cargo test --no-default-features
 	cargo test --no-default-features --features numa --test host --test policy
+	scripts/test-musl --short
 	scripts/sanitize address,undefined
 	scripts/race 20
 	scripts/fuzz 10
