@@ -6,6 +6,14 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 FEATURES := --all-features
 
+# Without features run the tests of what a feature can change: neither those that are empty then, nor
+# those that have no policy, build no C and read no bindings.
+EMPTY := $(shell grep -l '^.!.cfg' tests/*.rs)
+SAME := $(patsubst %,tests/%.rs,build_script claim compile_fail contents discard_kinds examples inhibit \
+	kind_fd kind_file kind_memfd kind_ram kind_shm lazy lazy_errors lazy_kinds lazy_order limits map \
+	piece populate properties_doc save scrub security_doc thp)
+DIFFERENT := $(basename $(notdir $(filter-out $(EMPTY) $(SAME),$(wildcard tests/*.rs))))
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run test race fuzz test-numa test-musl test-arm64 test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
@@ -19,7 +27,7 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 
 test: setup-test ## all tests: with all features, with fewer, with musl, and the C under ASan, UBSan and TSan; fuzzed for 60 seconds
 	cargo test $(FEATURES)
-	cargo test --no-default-features
+	cargo test --no-default-features --lib $(DIFFERENT:%=--test %)
 	cargo test --no-default-features --features numa --test host --test policy
 	scripts/test-musl --short
 	scripts/sanitize address,undefined
