@@ -17,6 +17,10 @@ use super::skip;
 pub const HUGE: u64 = 2 << 20;
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
+pub fn pool_file(name: &str) -> PathBuf {
+    Path::new(POOL).join(name)
+}
+
 /// Held by the one test that changes the host, whatever process it is in.
 pub struct HostLock {
     _file: File,
@@ -28,6 +32,14 @@ impl HostLock {
         // SAFETY: takes the number of a descriptor that is open.
         assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) }, 0);
         Self { _file: file }
+    }
+
+    /// None while another test holds it.
+    pub fn try_take() -> Option<Self> {
+        let file = File::open("/sys/kernel/mm").unwrap();
+        // SAFETY: takes the number of a descriptor that is open.
+        let taken = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
+        taken.then_some(Self { _file: file })
     }
 }
 
@@ -64,6 +76,8 @@ impl Drop for Setting {
 
 /// A pool of 2 MiB pages with as many that can be had, until it is dropped.
 pub struct HugePages {
+    /// Pages that others used when it was made.
+    used: u64,
     _pool: Setting,
     _overcommit: Setting,
     _lock: HostLock,
@@ -71,7 +85,7 @@ pub struct HugePages {
 
 impl HugePages {
     fn number(file: &str) -> u64 {
-        let text = fs::read_to_string(format!("{POOL}/{file}")).unwrap_or_default();
+        let text = fs::read_to_string(pool_file(file)).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
@@ -87,20 +101,29 @@ impl HugePages {
 
     /// Lets the kernel add pages when the pool is short.
     pub fn allow_surplus(&self, pages: u64) {
-        fs::write(format!("{POOL}/nr_overcommit_hugepages"), pages.to_string()).unwrap();
+        fs::write(pool_file("nr_overcommit_hugepages"), pages.to_string()).unwrap();
+    }
+
+    /// Changes how many can be had at most.
+    pub fn resize(&self, pages: u64) {
+        fs::write(pool_file("nr_hugepages"), (self.used + pages).to_string()).unwrap();
     }
 
     /// None, with the reason told, where this host cannot.
     pub fn have(pages: u64) -> Option<Self> {
-        let lock = HostLock::take();
-        let overcommit = Setting::set(format!("{POOL}/nr_overcommit_hugepages"), "0")?;
+        Self::have_locked(HostLock::take(), pages)
+    }
+
+    pub fn have_locked(lock: HostLock, pages: u64) -> Option<Self> {
+        let overcommit = Setting::set(pool_file("nr_overcommit_hugepages"), "0")?;
         let used = Self::number("nr_hugepages") - Self::available();
-        let pool = Setting::set(format!("{POOL}/nr_hugepages"), &(used + pages).to_string())?;
+        let pool = Setting::set(pool_file("nr_hugepages"), &(used + pages).to_string())?;
         if Self::available() != pages {
             skip("the host does not give the huge pages");
             return None;
         }
         Some(Self {
+            used,
             _pool: pool,
             _overcommit: overcommit,
             _lock: lock,
