@@ -222,6 +222,7 @@ const LAZY: Row = Row {
         "UFFDIO_COPY",
         "UFFDIO_ZEROPAGE",
         "UFFDIO_WAKE",
+        "UFFDIO_POISON",
         "USERFAULTFD_IOC_NEW",
         "BLKGETSIZE64",
         "POPULATE_WRITE",
@@ -348,7 +349,8 @@ const FALLOCATE: Row = Row {
 
 const MOVE: Row = Row {
     name: "method MOVE",
-    values: &["UFFDIO_MOVE"],
+    includes: &[&DISCARD],
+    values: &["UFFDIO_MOVE", "PAGEMAP_SCAN", "COLLAPSE"],
     ..NOTHING
 };
 
@@ -583,6 +585,8 @@ fn value(word: &str) -> (&'static str, u32) {
         "UFFDIO_COPY" => ("ioctl", 0xc028_aa03),
         "UFFDIO_ZEROPAGE" => ("ioctl", 0xc020_aa04),
         "UFFDIO_MOVE" => ("ioctl", 0xc028_aa05),
+        "UFFDIO_POISON" => ("ioctl", 0xc020_aa08),
+        "PAGEMAP_SCAN" => ("ioctl", 0xc060_6610),
         "UFFDIO_CONTINUE" => ("ioctl", 0xc020_aa07),
         _ => unreachable!("{word} is in no row"),
     }

@@ -179,6 +179,9 @@ fn live(objects: &Objects, directory: &tempfile::TempDir, contents: &str, out: &
         backend.placement().unwrap();
         backend.delete().unwrap();
     }
+    let options = "memory-backend-ram,size=8M,prealloc=on,prealloc-mode=background";
+    let builder = objects.parse(options).unwrap().on_prealloc_done(|_, _| ());
+    builder.complete().unwrap().wait_prealloc(None).unwrap();
     fill_until_memory_is_short(objects);
     let pool = Pool::parse(objects, "memory-backend-memfd,size=8M", 1).unwrap();
     pool.wait(1, Some(Duration::from_secs(60))).unwrap();
@@ -213,7 +216,7 @@ fn take_from_a_pool() {
 }
 
 const LIFE: [Use; 11] = [
-    Use::Prealloc,
+    Use::BackgroundPrealloc,
     Use::Contents,
     Use::Save,
     Use::Memfd,

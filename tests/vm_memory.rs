@@ -57,6 +57,7 @@ macro_rules! version {
             use hostmem::State;
             use vm_memory::bitmap::AtomicBitmap;
             use vm_memory::bitmap::Bitmap;
+            use vm_memory::bitmap::NewBitmap;
             use vm_memory::$guest_memory;
             use vm_memory::Bytes;
             use vm_memory::GuestAddress;
@@ -423,6 +424,22 @@ macro_rules! version {
                 memory.write_obj([1u32, 2], at).unwrap();
                 assert_eq!(memory.read_obj::<[u32; 2]>(at).unwrap(), [1, 2]);
                 assert_eq!(memory.last_addr(), GuestAddress(0xb0000 + page_size() - 1));
+            }
+
+            /// As firecracker's regions, which have one only where dirty pages are tracked.
+            #[test]
+            fn a_dirty_bitmap_is_optional() {
+                let backend = backend("memory-backend-ram,id=ram0,size=1M");
+                for tracked in [false, true] {
+                    let piece = backend.claim("vm0").unwrap().piece(0).unwrap();
+                    let bitmap = tracked.then(|| AtomicBitmap::with_len(1 << 20));
+                    let region = guest_region(&piece, bitmap).unwrap();
+                    region.write_obj(1u8, MemoryRegionAddress(5)).unwrap();
+                    let bitmap = MmapRegion::bitmap(&region);
+                    assert_eq!(bitmap.is_some(), tracked);
+                    assert_eq!(bitmap.dirty_at(5), tracked);
+                    assert!(bitmap.piece().is_some());
+                }
             }
 
             #[test]

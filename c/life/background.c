@@ -133,7 +133,7 @@ static void *tell(void *data)
 	struct hostmem_backend *backend = data;
 	struct hostmem_error err;
 
-	hm_thread_name(backend->id);
+	hm_call_name_thread(backend->host, backend->id);
 	pthread_mutex_lock(&backend->lock);
 	while (!backend->teller_ready)
 		pthread_cond_wait(&backend->filled, &backend->lock);

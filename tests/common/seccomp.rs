@@ -137,6 +137,8 @@ const REQUESTS: &[(&str, libc::c_int)] = &[
     ("UFFDIO_COPY", 0xc028_aa03_u32 as libc::c_int),
     ("UFFDIO_ZEROPAGE", 0xc020_aa04_u32 as libc::c_int),
     ("UFFDIO_CONTINUE", 0xc020_aa07_u32 as libc::c_int),
+    ("UFFDIO_POISON", 0xc020_aa08_u32 as libc::c_int),
+    ("PAGEMAP_SCAN", 0xc060_6610_u32 as libc::c_int),
     ("UFFDIO_MOVE", 0xc028_aa05_u32 as libc::c_int),
 ];
 
