@@ -27,9 +27,14 @@ use common::lazy::touch_at_random;
 use common::lazy::DEMAND;
 use common::lazy::LAZY;
 use common::page_size;
+use common::refusing;
 use common::skip;
 use common::smaps;
+use common::Refusal;
 use hostmem::ErrorKind;
+use hostmem::Host;
+use hostmem::Methods;
+use hostmem::Objects;
 
 /// Memory that has a descriptor, in small pages and in huge ones.
 const MEMORIES: [(&str, &str); 8] = [
@@ -229,5 +234,79 @@ fn nothing_is_mapped_twice_afterwards() {
             assert!(start.elapsed() < Duration::from_secs(10), "{options}");
             thread::yield_now();
         }
+    }
+}
+
+/// Contents are equal whatever of the kernel is missing or refused.
+#[test]
+fn each_way_falls_back_to_another() {
+    const UFFDIO_MOVE: u64 = 0xc028_aa05;
+    const UFFDIO_CONTINUE: u64 = 0xc020_aa07;
+    const PAGEMAP_SCAN: u64 = 0xc060_6610;
+    const SMALL: u64 = 6 * MIB;
+    if !can_serve() {
+        return;
+    }
+    let ioctl = |request| Refusal::new(libc::SYS_ioctl, libc::EINVAL).only(1, request);
+    let advice = |advice| {
+        let mask = u64::from(u32::MAX);
+        Refusal::new(libc::SYS_madvise, libc::EINVAL).only_masked(2, mask, advice)
+    };
+    let ways: Vec<(&str, Methods, Vec<Refusal>)> = vec![
+        ("no methods", Methods::NONE, vec![]),
+        ("MOVE alone", Methods::MOVE, vec![]),
+        ("CONTINUE alone", Methods::CONTINUE, vec![]),
+        ("no UFFDIO_MOVE", Methods::ALL, vec![ioctl(UFFDIO_MOVE)]),
+        (
+            "no UFFDIO_CONTINUE",
+            Methods::ALL,
+            vec![ioctl(UFFDIO_CONTINUE)],
+        ),
+        ("no PAGEMAP_SCAN", Methods::ALL, vec![ioctl(PAGEMAP_SCAN)]),
+        ("no MADV_COLLAPSE", Methods::ALL, vec![advice(25)]),
+        ("no MADV_POPULATE_WRITE", Methods::ALL, vec![advice(23)]),
+        (
+            "no huge pages",
+            Methods::ALL,
+            vec![advice(libc::MADV_HUGEPAGE as u64)],
+        ),
+        (
+            "no holes",
+            Methods::ALL,
+            vec![Refusal::new(libc::SYS_lseek, libc::EINVAL)],
+        ),
+    ];
+    let images = tempfile::tempdir().unwrap();
+    let bytes = image_bytes(SMALL);
+    let image = image_in(images.path(), 0, &bytes);
+    let (_pool, mut memories) = memories();
+    memories.extend([
+        ("ram", "thp=auto"),
+        ("ram", "thp=never"),
+        ("ram", "lock=on"),
+    ]);
+    for (what, methods, refusals) in ways {
+        // The threads of a backend have the filter of the one that completes it.
+        let run = || {
+            let mut host = Host::probe().unwrap();
+            host.narrow_methods(methods);
+            let objects = Objects::new(&host, &common::defaults()).unwrap();
+            for (kind, memory) in &memories {
+                // Advice that is refused is an error where it is asked for.
+                if what == "no huge pages" && memory.contains("thp=always") {
+                    continue;
+                }
+                for mode in [DEMAND, LAZY] {
+                    let options = format!(
+                        "memory-backend-{kind},id=m0,size={SMALL},{mode},{memory},contents={image}"
+                    );
+                    let backend = objects.parse(&options).unwrap().complete().unwrap();
+                    let what = format!("{what}: {options}");
+                    assert_same(&backend, &bytes, &what);
+                    assert!(backend.wait_prealloc(None).unwrap(), "{what}");
+                }
+            }
+        };
+        refusing(&refusals, run);
     }
 }

@@ -88,6 +88,14 @@ static bool can_map_again(struct hm_staging *staging, const struct hm_values *va
 	return !map_again(staging, values);
 }
 
+static void choose_copying(struct hm_staging *staging)
+{
+	uint64_t page = staging->backend->page_size;
+
+	staging->way = HM_STAGING_COPY;
+	staging->unit = page > SMALL_UNIT ? page : SMALL_UNIT;
+}
+
 static void choose_way(struct hm_staging *staging, const struct hm_values *values)
 {
 	const struct hostmem_backend *backend = staging->backend;
@@ -99,8 +107,7 @@ static void choose_way(struct hm_staging *staging, const struct hm_values *value
 		staging->way = HM_STAGING_CONTINUE;
 		staging->populate.address = staging->second.address;
 	} else {
-		staging->way = HM_STAGING_COPY;
-		staging->unit = backend->page_size > SMALL_UNIT ? backend->page_size : SMALL_UNIT;
+		choose_copying(staging);
 	}
 }
 
@@ -112,6 +119,19 @@ static int register_memory(struct hm_staging *staging)
 				 staging->way == HM_STAGING_CONTINUE);
 }
 
+/*
+ * What the second mapping has made can only be put in place by this call, so it has to be known
+ * before: of an absent page it answers EFAULT.
+ */
+static bool may_continue(const struct hm_staging *staging)
+{
+	const struct hostmem_backend *backend = staging->backend;
+	uint64_t done;
+
+	return hm_fault_continue(staging->fault_fd, backend->mapping.address, backend->page_size,
+				 &done) == -EFAULT;
+}
+
 int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend,
 		     const struct hm_values *values, int fault_fd)
 {
@@ -120,11 +140,13 @@ int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend
 	*staging = (struct hm_staging){ .backend = backend, .fault_fd = fault_fd };
 	choose_way(staging, values);
 	result = register_memory(staging);
-	/* Before Linux 5.14 there is no second mapping. */
-	if (!result || staging->way != HM_STAGING_CONTINUE)
+	if (staging->way != HM_STAGING_CONTINUE || (!result && may_continue(staging)))
 		return result;
+	/* Before Linux 5.14 there is no second mapping. */
+	if (!result)
+		hm_fault_unregister(fault_fd, backend->mapping.address, backend->mapping.size);
 	hm_staging_end(staging);
-	staging->way = HM_STAGING_COPY;
+	choose_copying(staging);
 	return register_memory(staging);
 }
 
