@@ -28,6 +28,9 @@ enum unit {
 /* It was made huge again, where that was needed. */
 #define UNIT_HUGE 16u
 
+/* Scratch memory that is kept. */
+#define MOST_IDLE 16
+
 /* About what a chunk of a fill is. */
 #define FIRST_SIZE UINT64_C(8388608)
 
@@ -51,6 +54,9 @@ struct hm_lazy {
 	pthread_cond_t changed;
 	uint8_t *units;
 	uint64_t unread_units;
+	/* Scratch memory between two chunks of a fill. */
+	struct hm_scratch idle[MOST_IDLE];
+	size_t idle_len;
 	/* Units that were touched before they were read, in order. */
 	uint32_t *faulted;
 	size_t faulted_len;
@@ -142,12 +148,53 @@ static int read_range(struct hm_lazy *lazy, const struct hm_range *range,
 	return result;
 }
 
+static void take_scratch(struct hm_lazy *lazy, struct hm_scratch *scratch)
+{
+	*scratch = (struct hm_scratch){ 0 };
+	pthread_mutex_lock(&lazy->lock);
+	if (lazy->idle_len)
+		*scratch = lazy->idle[--lazy->idle_len];
+	pthread_mutex_unlock(&lazy->lock);
+}
+
+/*
+ * Making it anew for each chunk changes the address space, for which all threads' faults wait. It
+ * is kept where it has no page, since all were moved.
+ */
+static void give_back(struct hm_lazy *lazy, const struct hm_scratch *scratch)
+{
+	bool keeps = scratch->base && lazy->staging.way == HM_STAGING_MOVE && !scratch->dirty;
+
+	pthread_mutex_lock(&lazy->lock);
+	keeps = keeps && lazy->unread_units && lazy->idle_len < MOST_IDLE;
+	if (keeps)
+		lazy->idle[lazy->idle_len++] = *scratch;
+	pthread_mutex_unlock(&lazy->lock);
+	if (!keeps)
+		hm_scratch_free(scratch);
+}
+
+/* While no thread reads any more, or when all was read. */
+static void free_idle(struct hm_lazy *lazy)
+{
+	struct hm_scratch scratch;
+
+	for (;;) {
+		take_scratch(lazy, &scratch);
+		if (!scratch.base)
+			return;
+		hm_scratch_free(&scratch);
+	}
+}
+
 int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_range *unread)
 {
-	struct hm_scratch scratch = { 0 };
-	int result = read_range(lazy, range, &scratch, unread);
+	struct hm_scratch scratch;
+	int result;
 
-	hm_scratch_free(&scratch);
+	take_scratch(lazy, &scratch);
+	result = read_range(lazy, range, &scratch, unread);
+	give_back(lazy, &scratch);
 	return result;
 }
 
@@ -175,16 +222,17 @@ static bool take_first(struct hm_lazy *lazy, struct hm_range *part)
 
 bool hm_lazy_read_first(struct hm_lazy *lazy)
 {
-	struct hm_scratch scratch = { 0 };
+	struct hm_scratch scratch;
 	uint64_t bytes = 0;
 	struct hm_range part, unread;
 
+	take_scratch(lazy, &scratch);
 	while (bytes < FIRST_SIZE && take_first(lazy, &part)) {
 		/* The fill meets a failure again, where it comes to it. */
 		read_range(lazy, &part, &scratch, &unread);
 		bytes += part.length;
 	}
-	hm_scratch_free(&scratch);
+	give_back(lazy, &scratch);
 	return bytes;
 }
 
@@ -310,6 +358,7 @@ static void *serve(void *data)
 			serve_fault(lazy, address, &scratch);
 	}
 	hm_scratch_free(&scratch);
+	free_idle(lazy);
 	/* Wakes all who still wait: when all was read, or with the memory about to go. */
 	hm_fault_unregister(lazy->fault_fd, lazy->backend->mapping.address,
 			    lazy->backend->mapping.size);
@@ -407,6 +456,9 @@ void hm_lazy_stop(struct hostmem_backend *backend)
 		hm_os_event_signal(lazy->stop_event);
 		pthread_join(lazy->server, NULL);
 	}
+	/* A forked child does not have it. */
+	if (!forked)
+		free_idle(lazy);
 	hm_staging_end(&lazy->staging);
 	if (lazy->fault_fd >= 0)
 		hm_os_close(lazy->fault_fd);
