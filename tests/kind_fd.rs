@@ -175,6 +175,23 @@ fn the_caller_keeps_its_own() {
         drop((claim, completed));
         assert_eq!(file.metadata().unwrap().len(), 4 * SIZE, "still open");
 
+        // One that is refused leaves the one before as it is.
+        let completed = backend(&file, "size=64K").complete().unwrap();
+        let fds = || {
+            let all = fs::read_dir("/proc/self/fd").unwrap();
+            let mut links: Vec<_> = all
+                .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+                .filter(|link| !link.starts_with("/proc/"))
+                .collect();
+            links.sort();
+            links
+        };
+        let all = fds();
+        let refused = completed.set("fd", other.as_raw_fd() as u32).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::State, "{refused}");
+        assert_eq!(fds(), all);
+        drop(completed);
+
         // One that is set again gives the one before up, one that is not completed gives it back.
         let mut builder = backend(&file, "size=64K");
         let open = fs::read_dir("/proc/self/fd").unwrap().count();

@@ -766,6 +766,7 @@ fn the_limit_of_file_sizes_is_an_error() {
             assert_eq!(result.is_ok(), fits, "{options} {limit}: {result:?}");
             if let Err(failed) = result {
                 assert!(failed.to_string().contains("RLIMIT_FSIZE"), "{failed}");
+                common::access::assert_names_errno(&failed.error);
                 assert!(path.metadata().map_or(0, |status| status.len()) == 0);
                 assert!(path != &new || !new.exists());
             }
@@ -921,6 +922,24 @@ fn a_file_is_opened_without_proc() {
             assert!(result.is_ok(), "{path}: {result:?}");
         }
     });
+}
+
+/// By their numbers, where /sys does not name their class.
+#[test]
+fn devices_without_memory_are_refused_without_sys() {
+    let hidden = [
+        Refusal::new(libc::SYS_readlink, libc::ENOENT),
+        Refusal::new(libc::SYS_readlinkat, libc::ENOENT),
+    ];
+    for path in ["/dev/null", "/dev/zero", "/dev/tty"] {
+        let builder = backend(Path::new(path), "size=64K");
+        let failed = refusing(&hidden, || builder.complete()).unwrap_err();
+        assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
+        assert!(
+            failed.to_string().contains("is a character device"),
+            "{failed}"
+        );
+    }
 }
 
 /// Deleting keeps what completing made; undoing takes it away, and nothing else.

@@ -10,6 +10,7 @@ use hostmem::ErrorKind;
 
 fn refused(options: &str) -> (ErrorKind, String) {
     let failed = ram(options).complete().unwrap_err();
+    common::access::assert_names_errno(&failed.error);
     (failed.error.kind(), failed.error.to_string())
 }
 

@@ -90,6 +90,10 @@ fn assert_refused(result: Result<(), Error>, kind: ErrorKind, row: &str) -> Stri
     let message = error.to_string();
     assert!(message.contains("ram0"), "{message}");
     assert!(message.contains(row), "{message}");
+    // No system call was asked.
+    if matches!(kind, ErrorKind::State | ErrorKind::Type) {
+        assert_eq!(error.raw_os_error(), None, "{message}");
+    }
     message
 }
 

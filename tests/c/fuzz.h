@@ -59,6 +59,7 @@ static inline int checked(int result, struct hostmem_error *err)
 {
 	if (result >= 0)
 		return result;
+	MUST(result == -1);
 	MUST(err->kind >= HOSTMEM_ERROR_UNKNOWN_PROPERTY && err->kind <= HOSTMEM_ERROR_IO);
 	MUST(*err->message && memchr(err->message, '\0', sizeof(err->message)));
 	for (const char *c = err->message; *c; c++)
@@ -66,5 +67,24 @@ static inline int checked(int result, struct hostmem_error *err)
 	*err = (struct hostmem_error){ 0 };
 	return result;
 }
+
+/* Without libFuzzer: the target with each of the files that are named. */
+#ifdef FUZZ_OF_FILES
+int main(int argc, char **argv)
+{
+	static uint8_t data[1 << 16];
+
+	for (int i = 1; i < argc; i++) {
+		FILE *file = fopen(argv[i], "r");
+		size_t size;
+
+		MUST(file);
+		size = fread(data, 1, sizeof(data), file);
+		fclose(file);
+		LLVMFuzzerTestOneInput(data, size);
+	}
+	return 0;
+}
+#endif
 
 #endif

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 
 use hostmem::Builder;
 use hostmem::Claim;
+use hostmem::Error;
 use hostmem::ErrorKind;
 
 /// A backend with the id `m0` of a kind without its `memory-backend-`, from the rest of an option
@@ -30,10 +31,27 @@ pub fn assert_refused(builder: Builder, kind: ErrorKind, words: &[&str]) -> Stri
     let message = failed.error.to_string();
     assert_eq!(failed.error.kind(), kind, "{what}: {message}");
     assert!(message.starts_with("m0: "), "{message}");
+    assert_names_errno(&failed.error);
     for word in words {
         assert!(message.contains(word), "{what}: {message}: lacks {word}");
     }
     message
+}
+
+/// A refusal of a value has an errno only where a system call was asked about it, whose answer is in
+/// the message.
+#[track_caller]
+pub fn assert_names_errno(error: &Error) {
+    let Some(errno) = error.raw_os_error() else {
+        return;
+    };
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap();
+    let message = error.to_string();
+    assert!(
+        error.kind() != ErrorKind::Value || message.contains(text),
+        "{errno}: {message}"
+    );
 }
 
 pub fn read(claim: &Claim, at: u64) -> u8 {
