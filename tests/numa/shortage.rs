@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use hostmem::Backend;
 use hostmem::Builder;
@@ -26,6 +27,8 @@ use super::guest::Test;
 const MIB: u64 = 1 << 20;
 /// A file that is there once a process has its memory.
 pub const TAKEN: &str = "/tmp/taken";
+/// Below the silence after which a machine is taken as hung, which ends all its tests.
+const PATIENCE: Duration = Duration::from_secs(90);
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 pub fn tests() -> Vec<Test> {
@@ -165,8 +168,13 @@ fn start_taker(options: &str) -> Child {
 }
 
 pub fn wait_until_taken(child: &mut Child) {
+    let begun = Instant::now();
     while fs::metadata(TAKEN).is_err() {
         assert_eq!(child.try_wait().unwrap(), None, "it has ended before");
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it does not get its memory");
+        }
         thread::sleep(Duration::from_millis(1));
     }
 }
