@@ -16,7 +16,7 @@ DIFFERENT := $(basename $(notdir $(filter-out $(EMPTY) $(SAME),$(wildcard tests/
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test race fuzz soak test-numa test-musl test-arm64 test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
+.PHONY: help run test race fuzz soak coverage test-numa test-musl test-arm64 test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -44,6 +44,9 @@ soak: setup-test ## everything at random for HOURS=n or MINUTES=n, SEED=n; docs/
 	HOSTMEM_SOAK_SECONDS=$$(($(or $(HOURS),0) * 3600 + $(or $(MINUTES),$(if $(HOURS),0,10)) * 60)) \
 	$(if $(SEED),HOSTMEM_SOAK_SEED=$(SEED)) HOSTMEM_SOAK_WRITE=$(CURDIR)/target/soak \
 		cargo test $(FEATURES) --test soak -- --nocapture
+
+coverage: setup-test ## what of the code the tests run: docs/coverage.md; half an hour
+	scripts/coverage
 
 test-numa: setup-test ## the tests that boot machines with several NUMA nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa
