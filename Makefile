@@ -16,7 +16,7 @@ DIFFERENT := $(basename $(notdir $(filter-out $(EMPTY) $(SAME),$(wildcard tests/
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test race fuzz soak coverage test-numa test-musl test-arm64 test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
+.PHONY: help run test race fuzz soak coverage mutants test-numa test-musl test-arm64 test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -47,6 +47,9 @@ soak: setup-test ## everything at random for HOURS=n or MINUTES=n, SEED=n; docs/
 
 coverage: setup-test ## what of the code the tests run: docs/coverage.md; half an hour
 	scripts/coverage
+
+mutants: setup-test ## change the C's rules one at a time, and look which tests notice; EVERY=n takes each n-th
+	scripts/mutants --every $(or $(EVERY),1)
 
 test-numa: setup-test ## the tests that boot machines with several NUMA nodes (docs/numa.md)
 	cargo test $(FEATURES) --test numa
