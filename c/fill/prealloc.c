@@ -70,7 +70,9 @@ static void rest(const struct run *run)
 	for (size_t i = 0; i < run->len; i++) {
 		const struct hostmem_backend *backend = run->fills[i].backend;
 
-		while (hm_os_nanoseconds() < atomic_load(&backend->rest_until) &&
+		/* Only a pool's fill ever rests: of others the clock is not read. */
+		while (atomic_load(&backend->rest_until) > 0 &&
+		       hm_os_nanoseconds() < atomic_load(&backend->rest_until) &&
 		       !atomic_load(&backend->cancel))
 			hm_thread_sleep(REST_NS);
 	}
