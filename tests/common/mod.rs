@@ -286,10 +286,20 @@ fn is_of_musl(line: &str) -> bool {
     cfg!(target_env = "musl") && line.split_ascii_whitespace().count() == 5
 }
 
+fn has_own_mappings() -> bool {
+    let sanitizers = sanitizers();
+    sanitizers.contains("address") || sanitizers.contains("thread")
+}
+
+/// ThreadSanitizer has one in the background.
+fn own_threads() -> usize {
+    usize::from(sanitizers().contains("thread"))
+}
+
 impl Belongings {
     pub fn now() -> Self {
-        // AddressSanitizer's own come and go.
-        let maps = match sanitizers().contains("address") {
+        // Those of AddressSanitizer and ThreadSanitizer come and go.
+        let maps = match has_own_mappings() {
             true => String::new(),
             false => fs::read_to_string("/proc/self/maps").unwrap(),
         };
@@ -308,7 +318,7 @@ impl Belongings {
                 .map(str::to_owned)
                 .collect(),
             descriptors,
-            threads: count_threads(),
+            threads: count_threads() - own_threads(),
         }
     }
 
@@ -419,7 +429,8 @@ pub fn bindable_node() -> Option<u32> {
     nodes
 }
 
-/// What scripts/sanitize instrumented the C with, "address,undefined" say; mostly nothing.
+/// What scripts/sanitize or scripts/race-rust instrumented with, "address,undefined" say; mostly
+/// nothing.
 fn sanitizers() -> String {
     env::var("HOSTMEM_SANITIZER").unwrap_or_default()
 }
