@@ -143,7 +143,7 @@ const BACKEND: Row = Row {
 
 const MUSL: Row = Row {
     name: "musl, for any backend",
-    calls: &["open", "fcntl", "lseek"],
+    calls: &["open", "stat", "fcntl", "lseek"],
     values: &["REQUEUE"],
     ..NOTHING
 };
@@ -655,6 +655,8 @@ fn number(name: &str) -> Option<i64> {
         "set_robust_list" => libc::SYS_set_robust_list,
         "socket" => libc::SYS_socket,
         #[cfg(target_arch = "x86_64")]
+        "stat" => libc::SYS_stat,
+        #[cfg(target_arch = "x86_64")]
         "unlink" => libc::SYS_unlink,
         "unlinkat" => libc::SYS_unlinkat,
         "userfaultfd" => libc::SYS_userfaultfd,
@@ -740,7 +742,7 @@ mod tests {
             let values = [always, sometimes].concat();
             assert_eq!(sorted(values), sorted(row.values.to_vec()), "{name}");
             for call in row.calls.iter().chain(row.optional) {
-                let old = ["open", "poll", "readlink", "unlink"].contains(call);
+                let old = ["open", "poll", "readlink", "stat", "unlink"].contains(call);
                 assert!(old || number(call).is_some(), "{call}");
             }
             for word in row.values {

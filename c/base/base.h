@@ -127,6 +127,8 @@ int hm_os_set_home_node(void *address, size_t size, unsigned int node);
 int hm_os_memfd(const char *name, unsigned int flags);
 int hm_os_set_size(int fd, uint64_t size);
 int hm_os_stat(int fd, struct hm_file *file);
+/* Whether a path leads to the file that a descriptor is of. Opens nothing. */
+int hm_os_is_at(const char *path, int fd);
 int hm_os_open(const char *path, int flags);
 /* Where a symbolic link leads to; returns the length. */
 int hm_os_read_link(const char *path, char *buffer, size_t size);

@@ -180,6 +180,17 @@ int hm_os_stat(int fd, struct hm_file *file)
 	return 0;
 }
 
+int hm_os_is_at(const char *path, int fd)
+{
+	struct stat found, file;
+
+	if (stat(path, &found))
+		return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+	if (fstat(fd, &file))
+		return -errno;
+	return found.st_ino == file.st_ino && found.st_dev == file.st_dev;
+}
+
 /* What is created is for its owner only. */
 int hm_os_open(const char *path, int flags)
 {

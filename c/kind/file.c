@@ -240,14 +240,6 @@ static int grow(const struct hostmem_backend *backend, const struct hm_values *v
 	return 0;
 }
 
-/* Whether the path still leads to the file that the descriptor is of. */
-static bool is_still_at(const char *path, int fd)
-{
-	struct hm_file found, made;
-
-	return !look(path, &found) && !hm_os_stat(fd, &made) && is_same_file(&found, &made);
-}
-
 /* errno of what could not be undone; that of the failure that led here stays. */
 static void append_stays(struct hostmem_error *err, const char *what, int result)
 {
@@ -268,7 +260,7 @@ static void undo(void *data, const struct hostmem_backend *backend,
 		 const struct hostmem_backing *backing, struct hostmem_error *err)
 {
 	struct hm_values values;
-	int sole;
+	int sole, result;
 
 	(void)data;
 	/* A file without a name goes with its descriptor. */
@@ -277,9 +269,10 @@ static void undo(void *data, const struct hostmem_backend *backend,
 	sole = hm_os_is_sole_user(backing->fd);
 	hm_backend_snapshot(backend, &values);
 	if (backing->made & MADE_FILE && sole) {
-		if (is_still_at(values.mem_path, backing->fd))
-			append_stays(err, "; the file that was made stays: ",
-				     hm_os_unlink(values.mem_path));
+		result = hm_os_is_at(values.mem_path, backing->fd);
+		if (result > 0)
+			result = hm_os_unlink(values.mem_path);
+		append_stays(err, "; the file that was made stays: ", result);
 	} else if (backing->made & MADE_SIZE && sole > 0) {
 		append_stays(err, "; the file keeps the size it was given: ",
 			     hm_os_set_size(backing->fd, 0));

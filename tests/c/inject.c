@@ -9,7 +9,8 @@
  *     inject <directory on a disk> <directory in shared memory> [huge]
  *
  * huge: there is a pool of at least 8 free huge pages of 2 MiB. With HOSTMEM_EVERY_ERRNO in the
- * environment each call fails with each of its errnos, otherwise with one of them; with ONLY only
+ * environment each call fails with each of its errnos, otherwise with one of them; with
+ * HOSTMEM_EVERY_PAIR a second call fails after each fault, otherwise after some; with ONLY only
  * kinds of that name are tried, with PART=k/n only every n-th kind, from the k-th on. Prints a line
  * for each kind, and each problem once; exits with 1 when there was one.
  */
@@ -43,7 +44,8 @@
 
 static const char *disk, *shared;
 static struct hostmem_host *host, *old_host;
-static bool every_errno;
+static bool every_errno, every_pair;
+static size_t pairs;
 
 /* ---- What is tried ---- */
 
@@ -764,14 +766,31 @@ struct fault {
 	size_t call;
 	uint64_t nth;
 	int error;
+	/* Fails after it, as undoing may; NULL: nothing. */
+	const struct fault *second;
 };
+
+/* "mmap #2 fails with ENOMEM, then munmap #1 with ENOMEM" */
+static void describe_fault(const struct fault *fault, char *text, size_t size)
+{
+	const struct fault *second = fault->second;
+	int length = snprintf(text, size, "%s #%lu fails with %s", shim_calls[fault->call].name,
+			      (unsigned long)fault->nth, strerrorname_np(fault->error));
+
+	if (second)
+		snprintf(text + length, size - (size_t)length, ", then %s #%lu with %s",
+			 shim_calls[second->call].name, (unsigned long)second->nth,
+			 strerrorname_np(second->error));
+}
 
 static void report(const struct trial *trial, const struct fault *fault, const char *what,
 		   const char *more)
 {
-	problem("%s: %s: %s #%lu fails with %s: %s%s%s", trial->subject->name,
-		trial->operation->name, shim_calls[fault->call].name, (unsigned long)fault->nth,
-		strerrorname_np(fault->error), what, *more ? ": " : "", more);
+	char text[200];
+
+	describe_fault(fault, text, sizeof(text));
+	problem("%s: %s: %s: %s%s%s", trial->subject->name, trial->operation->name, text, what,
+		*more ? ": " : "", more);
 }
 
 static void check_error(const struct trial *trial, const struct fault *fault,
@@ -823,6 +842,10 @@ static void check_outcome(struct trial *trial, const struct fault *fault, int re
 		report(trial, fault, "a mapping of another thread's was changed", "");
 	shim_unmap_stuck();
 	stays = shim_remove_stuck();
+	/* It could not be looked at, or not whether others have it open. */
+	if (result && (!trial->operation->live || trial->operation->ends) &&
+	    strstr(err->message, "stays"))
+		stays = shim_remove_names() || stays;
 	if (!result && stays)
 		report(trial, fault, "success, but a file stays", "");
 	if (result && stays && !strstr(err->message, "stays"))
@@ -844,7 +867,16 @@ static void check_outcome(struct trial *trial, const struct fault *fault, int re
 
 /* ---- Trials ---- */
 
-/* Whether the fault came up. */
+static void arm(const struct fault *fault)
+{
+	const struct fault *second = fault->second;
+
+	if (second)
+		shim_arm_second(second->call, second->nth, second->error);
+	shim_arm(fault->call, fault->nth, fault->error);
+}
+
+/* Whether the fault came up, or of two the second. */
 static bool try(struct trial *trial, const struct fault *fault, const struct belongings *at_rest)
 {
 	struct hostmem_error err = { 0 };
@@ -857,7 +889,7 @@ static bool try(struct trial *trial, const struct fault *fault, const struct bel
 	set_up(trial);
 	described = describe(trial);
 	before = look();
-	shim_arm(fault->call, fault->nth, fault->error);
+	arm(fault);
 	result = trial->operation->run(trial, &err);
 	fired = shim_disarm();
 	if (fired)
@@ -874,7 +906,43 @@ static bool try(struct trial *trial, const struct fault *fault, const struct bel
 	left = find_difference(at_rest, &after);
 	if (left)
 		report(trial, fault, "in the end there is, or is not any more", left);
-	return fired;
+	return fault->second ? shim_second_failed() : fired;
+}
+
+/* Of the faults that are tried, every so many are tried with a second one. */
+#define PAIRS_EVERY 60
+
+/* The first and the last of the calls of each function that followed the fault fail too. */
+static void try_second(struct trial *trial, const struct fault *fault,
+		       const struct belongings *at_rest)
+{
+	static size_t faults;
+	size_t *counts, calls = 0;
+
+	if (!every_pair && faults++ % PAIRS_EVERY)
+		return;
+	while (shim_calls[calls].name)
+		calls++;
+	counts = calloc(calls, sizeof(counts[0]));
+	must(counts, "memory");
+	for (size_t call = 0; call < calls; call++)
+		counts[call] = shim_count_since(call);
+	for (size_t call = 0; call < calls; call++) {
+		const size_t nths[] = { 1, counts[call] };
+
+		for (size_t i = 0; i < 2 && nths[i] > i; i++) {
+			const struct fault second = {
+				.call = call,
+				.nth = nths[i],
+				.error = shim_calls[call].errors[0],
+			};
+			struct fault both = *fault;
+
+			both.second = &second;
+			pairs += try(trial, &both, at_rest);
+		}
+	}
+	free(counts);
 }
 
 /* With one errno for each call, another one each time. Of many calls some of the later ones. */
@@ -887,6 +955,7 @@ static size_t try_call(struct trial *trial, size_t call, const struct belongings
 	while (errors[errors_len])
 		errors_len++;
 	while (try(trial, &fault, at_rest)) {
+		try_second(trial, &fault, at_rest);
 		fault.error = errors[++count % errors_len];
 		fault.nth += fault.nth < 12 ? 1 : fault.nth / 4;
 	}
@@ -1170,6 +1239,7 @@ int main(int argc, char **argv)
 	disk = argv[1];
 	shared = argv[2];
 	every_errno = getenv("HOSTMEM_EVERY_ERRNO");
+	every_pair = getenv("HOSTMEM_EVERY_PAIR");
 	must(!part || (sscanf(part, "%zu/%zu", &first, &step) == 2 && first && step), "PART=k/n");
 	/* One heap, apart from all other mappings, that does not shrink. */
 	mallopt(M_ARENA_MAX, 1);
@@ -1177,7 +1247,7 @@ int main(int argc, char **argv)
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	make_files();
 	probe_hosts();
-	if (first == 1)
+	if (first == 1 && !only)
 		count = try_others();
 	for (size_t i = first - 1; i < sizeof(subjects) / sizeof(subjects[0]); i += step) {
 		if (only && !strstr(subjects[i].name, only))
@@ -1189,6 +1259,6 @@ int main(int argc, char **argv)
 	}
 	hostmem_host_free(old_host);
 	hostmem_host_free(host);
-	printf("%zu faults, %zu problems\n", count, problems);
+	printf("%zu faults, %zu pairs, %zu problems\n", count, pairs, problems);
 	return problems != 0;
 }

@@ -71,6 +71,7 @@
 	X(read, EIO, EINTR)                                                                        \
 	X(pread, EIO, EPERM)                                                                       \
 	X(readlink, ENOENT, EACCES)                                                                \
+	X(stat, EIO, ENOMEM, EACCES)                                                               \
 	X(fstat, EIO, ENOMEM)                                                                      \
 	X(fstatfs, EIO, ENOSYS)                                                                    \
 	X(ftruncate, EFBIG, ENOSPC, EINTR, EINVAL)                                                 \
@@ -102,34 +103,70 @@ const struct shim_call shim_calls[] = { CALLS(ROW){ NULL, { 0 } } };
 
 int (*shim_open_instead)(const char *path);
 
-static struct {
+struct fault {
 	_Atomic int call, error;
 	_Atomic int64_t left;
 	_Atomic bool fired;
-} fault = { .call = CALL_COUNT };
+};
+
+static struct fault fault = { .call = CALL_COUNT }, second = { .call = CALL_COUNT };
+/* Since the fault. */
+static _Atomic size_t calls_since[CALL_COUNT];
+
+static void arm(struct fault *armed, size_t call, uint64_t nth, int error)
+{
+	armed->error = error;
+	armed->left = (int64_t)nth;
+	armed->fired = false;
+	armed->call = (int)call;
+}
 
 void shim_arm(size_t call, uint64_t nth, int error)
 {
-	fault.error = error;
-	fault.left = (int64_t)nth;
-	fault.fired = false;
-	fault.call = (int)call;
+	for (size_t i = 0; i < CALL_COUNT; i++)
+		calls_since[i] = 0;
+	arm(&fault, call, nth, error);
+}
+
+void shim_arm_second(size_t call, uint64_t nth, int error)
+{
+	arm(&second, call, nth, error);
 }
 
 bool shim_disarm(void)
 {
-	fault.call = CALL_COUNT;
+	fault.call = second.call = CALL_COUNT;
 	return fault.fired;
 }
 
-/* Whether this call is the one that fails; sets errno. */
+bool shim_second_failed(void)
+{
+	return second.fired;
+}
+
+size_t shim_count_since(size_t call)
+{
+	return calls_since[call];
+}
+
+static bool fires(struct fault *armed, enum call call)
+{
+	if (armed->call != (int)call || atomic_fetch_sub(&armed->left, 1) != 1)
+		return false;
+	armed->fired = true;
+	errno = armed->error;
+	return true;
+}
+
+/* Whether this call is one that fails; sets errno. */
 static bool fails(enum call call)
 {
-	if (fault.call != (int)call || atomic_fetch_sub(&fault.left, 1) != 1)
+	if (fault.call == CALL_COUNT)
 		return false;
-	fault.fired = true;
-	errno = fault.error;
-	return true;
+	if (!fault.fired)
+		return fires(&fault, call);
+	calls_since[call]++;
+	return fires(&second, call);
 }
 
 __attribute__((format(printf, 1, 2))) static void violation(const char *format, ...)
@@ -620,6 +657,22 @@ bool shim_remove_stuck(void)
 	return any;
 }
 
+bool shim_remove_names(void)
+{
+	bool any;
+
+	pthread_mutex_lock(&lock);
+	any = names.len;
+	while (names.len) {
+		struct name *last = &names.all[names.len - 1];
+
+		last->remove(last->text);
+		forget(last);
+	}
+	pthread_mutex_unlock(&lock);
+	return any;
+}
+
 void shim_forget_names(void)
 {
 	pthread_mutex_lock(&lock);
@@ -754,6 +807,11 @@ int hook_fallocate(int fd, int mode, off_t offset, off_t size)
 {
 	check_fd("fallocate", fd);
 	return fails(CALL_fallocate) ? -1 : fallocate(fd, mode, offset, size);
+}
+
+int hook_stat(const char *path, struct stat *status)
+{
+	return fails(CALL_stat) ? -1 : stat(path, status);
 }
 
 int hook_fstat(int fd, struct stat *status)

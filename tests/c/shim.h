@@ -34,8 +34,15 @@ extern const struct shim_call shim_calls[];
 
 /* Makes the nth call (from 1) of shim_calls[call] fail with this errno, once. */
 void shim_arm(size_t call, uint64_t nth, int error);
-/* Whether it failed since; nothing fails any more. */
+/* Makes another call fail after the armed one has: the nth from there on. Call it before shim_arm.
+ */
+void shim_arm_second(size_t call, uint64_t nth, int error);
+/* Whether the first failed since; nothing fails any more. */
 bool shim_disarm(void);
+/* Of the time between the first failure and disarming: whether the second failed, and how often a
+ * call was made. */
+bool shim_second_failed(void);
+size_t shim_count_since(size_t call);
 /*
  * Where a fixed mapping was made to fail, another mapping is put in its place, as another thread
  * would: whether all of those are as they were. Takes them away.
@@ -55,6 +62,8 @@ struct shim_count {
 };
 
 struct shim_count shim_count(void);
+/* Removes all that the library made and has not removed; whether there was any. */
+bool shim_remove_names(void);
 /* Names that the library made and leaves are not its own any more. */
 void shim_forget_names(void);
 /* A descriptor that becomes the library's, as an embedder's kind gives one. */

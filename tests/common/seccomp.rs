@@ -94,6 +94,8 @@ const CALLS: &[(&str, libc::c_long)] = &[
     #[cfg(target_arch = "x86_64")]
     ("readlink", libc::SYS_readlink),
     #[cfg(target_arch = "x86_64")]
+    ("stat", libc::SYS_stat),
+    #[cfg(target_arch = "x86_64")]
     ("unlink", libc::SYS_unlink),
 ];
 const ADVICE: &[(&str, libc::c_int)] = &[
@@ -228,7 +230,7 @@ pub fn check_words() -> usize {
     for row in rows.skip(1) {
         let cells: Vec<_> = row.trim_matches('|').split('|').collect();
         for call in words(cells[1], '`') {
-            let old = ["open", "poll", "readlink", "unlink"].contains(&call);
+            let old = ["open", "poll", "readlink", "stat", "unlink"].contains(&call);
             assert!(old || find(CALLS, call).is_some(), "{call}");
         }
         for word in words(cells[2], '`') {
