@@ -542,7 +542,6 @@ static int embedder_allocate(void *data, const struct hostmem_backend *backend,
 
 	(void)data, (void)backend, (void)err;
 	must(fd >= 0 && !ftruncate(fd, SIZE_MAX_TRIED), "memfd");
-	shim_give(fd);
 	backing->fd = fd;
 	backing->flags = HOSTMEM_BACKING_OWN;
 	return 0;
@@ -1227,7 +1226,6 @@ static void make_files(void)
 		     dup3(memfd_create("saved", MFD_CLOEXEC), SAVED, O_CLOEXEC) == SAVED &&
 		     !ftruncate(SAVED, SIZE_MAX_TRIED),
 	     "image");
-	shim_give(SAVED);
 }
 
 int main(int argc, char **argv)

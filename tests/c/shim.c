@@ -4,6 +4,8 @@
  */
 #include "shim.h"
 
+#include "hostmem.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -183,25 +185,27 @@ __attribute__((format(printf, 1, 2))) static void violation(const char *format, 
 
 /* ---- Ranges of addresses ---- */
 
-#define MOST_RANGES 4096
-
 struct range {
 	uintptr_t first, end;
 };
 
 struct ranges {
-	struct range all[MOST_RANGES];
-	size_t len;
+	struct range *all;
+	size_t len, room;
 };
 
 /* Held while something is mapped or unmapped, so that the list is what the kernel has. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct ranges owned, stuck, bystanders;
+static struct ranges owned, stuck, bystanders, neighbours;
 
 static void add(struct ranges *ranges, uintptr_t first, size_t size)
 {
-	if (ranges->len == MOST_RANGES)
-		violation("has more ranges than the shim can remember");
+	if (ranges->len == ranges->room) {
+		ranges->room = ranges->room ? 2 * ranges->room : 64;
+		ranges->all = realloc(ranges->all, ranges->room * sizeof(*ranges->all));
+		if (!ranges->all)
+			abort();
+	}
 	ranges->all[ranges->len++] = (struct range){ first, first + size };
 }
 
@@ -311,6 +315,79 @@ bool shim_bystanders_are_whole(void)
 	return whole;
 }
 
+/* ---- Neighbours ---- */
+
+/*
+ * A page on each side of what the library has, filled with a pattern: whether the library writes
+ * beyond its memory. Shared, so that the kernel never joins it with the memory. Called with the
+ * lock.
+ */
+static void put_neighbour(uintptr_t first)
+{
+	size_t page = whole_pages(1);
+	void *mapped = mmap((void *)first, page, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (mapped == MAP_FAILED)
+		return;
+	memset(mapped, PATTERN, page);
+	add(&neighbours, first, page);
+}
+
+/* Around all that the library has next to this range. Called with the lock. */
+static void put_neighbours(uintptr_t first, uintptr_t end)
+{
+	bool grows = true;
+
+	while (grows) {
+		grows = false;
+		for (size_t i = 0; i < owned.len; i++) {
+			const struct range *range = &owned.all[i];
+
+			if (range->end == first || range->first == end) {
+				first = range->end == first ? range->first : first;
+				end = range->first == end ? range->end : end;
+				grows = true;
+			}
+		}
+	}
+	put_neighbour(first - whole_pages(1));
+	put_neighbour(end);
+}
+
+static void check_neighbour(const struct range *range)
+{
+	const char *bytes = (const char *)range->first;
+
+	if (bytes[0] != PATTERN || memcmp(bytes, bytes + 1, range->end - range->first - 1))
+		violation("has written next to its memory, at %p", (const void *)bytes);
+}
+
+/* After this range was unmapped. Called with the lock. */
+static void take_neighbours(uintptr_t first, uintptr_t end)
+{
+	for (size_t i = neighbours.len; i-- > 0;) {
+		const struct range range = neighbours.all[i];
+
+		if (range.end != first && range.first != end)
+			continue;
+		check_neighbour(&range);
+		munmap((void *)range.first, range.end - range.first);
+		neighbours.all[i] = neighbours.all[--neighbours.len];
+	}
+}
+
+/* Of memory that is there to the end of the process. */
+__attribute__((destructor)) static void check_neighbours(void)
+{
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; i < neighbours.len; i++)
+		check_neighbour(&neighbours.all[i]);
+	pthread_mutex_unlock(&lock);
+}
+
+/* ---- What could not be unmapped ---- */
+
 void shim_unmap_stuck(void)
 {
 	pthread_mutex_lock(&lock);
@@ -322,6 +399,7 @@ void shim_unmap_stuck(void)
 			continue;
 		munmap((void *)range.first, size);
 		take_out(&owned, range.first, size);
+		take_neighbours(range.first, range.end);
 	}
 	pthread_mutex_unlock(&lock);
 }
@@ -370,6 +448,8 @@ void *hook_mmap(void *address, size_t size, int protection, int flags, int fd, o
 		take_out(&owned, (uintptr_t)mapped, size);
 		add(&owned, (uintptr_t)mapped, size);
 	}
+	if (mapped != MAP_FAILED && flags & MAP_FIXED_NOREPLACE)
+		put_neighbours((uintptr_t)mapped, (uintptr_t)mapped + size);
 	pthread_mutex_unlock(&lock);
 	return mapped;
 }
@@ -386,6 +466,7 @@ int hook_munmap(void *address, size_t size)
 		result = munmap(address, size);
 		if (!result)
 			take_out(&owned, (uintptr_t)address, whole_pages(size));
+		take_neighbours((uintptr_t)address, (uintptr_t)address + whole_pages(size));
 	}
 	pthread_mutex_unlock(&lock);
 	return result;
@@ -458,6 +539,8 @@ enum origin {
 	MADE,
 	/* Of a file of the user's. */
 	DUPLICATE,
+	/* The user's own, to be written to during one call. */
+	LENT,
 };
 
 static _Atomic uint8_t descriptors[MOST_DESCRIPTORS];
@@ -472,11 +555,6 @@ static int take(int fd, enum origin origin)
 	descriptors[fd] = (uint8_t)origin;
 	descriptors_len++;
 	return fd;
-}
-
-void shim_give(int fd)
-{
-	take(fd, DUPLICATE);
 }
 
 static _Atomic bool lends_descriptors;
@@ -496,6 +574,24 @@ static void check_fd(const char *call, int fd)
 {
 	if (!lends_descriptors)
 		check_own_fd(call, fd);
+}
+
+int real_hostmem_backend_save(struct hostmem_backend *backend, struct hostmem_save_result *saved,
+			      int fd, uint64_t offset, struct hostmem_error *err);
+
+/* Takes the place of the library's (see build), for the file that it writes to. */
+int hostmem_backend_save(struct hostmem_backend *backend, struct hostmem_save_result *saved, int fd,
+			 uint64_t offset, struct hostmem_error *err)
+{
+	bool lends = fd >= 0 && fd < MOST_DESCRIPTORS && descriptors[fd] == FOREIGN;
+	int result;
+
+	if (lends)
+		descriptors[fd] = LENT;
+	result = real_hostmem_backend_save(backend, saved, fd, offset, err);
+	if (lends)
+		descriptors[fd] = FOREIGN;
+	return result;
 }
 
 /* The calls that have no function of their own in every C library. */
@@ -543,7 +639,9 @@ static void check_ioctl(unsigned long request, unsigned long argument)
 	    request == UFFDIO_ZEROPAGE || request == UFFDIO_WAKE || number == NUMBER_OF_CONTINUE ||
 	    number == NUMBER_OF_POISON)
 		check("ioctl", (void *)(uintptr_t)range->start, range->len);
-	else if (number == NUMBER_OF_COPY || number == NUMBER_OF_MOVE)
+	if (number == NUMBER_OF_MOVE)
+		check("ioctl", (void *)(uintptr_t)transfer->source, transfer->length);
+	if (number == NUMBER_OF_COPY || number == NUMBER_OF_MOVE)
 		check("ioctl", (void *)(uintptr_t)transfer->destination, transfer->length);
 }
 
@@ -595,15 +693,19 @@ static struct {
 		int (*remove)(const char *name);
 		/* Removing it was made to fail. */
 		bool stuck;
-	} all[64];
-	size_t len;
+	} * all;
+	size_t len, room;
 } names;
 
 static void remember(const char *text, int (*remove)(const char *name))
 {
 	pthread_mutex_lock(&lock);
-	if (names.len == sizeof(names.all) / sizeof(names.all[0]))
-		violation("makes more files than the shim can remember");
+	if (names.len == names.room) {
+		names.room = names.room ? 2 * names.room : 64;
+		names.all = realloc(names.all, names.room * sizeof(*names.all));
+		if (!names.all)
+			abort();
+	}
 	names.all[names.len++] = (struct name){ .text = strdup(text), .remove = remove };
 	pthread_mutex_unlock(&lock);
 }
@@ -776,6 +878,8 @@ int hook_close(int fd)
 	int result;
 
 	check_own_fd("close", fd);
+	if (descriptors[fd] == LENT)
+		violation("closes descriptor %d of the user's", fd);
 	descriptors[fd] = FOREIGN;
 	descriptors_len--;
 	result = close(fd);
@@ -787,6 +891,9 @@ int hook_fcntl(int fd, int command, unsigned long argument)
 	bool duplicates = command == F_DUPFD_CLOEXEC;
 	int result;
 
+	/* What an embedder's kind returns becomes the library's, which closes it on exec first. */
+	if (command == F_SETFD && fd >= 0 && fd < MOST_DESCRIPTORS && descriptors[fd] == FOREIGN)
+		take(fd, DUPLICATE);
 	if (!duplicates && command != F_GETFL && command != F_GET_SEALS)
 		check_fd("fcntl", fd);
 	if (fails(CALL_fcntl))
@@ -1009,6 +1116,31 @@ ssize_t hook___getdelim(char **line, size_t *size, int delimiter, FILE *file)
 ssize_t hook_getline(char **line, size_t *size, FILE *file)
 {
 	return hook___getdelim(line, size, '\n', file);
+}
+
+/* ---- Forks ---- */
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void in_parent(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+/* Guest memory is not in a forked child, whose kernel may put anything else there. */
+static void in_child(void)
+{
+	owned.len = 0;
+	neighbours.len = 0;
+	pthread_mutex_unlock(&lock);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	pthread_atfork(before_fork, in_parent, in_child);
 }
 
 /* ---- What there is ---- */

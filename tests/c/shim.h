@@ -66,8 +66,6 @@ struct shim_count shim_count(void);
 bool shim_remove_names(void);
 /* Names that the library made and leaves are not its own any more. */
 void shim_forget_names(void);
-/* A descriptor that becomes the library's, as an embedder's kind gives one. */
-void shim_give(int fd);
 /* From now on the library may use descriptors of the program, as saving does, but not close them.
  */
 void shim_lend_descriptors(void);
