@@ -31,6 +31,7 @@ test: setup-test ## all tests: with all features, with fewer, with musl, and the
 	cargo test --no-default-features --features numa --test host --test policy
 	scripts/test-musl --short
 	scripts/sanitize address,undefined
+	scripts/oracle --test regressions --test backend --test map --test discard --test 'kind_*' --test rollback_kinds
 	scripts/race 20
 	scripts/fuzz 10
 
