@@ -206,7 +206,7 @@ fn on_demand(mode: &str, policy: &str) {
 fn rebound() {
     let bytes = bytes();
     let image = with_image(&bytes);
-    let to = Rebind::new(Policy::Bind).host_nodes(&[3]);
+    let to = Rebind::new(Policy::Bind).host_nodes([3]);
     for (kind, memory, _) in MEMORIES {
         let options = format!("size={SIZE},prealloc=off,{memory},contents={image}");
         let backend = complete(kind, &options);
