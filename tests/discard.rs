@@ -389,48 +389,51 @@ fn private_file(options: &str) -> (tempfile::NamedTempFile, Backend, Claim) {
 
 #[test]
 fn a_private_file_can_be_discarded_to_zero() {
-    let node = common::bindable_node();
-    let policy = node.map_or(String::new(), |node| {
-        format!("policy=bind,host-nodes={node},")
-    });
-    let (file, backend, claim) = private_file(&format!("{policy}thp=never,dump=off"));
-    let page = page_size();
-    write(&claim, 0, 9);
-    write(&claim, 3 * page, 9);
-    claim.discard_to(0, page, DiscardTo::Backing).unwrap();
-    assert_eq!(read(&claim, 0), 7);
-    let piece = claim.piece(0).unwrap();
-    piece
-        .discard_to(2 * page, 2 * page, DiscardTo::Zero)
-        .unwrap();
-    assert_eq!([read(&claim, page), read(&claim, 2 * page)], [7, 0]);
-    assert_eq!([read(&claim, 3 * page), read(&claim, 4 * page)], [0, 7]);
-    assert!(std::fs::read(file.path())
-        .unwrap()
-        .iter()
-        .all(|byte| *byte == 7));
+    // Alone, since other threads may map what was unmapped.
+    common::in_child("a_private_file_can_be_discarded_to_zero", || {
+        let node = common::bindable_node();
+        let policy = node.map_or(String::new(), |node| {
+            format!("policy=bind,host-nodes={node},")
+        });
+        let (file, backend, claim) = private_file(&format!("{policy}thp=never,dump=off"));
+        let page = page_size();
+        write(&claim, 0, 9);
+        write(&claim, 3 * page, 9);
+        claim.discard_to(0, page, DiscardTo::Backing).unwrap();
+        assert_eq!(read(&claim, 0), 7);
+        let piece = claim.piece(0).unwrap();
+        piece
+            .discard_to(2 * page, 2 * page, DiscardTo::Zero)
+            .unwrap();
+        assert_eq!([read(&claim, page), read(&claim, 2 * page)], [7, 0]);
+        assert_eq!([read(&claim, 3 * page), read(&claim, 4 * page)], [0, 7]);
+        assert!(std::fs::read(file.path())
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 7));
 
-    // The new memory has the properties of the rest, and goes on being the backend's.
-    let at = claim.memory().as_ptr().wrapping_add(2 * page as usize);
-    let flags = common::vm_flags(at);
-    for flag in ["dc", "dd", "nh"] {
-        assert!(flags.contains(&flag.to_owned()), "{flag}: {flags:?}");
-    }
-    if let Some(node) = node {
-        let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap();
-        let start = format!("{:08x} ", at as usize);
-        let line = maps.lines().find(|line| line.starts_with(&start)).unwrap();
-        assert!(line.contains(&format!("bind:{node}")), "{line}");
-    }
-    claim.populate(0, SIZE).unwrap();
-    assert_eq!(resident(&backend), SIZE);
-    write(&claim, 2 * page, 9);
-    claim.discard(2 * page, page).unwrap();
-    assert_eq!(read(&claim, 2 * page), 0);
-    drop((claim, piece));
-    let address = at as usize;
-    backend.delete().unwrap();
-    assert!(!common::is_mapped(address));
+        // The new memory has the properties of the rest, and goes on being the backend's.
+        let at = claim.memory().as_ptr().wrapping_add(2 * page as usize);
+        let flags = common::vm_flags(at);
+        for flag in ["dc", "dd", "nh"] {
+            assert!(flags.contains(&flag.to_owned()), "{flag}: {flags:?}");
+        }
+        if let Some(node) = node {
+            let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap();
+            let start = format!("{:08x} ", at as usize);
+            let line = maps.lines().find(|line| line.starts_with(&start)).unwrap();
+            assert!(line.contains(&format!("bind:{node}")), "{line}");
+        }
+        claim.populate(0, SIZE).unwrap();
+        assert_eq!(resident(&backend), SIZE);
+        write(&claim, 2 * page, 9);
+        claim.discard(2 * page, page).unwrap();
+        assert_eq!(read(&claim, 2 * page), 0);
+        drop((claim, piece));
+        let address = at as usize;
+        backend.delete().unwrap();
+        assert!(!common::is_mapped(address));
+    });
 }
 
 #[test]
