@@ -109,7 +109,7 @@ static struct hostmem_backend *make_backend(struct hostmem_objects *objects, con
 
 	if (!found)
 		return NULL;
-	made = calloc(1, sizeof(*made));
+	made = hm_backend_alloc();
 	if (!made) {
 		hm_fail_alloc(err);
 		return NULL;

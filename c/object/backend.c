@@ -34,6 +34,19 @@ static void reset_values(struct hostmem_backend *backend, const struct hostmem_d
 	values->share = backend->kind->share;
 }
 
+struct hostmem_backend *hm_backend_alloc(void)
+{
+	struct hostmem_backend *made = malloc(sizeof(*made));
+
+	if (!made)
+		return NULL;
+	/* Clearing all bytes of the paths would take a third of the instructions of a small life.
+	 */
+	memset(made, 0, offsetof(struct hostmem_backend, contents));
+	made->contents[0] = made->contents_order[0] = made->mem_path[0] = '\0';
+	return made;
+}
+
 void hm_backend_init(struct hostmem_backend *backend, struct hostmem_objects *objects,
 		     const struct hostmem_kind *kind, const char *id)
 {
@@ -178,9 +191,9 @@ void hm_backend_copy_values(struct hostmem_backend *backend, const struct hostme
 	backend->values.contents = backend->contents;
 	backend->values.contents_order = backend->contents_order;
 	backend->values.mem_path = backend->mem_path;
-	memcpy(backend->contents, from->contents, sizeof(backend->contents));
-	memcpy(backend->contents_order, from->contents_order, sizeof(backend->contents_order));
-	memcpy(backend->mem_path, from->mem_path, sizeof(backend->mem_path));
+	hm_text_copy(from->contents, backend->contents, PATH_MAX);
+	hm_text_copy(from->contents_order, backend->contents_order, PATH_MAX);
+	hm_text_copy(from->mem_path, backend->mem_path, PATH_MAX);
 	memcpy(backend->origins, from->origins, sizeof(backend->origins));
 }
 

@@ -171,8 +171,6 @@ struct hostmem_backend {
 	struct hm_entry entry;
 	struct hostmem_objects *objects;
 	const struct hostmem_kind *kind;
-	/* What the paths among the values point to, so that copies of the values stay small. */
-	char contents[PATH_MAX], contents_order[PATH_MAX], mem_path[PATH_MAX];
 	const struct hostmem_host *host;
 	/* What prealloc-context links to, guarded by the set's lock. */
 	struct hostmem_thread_context *context;
@@ -250,6 +248,12 @@ struct hostmem_backend {
 	_Atomic bool cancel;
 	_Atomic uint64_t bytes_done;
 	_Atomic uint64_t bytes_total;
+
+	/*
+	 * What the paths among the values point to, so that copies of the values stay small. Last,
+	 * since hm_backend_alloc() does not clear them.
+	 */
+	char contents[PATH_MAX], contents_order[PATH_MAX], mem_path[PATH_MAX];
 };
 
 struct hostmem_thread_context {
@@ -348,6 +352,8 @@ int hm_value_format(const struct hm_row *row, const struct hm_value *value, char
 
 /* ---- backend.c: the record of a backend ---- */
 
+/* A zeroed record; NULL: no memory. */
+struct hostmem_backend *hm_backend_alloc(void);
 /*
  * Initialises a zeroed record: configuring, with the defaults of its set and kind. Without an id
  * (NULL) messages name the kind until hm_objects_add_anonymous().

@@ -183,7 +183,7 @@ static int copy_fd(struct hostmem_backend *copy, struct hostmem_error *err)
 struct hostmem_backend *hm_template_copy(const struct hostmem_backend *template,
 					 struct hostmem_error *err)
 {
-	struct hostmem_backend *copy = calloc(1, sizeof(*copy));
+	struct hostmem_backend *copy = hm_backend_alloc();
 
 	if (!copy) {
 		hm_fail_alloc(err);

@@ -149,6 +149,7 @@ int main(int argc, char **argv)
 
 	must(argc == 2);
 	shim_open_instead = open_instead;
+	shim_leave_out_neighbours();
 	must(!hostmem_host_probe(&host, NULL) &&
 	     !hostmem_objects_new(&objects, host, &defaults, NULL, 0, NULL) &&
 	     !hostmem_backend_new_from_options(objects, &backend,

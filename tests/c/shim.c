@@ -334,10 +334,20 @@ static void put_neighbour(uintptr_t first)
 	add(&neighbours, first, page);
 }
 
+static bool without_neighbours;
+
+void shim_leave_out_neighbours(void)
+{
+	without_neighbours = true;
+}
+
 /* Around all that the library has next to this range. Called with the lock. */
 static void put_neighbours(uintptr_t first, uintptr_t end)
 {
 	bool grows = true;
+
+	if (without_neighbours)
+		return;
 
 	while (grows) {
 		grows = false;

@@ -69,6 +69,8 @@ void shim_forget_names(void);
 /* From now on the library may use descriptors of the program, as saving does, but not close them.
  */
 void shim_lend_descriptors(void);
+/* No pattern is kept beside what is mapped from now on. */
+void shim_leave_out_neighbours(void);
 /* From now on a larger mapping fails with ENOMEM. */
 void shim_limit_mappings(size_t bytes);
 
