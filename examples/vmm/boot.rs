@@ -12,11 +12,11 @@ use linux_loader::loader::bootparam::boot_e820_entry;
 use linux_loader::loader::bootparam::boot_params;
 use linux_loader::loader::load_cmdline;
 use linux_loader::loader::KernelLoaderResult;
-use vm_memory_018::Address;
-use vm_memory_018::Bytes;
-use vm_memory_018::GuestAddress;
-use vm_memory_018::GuestMemoryBackend;
-use vm_memory_018::GuestMemoryRegion;
+use vm_memory_017::Address;
+use vm_memory_017::Bytes;
+use vm_memory_017::GuestAddress;
+use vm_memory_017::GuestMemory;
+use vm_memory_017::GuestMemoryRegion;
 
 use super::Memory;
 use super::Result;
@@ -64,8 +64,8 @@ pub fn write_parameters(
     }
     parameters.e820_entries = ranges.len() as u8;
     for (entry, (addr, size)) in parameters.e820_table.iter_mut().zip(ranges) {
-        let r#type = USABLE;
-        *entry = boot_e820_entry { addr, size, r#type };
+        let type_ = USABLE;
+        *entry = boot_e820_entry { addr, size, type_ };
     }
     let parameters = BootParams::new(&parameters, GuestAddress(PARAMETERS));
     LinuxBootConfigurator::write_bootparams(&parameters, memory)?;

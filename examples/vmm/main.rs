@@ -18,8 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hostmem::kvm::MemorySlot;
-use hostmem::vm_memory::v018::guest_memory;
-use hostmem::vm_memory::v018::Pinned;
+use hostmem::vm_memory::v017::guest_memory;
+use hostmem::vm_memory::v017::Pinned;
 use hostmem::Claim;
 use hostmem::Defaults;
 use hostmem::Host;
@@ -36,8 +36,8 @@ use linux_loader::loader::bzimage::BzImage;
 use linux_loader::loader::elf::Elf;
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::KernelLoaderResult;
-use vm_memory_018::GuestAddress;
-use vm_memory_018::GuestMemoryMmap;
+use vm_memory_017::GuestAddress;
+use vm_memory_017::GuestMemoryMmap;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 /// The memory of the guest, which stays mapped as long as anyone has it.
