@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Faults that other implementations of host memory had or have, and that this one must not.
+//! Faults that other implementations of host memory have had, and that this one must not have.
 //!
-//! Numbered Q1 to Q19 are those observed in QEMU's memory backends, P1 to P10 those of other
-//! monitors. Each test is named after what it guards against and says the number. These have no
-//! test here, since there is nothing of the sort to go wrong:
+//! The comment at each test is what must hold. These faults have no test here, since the library has
+//! no code in which they could be:
 //!
 //! | fault | why it cannot happen here |
 //! |---|---|
-//! | Q9: the code for "this kernel has no memory policies" is never reached | dead code; that the default policy makes no call is tested under Q1 and in tests/policy.rs |
-//! | Q16: error exits that keep the list of all RAM locked; a guest_memfd that failed goes on forbidding discards | no list of all RAM and no guest_memfd is made here |
-//! | Q17: a device that failed to start goes on using its backend | devices are the monitor's; that a failed claim claims nothing is tested |
+//! | the code for a kernel without memory policies is never reached | tests/policy.rs checks that the default policy makes no call |
+//! | error exits that leave the list of all RAM locked; a guest_memfd that failed goes on forbidding discards | the library has no list of all RAM and makes no guest_memfd |
+//! | a device that failed to start goes on using its backend | devices are the VMM's; that a failed claim claims nothing is tested |
 
 mod common;
 
@@ -84,7 +83,7 @@ fn has_numa() -> bool {
     cfg!(feature = "numa") && fs::exists("/sys/devices/system/node/node0").unwrap()
 }
 
-/// Q1: nodes were looked at when memory was there and files were made.
+/// Nodes are checked before memory is mapped and files are made.
 #[test]
 fn nodes_are_checked_before_anything_is_made() {
     for &(kind, options) in WITH_DESCRIPTOR {
@@ -117,7 +116,7 @@ fn nodes_are_checked_before_anything_is_made() {
     }
 }
 
-/// Q2: any failure left the new file on disk, full of memory.
+/// A failure removes the new file, with the memory that it holds.
 #[test]
 fn a_new_file_does_not_outlive_a_failure() {
     in_child("a_new_file_does_not_outlive_a_failure", || {
@@ -142,7 +141,7 @@ fn a_new_file_does_not_outlive_a_failure() {
     });
 }
 
-/// Q3: merge=off did nothing where the default was on.
+/// merge=off acts also where the default is on.
 #[test]
 fn merge_off_is_done_whatever_the_default_is() {
     for share in ["off", "on"] {
@@ -169,7 +168,7 @@ fn merge_off_is_done_whatever_the_default_is() {
     }
 }
 
-/// Q4: dump=on did nothing where the default was off.
+/// dump=on acts also where the default is off.
 #[test]
 fn dump_on_is_done_whatever_the_default_is() {
     for default in [true, false] {
@@ -186,7 +185,7 @@ fn dump_on_is_done_whatever_the_default_is() {
     }
 }
 
-/// Q5: nodes that do not exist were dropped in silence when one did.
+/// A node that does not exist is an error, also beside one that exists.
 #[test]
 fn a_node_that_does_not_exist_is_not_dropped() {
     if !has_numa() {
@@ -202,7 +201,7 @@ fn a_node_that_does_not_exist_is_not_dropped() {
     }
 }
 
-/// Q6 and P10: the kernel ignores the last bit of the number of nodes it is told.
+/// mbind(2) ignores the last bit of its mask; the highest node is not in that bit.
 #[test]
 fn the_highest_node_is_not_lost() {
     if !has_numa() {
@@ -226,7 +225,7 @@ fn the_highest_node_is_not_lost() {
     );
 }
 
-/// Q7: nodes ended at 127, kernels have 1024.
+/// Node ids end at 1023, as in the kernel.
 #[test]
 fn nodes_end_where_the_kernels_do() {
     let mut builder = new(
@@ -241,7 +240,7 @@ fn nodes_end_where_the_kernels_do() {
     assert_eq!(builder.get_text("host-nodes").unwrap(), "127-128,1023");
 }
 
-/// Q8: where huge pages came to be was never looked at.
+/// The nodes of huge pages are read from the kernel.
 #[test]
 fn the_place_of_huge_pages_is_the_kernels_word() {
     if !has_numa() {
@@ -267,7 +266,7 @@ fn the_place_of_huge_pages_is_the_kernels_word() {
     assert!(!message.contains("prealloc"), "{message}");
 }
 
-/// Q10: three different refusals of mbind looked alike.
+/// Each of three refusals of mbind(2) has its own message.
 #[test]
 fn refusals_of_a_policy_tell_what_to_do() {
     if !has_numa() {
@@ -293,7 +292,7 @@ fn refusals_of_a_policy_tell_what_to_do() {
     }
 }
 
-/// Q11: a retry of the same id took the descriptor of the attempt that had failed.
+/// A retry with the same id does not use the descriptor of the attempt that failed.
 #[test]
 fn a_retry_uses_nothing_of_what_failed() {
     in_child("a_retry_uses_nothing_of_what_failed", || {
@@ -331,7 +330,7 @@ fn a_retry_uses_nothing_of_what_failed() {
     });
 }
 
-/// Q12: an odd size was said to be a file that is too small.
+/// A size that is not a multiple of the page size is not reported as a file that is too small.
 #[test]
 fn an_odd_size_is_told_as_one() {
     for &(kind, options) in WITH_DESCRIPTOR {
@@ -343,7 +342,7 @@ fn an_odd_size_is_told_as_one() {
     }
 }
 
-/// Q13: preallocating read-only memory wrote to it and killed the process.
+/// Preallocating read-only memory does not write to it, which would kill the process.
 #[test]
 fn read_only_memory_is_preallocated_by_reading() {
     in_child("read_only_memory_is_preallocated_by_reading", || {
@@ -377,7 +376,7 @@ fn read_only_memory_is_preallocated_by_reading() {
     });
 }
 
-/// Q14: memory of descriptors was aligned to small pages, so that no huge page fitted.
+/// Memory of descriptors is aligned to huge pages, so that they fit.
 #[test]
 fn memory_of_descriptors_is_aligned_for_huge_pages() {
     let huge = common::thp_size().unwrap_or(HUGE);
@@ -400,7 +399,7 @@ fn memory_of_descriptors_is_aligned_for_huge_pages() {
     }
 }
 
-/// Q15: what a descriptor was mapped to stayed mapped when a later step failed.
+/// The mapping of a descriptor is unmapped when a later step fails.
 #[test]
 fn memory_of_descriptors_is_unmapped_by_a_failure() {
     in_child("memory_of_descriptors_is_unmapped_by_a_failure", || {
@@ -423,7 +422,7 @@ fn memory_of_descriptors_is_unmapped_by_a_failure() {
     });
 }
 
-/// Q17, as far as it is ours: a claim that fails claims nothing.
+/// A claim that fails claims nothing.
 #[test]
 fn a_claim_that_fails_does_not_keep_the_backend_busy() {
     let backend = new("memfd", "size=1M").complete().unwrap();
@@ -438,7 +437,7 @@ fn a_claim_that_fails_does_not_keep_the_backend_busy() {
     backend.delete().unwrap();
 }
 
-/// Q18: two of a name ended the process.
+/// A second object of the same id is an error and does not end the process.
 #[test]
 fn a_name_that_is_taken_is_an_error() {
     let objects = common::objects();
@@ -457,7 +456,7 @@ fn a_name_that_is_taken_is_an_error() {
     assert_eq!(first.name(), "m0");
 }
 
-/// Q19: whether shared memory has the policy that was asked for was never looked at.
+/// Whether shared memory has its policy is read from the kernel.
 #[test]
 fn shared_memory_has_its_policy_and_the_caller_keeps_its_own() {
     if !has_numa() {
@@ -494,7 +493,7 @@ fn shared_memory_has_its_policy_and_the_caller_keeps_its_own() {
     }
 }
 
-/// P1: a divisor of 4 GiB that was meant to be 64 MiB left one thread for most guests.
+/// Guests below 4 GiB are populated by several threads too.
 #[test]
 fn small_guests_are_populated_by_several_threads() {
     for kind in ["ram", "memfd", "shm"] {
@@ -504,7 +503,7 @@ fn small_guests_are_populated_by_several_threads() {
     }
 }
 
-/// P2: huge pages were advised when small ones were there already.
+/// Huge pages are advised before any small page is present.
 #[test]
 fn huge_pages_are_advised_before_memory_is_populated() {
     let enabled = "/sys/kernel/mm/transparent_hugepage/enabled";
@@ -520,7 +519,7 @@ fn huge_pages_are_advised_before_memory_is_populated() {
     assert!(huge >= 16 * MIB, "{huge}");
 }
 
-/// P3: a tail was left out, and less than a page divided by zero.
+/// A tail is populated, and less than a page is not a division by zero.
 #[test]
 fn the_tail_is_populated_too() {
     let page = page_size();
@@ -543,7 +542,7 @@ fn the_tail_is_populated_too() {
     assert_eq!(backend.placement().unwrap().resident, HUGE);
 }
 
-/// P4: memory was populated before its policy was set, and then moved, or not.
+/// The policy is set before memory is populated.
 #[test]
 fn nothing_is_populated_before_its_policy_is_set() {
     if !has_numa() {
@@ -559,7 +558,7 @@ fn nothing_is_populated_before_its_policy_is_set() {
     assert_eq!(file.metadata().unwrap().blocks() * 512, 4 * MIB);
 }
 
-/// P5: huge pages were taken by fallocate, which knows no policy.
+/// Huge pages are not allocated by fallocate(2), which knows no policy.
 #[test]
 fn huge_pages_are_not_taken_before_their_policy_is_set() {
     let Some(_pool) = HugePages::have(2) else {
@@ -577,7 +576,7 @@ fn huge_pages_are_not_taken_before_their_policy_is_set() {
     assert_eq!(backend.placement().unwrap().huge, 4 * MIB);
 }
 
-/// P6: a source that was said to be huge pages never asked for them.
+/// Memory that is configured with huge pages is made of them.
 #[test]
 fn huge_pages_that_are_asked_for_are_huge() {
     let Some(_pool) = HugePages::have(1) else {
@@ -592,7 +591,7 @@ fn huge_pages_that_are_asked_for_are_huge() {
     assert_eq!(HugePages::free(), 0);
 }
 
-/// P7: discarding a memfd's memory unmapped it and freed nothing.
+/// Discarding a memfd's memory frees it and leaves it mapped.
 #[test]
 fn discarding_shared_memory_frees_it() {
     for (kind, options) in [("ram", "share=on"), ("memfd", ""), ("shm", "")] {
@@ -607,7 +606,7 @@ fn discarding_shared_memory_frees_it() {
     }
 }
 
-/// P8: merge and dump took a value that the kernel had refused, and more than 16 threads were 16.
+/// merge and dump do not take a value that the kernel refuses; more than 16 threads are possible.
 #[test]
 fn a_value_is_what_was_done() {
     const SIZE: u64 = 37 * MIB;
@@ -642,7 +641,7 @@ fn a_value_is_what_was_done() {
     assert_eq!(backend.prealloc_result().unwrap().threads, 20);
 }
 
-/// P9: private memory over a memfd took twice its size.
+/// Private memory does not take twice its size, as a private mapping of a memfd does.
 #[test]
 fn private_memory_is_there_once() {
     let backend = new("ram", "size=16M").complete().unwrap();
