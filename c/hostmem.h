@@ -168,7 +168,8 @@ struct hostmem_feature {
 	/*
 	 * populate (pages made present without writing to them), collapse (small pages made huge on
 	 * request), userfaultfd (the faster way to fill new shared memory), userfaultfd-kvm
-	 * (contents that are read on demand, by KVM and the kernel too), dontneed-locked (locked
+	 * (contents can be read on demand, also where KVM or a system call touches the memory:
+	 * needs a userfaultfd for faults of the kernel), dontneed-locked (locked
 	 * memory given back as it is), noexec-seal (memfds that can never be executed), merge (page
 	 * merging), home-node, and for each policy "policy=" and its name.
 	 */
@@ -182,15 +183,17 @@ struct hostmem_feature {
 /* The feature at an index: 0, or -1 beyond the end. */
 int hostmem_host_get_feature(const struct hostmem_host *host, size_t index,
 			     struct hostmem_feature *feature);
-/* The methods, a mask of enum hostmem_method, that preallocation may use. */
+/* The methods, a mask of enum hostmem_method, that preallocation, and reading contents on demand,
+ * may use. */
 uint32_t hostmem_host_get_methods(const struct hostmem_host *host);
 /* Narrows the methods to those in the mask, for measuring and for narrow seccomp filters. The
- * result of preallocation is the same. */
+ * contents of memory are the same; pages may be small where COLLAPSE, MOVE or CONTINUE is left out.
+ * Applies to sets of objects that are made later. */
 void hostmem_host_narrow_methods(struct hostmem_host *host, uint32_t methods);
 
 /*
- * System calls that the library can do without, made after the probe. docs/seccomp.md says what is
- * lost without each.
+ * System calls that are optional after the probe: the library works without them. docs/seccomp.md
+ * says for which uses each is optional, and what is lost without it.
  */
 enum hostmem_call {
 	HOSTMEM_CALL_CACHESTAT = 1,
@@ -217,9 +220,9 @@ enum hostmem_call {
 /* The optional calls, a mask of enum hostmem_call, that may be made. */
 uint32_t hostmem_host_get_calls(const struct hostmem_host *host);
 /*
- * Narrows the optional calls to those in the mask, for seccomp filters that kill: the others are
- * not made any more where they are optional, as if each had been refused. Applies to sets of
- * objects that are made later.
+ * Narrows the optional calls to those in the mask, for seccomp filters that kill: where the others
+ * are optional they are not made, and the result is as if the kernel had refused them. Uses that
+ * need a call make it all the same. Applies to sets of objects that are made later.
  */
 void hostmem_host_narrow_calls(struct hostmem_host *host, uint32_t calls);
 
@@ -504,10 +507,11 @@ int hostmem_backend_can_be_deleted(const struct hostmem_backend *backend,
 int hostmem_backend_delete(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
  * Deletes it as hostmem_backend_delete() does, and undoes what completing made, as a completing
- * that fails does: a file that it made is removed, one that it made larger is empty again. For who
- * gives up after completing, as when the preallocation in the background has failed. Errors: those
- * of hostmem_backend_delete(), STATE (a forked child), IO (it is deleted, but something that
- * completing made stays; says what, and why).
+ * that fails does: a file that it made is removed, one that it made larger is empty again. For a
+ * caller that gives up after completing, as when the preallocation in the background has failed.
+ * Errors: those of hostmem_backend_delete(), STATE (a forked child), IO (the backend is deleted,
+ * but something that completing made stays, for example a file that others have open; says what,
+ * and why).
  */
 int hostmem_backend_undo(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
@@ -549,7 +553,7 @@ struct hostmem_memory {
 	 * mapping; bytes. */
 	uint64_t page_size;
 	/* The descriptor behind the memory, owned by the backend; -1 for anonymous memory, and for
-	 * shared memory whose contents are not all read, see hostmem_backend_get_shared_fd(). */
+	 * shared memory while some of its contents are unread, see hostmem_backend_get_unread(). */
 	int32_t fd;
 	/* Whether writes reach everyone who maps the descriptor (MAP_SHARED). */
 	bool shared;
@@ -567,7 +571,8 @@ int hostmem_backend_get_memory(const struct hostmem_backend *backend, struct hos
 /*
  * The descriptor of shared memory, owned by the backend, to be given to another process
  * (vhost-user). Errors: STATE (not ready or mapped), VALUE (the memory is private to this process),
- * BUSY (contents are read on demand and not all read yet: the other process would find zero).
+ * BUSY (some of its contents are unread, see hostmem_backend_get_unread(): the other process would
+ * find zero).
  */
 int hostmem_backend_get_shared_fd(const struct hostmem_backend *backend, int32_t *fd,
 				  struct hostmem_error *err);
@@ -749,8 +754,8 @@ typedef void (*hostmem_progress_callback)(void *data, uint64_t done, uint64_t to
  */
 void hostmem_backend_set_progress(struct hostmem_backend *backend,
 				  hostmem_progress_callback callback, void *data);
-/* How far the running or last preallocation, or scrub, is, in bytes; both 0 when there was none.
- * Never waits. */
+/* How far the running or last preallocation, scrub or save is, in bytes; both 0 when there was
+ * none. Never waits. */
 void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_t *done,
 				  uint64_t *total);
 
@@ -766,22 +771,23 @@ void hostmem_backend_get_progress(const struct hostmem_backend *backend, uint64_
 typedef void (*hostmem_prealloc_callback)(void *data, const struct hostmem_error *error);
 
 /*
- * Sets the callback for the end of each preallocation in the background, and for reads of contents
- * on demand that fail while none runs (the first, and that after each retry). It runs on a thread
- * of the library's, and must not wait for who touches the memory; NULL for none. To be set before
- * completing. The backend may be freed in it; waiting for or deleting it there is BUSY, and so is
- * beginning another one. A waiting caller may return before it runs. One that is cancelled, by
- * deleting too, has ended with that error; when the backend was freed in its progress callback it
- * is not called.
+ * Sets the callback for the end of each preallocation in the background; NULL for none. It is also
+ * called for a read of contents on demand that fails while no background runs: the first one, and
+ * the first after each hostmem_backend_retry_contents(). To be set before completing. It runs on a
+ * thread of the library, and must not wait for threads that touch the memory. The backend may be
+ * freed in it; waiting for, deleting or preallocating the backend is BUSY there. A waiting caller
+ * may return before it runs. A preallocation that is cancelled, by deleting too, has ended with
+ * that error. It is not called when the backend was freed in its progress callback.
  */
 void hostmem_backend_set_prealloc_done(struct hostmem_backend *backend,
 				       hostmem_prealloc_callback callback, void *data);
 
 /*
  * Waits for the end of the background preallocation: 0 when it succeeded or there was none. A read
- * of contents on demand that failed is its failure too, until contents are retried. milliseconds:
- * how long at most; above INT32_MAX: as long as it takes. Errors: BUSY with os_error ETIMEDOUT
- * (still running), BUSY (from inside its own progress callback), else its own failure.
+ * of contents on demand that failed while none ran is returned as its failure, until
+ * hostmem_backend_retry_contents(). milliseconds: how long at most; above INT32_MAX: as long as it
+ * takes. Errors: BUSY with os_error ETIMEDOUT (still running), BUSY (from inside its own
+ * callbacks), else its own failure.
  */
 int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t milliseconds,
 				  struct hostmem_error *err);
@@ -789,20 +795,21 @@ int hostmem_backend_wait_prealloc(struct hostmem_backend *backend, uint64_t mill
  * Stops the preallocation that runs in the background, within one chunk, and waits for its end;
  * what was populated stays, and hostmem_backend_get_progress() says how much. Its failure is then
  * STATE with os_error ECANCELED. Does nothing when none runs. Errors: BUSY (from inside its own
- * progress callback).
+ * callbacks).
  */
 int hostmem_backend_cancel_prealloc(struct hostmem_backend *backend, struct hostmem_error *err);
 /*
- * Stops whatever preallocates the backend, within one chunk, and returns at once: one in the
- * background, and one that a caller waits for (complete, populate, scrub, prealloc=on). That caller
- * gets STATE with os_error ECANCELED; backends that complete together all fail. Does nothing when
- * none runs, and does not affect the next one. May be called from inside callbacks. For a program
- * that is asked to end.
+ * Stops the preallocation, scrub or save of the backend, within one chunk, and returns at once: one
+ * in the background, and one that a caller waits for (complete, populate, scrub, save,
+ * prealloc=on). That caller gets STATE with os_error ECANCELED; backends that complete together all
+ * fail. Does nothing when none runs, and does not affect the next one. May be called from inside
+ * callbacks. For a program that is asked to end.
  */
 void hostmem_backend_interrupt(struct hostmem_backend *backend);
 /*
- * A descriptor for event loops that becomes readable when the background preallocation has ended
- * (eventfd(2)), until another one begins; it belongs to the backend. -1 where there was none.
+ * A descriptor for event loops (eventfd(2)) that becomes readable when the background preallocation
+ * has ended, and when a read of contents on demand fails after that, until another preallocation
+ * begins; it belongs to the backend. -1 where there was none.
  */
 int32_t hostmem_backend_get_prealloc_event(const struct hostmem_backend *backend);
 
@@ -830,27 +837,35 @@ void hostmem_backend_get_prealloc_result(const struct hostmem_backend *backend,
 /* ---- Contents that are read on demand ---- */
 
 /*
- * Bytes of the memory whose contents have not been read yet; 0 where there are none, or no memory.
- * *failed, unless NULL: the first read on demand that failed since the last retry; kind 0: none.
+ * Contents are unread until they are in the memory. They are read in units: one huge page where the
+ * memory is made of these, else 64 KiB, or one page if that is larger.
+ */
+
+/*
+ * How many bytes of the memory are unread, in whole units; what is discarded counts until its unit
+ * is read. 0 where there are no contents, no memory, or in a forked child. *failed, unless NULL:
+ * the first read on demand that failed since the last retry; kind 0: none.
  */
 uint64_t hostmem_backend_get_unread(struct hostmem_backend *backend, struct hostmem_error *failed);
 /* A range of the memory, in bytes. */
 struct hostmem_range {
+	/* From the beginning of the memory; at least 1. */
 	uint64_t offset, length;
 };
 
 /*
- * The ranges of contents that were touched before they were read, in the order in which they were:
- * lines "OFFSET LENGTH" of them are what contents-order takes for the next guest that begins with
- * the same image. Writes at most ranges_size, and returns how many there are: none where contents
- * were all read while completing, or without memory.
+ * The units that were touched before they were read, in the order of the touches, each once. A file
+ * with a line "OFFSET LENGTH" for each, in decimal, is a contents-order for the next guest that
+ * begins with the same image. Writes at most ranges_size, and returns how many there are: 0 where
+ * contents were read while completing, where there are none, without memory, and in a forked child.
  */
 size_t hostmem_backend_get_faulted(struct hostmem_backend *backend, struct hostmem_range *ranges,
 				   size_t ranges_size);
 /*
- * Has contents read again that threads wait for because reading failed; with contents-poison=on
- * reads them itself, and who touches them then gets SIGBUS only where that fails again. Does
- * nothing where there are none. Errors: STATE (not ready or mapped).
+ * Reads contents again whose read on demand failed. Those that threads wait for are read by a
+ * thread of the library, after this returns; with contents-poison=on those whose touch gave SIGBUS
+ * are read before it returns. A read that fails again is reported as the first one was. Does
+ * nothing where none failed. Errors: STATE (not ready or mapped).
  */
 int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostmem_error *err);
 
@@ -1042,9 +1057,10 @@ struct hostmem_placement {
 	 * file, a read-only map.
 	 */
 	uint64_t unmapped;
-	/* Not there because its contents, which are read on demand, have not been read yet. */
+	/* Absent because its contents are unread, see hostmem_backend_get_unread(). */
 	uint64_t unread;
-	/* None of these. */
+	/* Absent for another reason. The parts resident, swapped, unmapped, unread and absent add
+	 * up to the size. */
 	uint64_t absent;
 	/* Of what is resident, on other nodes than the host nodes, or more than the share of its
 	 * node. 0 where the policy names no nodes. */
@@ -1127,17 +1143,19 @@ void hostmem_pool_free(struct hostmem_pool *pool);
 int hostmem_pool_take(struct hostmem_pool *pool, struct hostmem_backend **backend, bool *was_ready,
 		      const char *id, struct hostmem_error *err);
 /*
- * Takes one that is ready and lowers the count by one, to 0 too, so that it is not replaced before
- * hostmem_pool_set_count(). For a caller that keeps what is ready itself, for instance unmapped, to
- * hand out its descriptor. Errors: those of hostmem_backend_new(), BUSY (none is ready), STATE (a
- * forked child).
+ * Takes a backend that is ready, as hostmem_pool_take() does, and lowers the count by one, also to
+ * 0, so that the pool does not replace it before hostmem_pool_set_count(). It neither makes one nor
+ * lets filling rest. For a caller that keeps ready backends itself, for example to hand out their
+ * descriptors. Errors: those of hostmem_backend_new(), BUSY (none is ready), STATE (a forked
+ * child). When it fails the count, and what was ready, stay the same.
  */
 int hostmem_pool_withdraw(struct hostmem_pool *pool, struct hostmem_backend **backend,
 			  const char *id, struct hostmem_error *err);
 /*
- * Filling begins no chunk for that time, at most 60 s, so that work that is urgent now does not
- * wait for locks of the kernel that an idle thread holds. Then it goes on for at least as long,
- * whatever is called meanwhile. Each hostmem_pool_take() lets it rest for 100 ms.
+ * Lets filling rest: it begins no chunk for this time; more than 60 s counts as 60 s. So urgent
+ * work does not wait for locks of the kernel that a thread of SCHED_IDLE holds. Filling
+ * then goes on for at least the same time; another rest before the end of that has no effect. Each
+ * hostmem_pool_take() lets filling rest for 100 ms. Does nothing in a forked child.
  */
 void hostmem_pool_rest(struct hostmem_pool *pool, uint64_t milliseconds);
 /* How many are kept ready from now on; what is ready above that is deleted before it returns. An

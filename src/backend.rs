@@ -203,7 +203,7 @@ impl Backend {
         PreallocResult::from_raw(&self.handle.view().prealloc_result())
     }
 
-    /// The progress of the running or last preallocation. Never waits.
+    /// The progress of the running or last preallocation, scrub or save. Never waits.
     #[doc(alias = "hostmem_backend_get_progress")]
     pub fn progress(&self) -> Progress {
         let (done, total) = self.handle.view().progress();
@@ -213,7 +213,8 @@ impl Backend {
     /// Waits for the end of a background preallocation
     /// ([`PreallocMode::Background`](crate::PreallocMode::Background)). Returns `true` if it
     /// succeeded or there was none, `false` if it still runs after `timeout` (rounded up to
-    /// milliseconds; `None`: no timeout).
+    /// milliseconds; `None`: no timeout). A read of [contents](crate::Builder::contents) on demand
+    /// that failed while none ran is returned as its failure, until [`Claim::retry_contents`].
     ///
     /// # Errors
     ///
@@ -238,20 +239,21 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) (called from its own progress callback).
+    /// [`Busy`](crate::ErrorKind::Busy) (called from its own callbacks).
     #[doc(alias = "hostmem_backend_cancel_prealloc")]
     pub fn cancel_prealloc(&self) -> Result<Progress> {
         self.handle.cancel_prealloc()?;
         Ok(self.progress())
     }
 
-    /// Stops preallocations of this backend from other threads.
+    /// Stops preallocations, scrubs and saves of this backend from other threads.
     pub fn interrupter(&self) -> Interrupter {
         Interrupter::new(&self.handle)
     }
 
     /// An `eventfd(2)` for event loops that is readable when the background preallocation has
-    /// ended; `None` if there was none.
+    /// ended, and when a read of [contents](crate::Builder::contents) on demand fails after that;
+    /// `None` if there was none.
     #[doc(alias = "hostmem_backend_get_prealloc_event")]
     pub fn prealloc_event(&self) -> Option<BorrowedFd<'_>> {
         self.handle.prealloc_event()
@@ -306,8 +308,8 @@ impl Backend {
     /// # Errors
     ///
     /// The error contains the backend. Those of `delete`, [`State`](crate::ErrorKind::State) (in a
-    /// forked child), and [`Io`](crate::ErrorKind::Io) (it is deleted, but something that completing
-    /// made stays, for example a file that others have open).
+    /// forked child), and [`Io`](crate::ErrorKind::Io) (the backend is deleted, but something that
+    /// completing made stays, for example a file that others have open).
     #[doc(alias = "hostmem_backend_undo")]
     pub fn undo(self) -> Result<(), DeleteError> {
         let undone = self.handle.undo();
@@ -315,9 +317,9 @@ impl Backend {
     }
 }
 
-/// Stops preallocations of one backend from any thread, also those that a caller waits for:
-/// [`Builder::complete`](crate::Builder::complete), [`Backend::populate`], [`Claim::scrub`],
-/// `prealloc=on`. Does not keep the backend alive.
+/// Stops preallocations, scrubs and saves of one backend from any thread, also those that a caller
+/// waits for: [`Builder::complete`](crate::Builder::complete), [`Backend::populate`],
+/// [`Claim::scrub`], [`Claim::save`], `prealloc=on`. Does not keep the backend alive.
 #[derive(Clone, Debug)]
 pub struct Interrupter {
     handle: Weak<BackendHandle>,
@@ -331,9 +333,9 @@ impl Interrupter {
     }
 
     /// Stops the preallocation that runs, within one chunk (8 MiB, or one huge page if that is
-    /// larger), and returns at once. The waiting caller gets [`State`](crate::ErrorKind::State) with
-    /// `ECANCELED`; backends that complete together all fail. Does nothing if none runs, and does
-    /// not affect the next one. May be called from callbacks.
+    /// larger), and returns at once. The waiting caller gets [`State`](crate::ErrorKind::State)
+    /// with `ECANCELED`; backends that complete together all fail. Does nothing if none runs, and
+    /// does not affect the next one. May be called from callbacks.
     #[doc(alias = "hostmem_backend_interrupt")]
     pub fn interrupt(&self) {
         if let Some(handle) = self.handle.upgrade() {

@@ -159,10 +159,11 @@ impl Builder {
     /// begin or from [`contents_offset`](Builder::contents_offset) on. It has at most the size of
     /// the memory; where it is shorter the rest is zero.
     ///
-    /// With [`prealloc`](Builder::prealloc) it is read before completing returns; with
-    /// [`PreallocMode::Background`](crate::PreallocMode::Background) after it, and what is touched
-    /// first; without `prealloc` only what is touched. The last two need another kind than
-    /// `memory-backend-file`, and a userfaultfd for faults of the kernel.
+    /// With [`prealloc`](Builder::prealloc) it is read before completing returns. With
+    /// [`PreallocMode::Background`](crate::PreallocMode::Background) it is read after that, and
+    /// what is touched is read first. Without `prealloc` only what is touched is read, on demand.
+    /// The last two need another kind than `memory-backend-file`, and a userfaultfd for faults of
+    /// the kernel (the feature `userfaultfd-kvm` of [`Host::features`](crate::Host::features)).
     ///
     /// Not for `memory-backend-fd`, and of `memory-backend-file` only with a new or empty file.
     #[must_use]
@@ -177,17 +178,19 @@ impl Builder {
         self.with("contents-offset", bytes)
     }
 
-    /// A text file of the ranges of [`contents`](Builder::contents) that the background reads first,
-    /// as [`Claim::faulted`](crate::Claim::faulted) of an earlier guest gives them: a line for each
-    /// with offset and length in the memory, in bytes.
+    /// A text file of the ranges of [`contents`](Builder::contents) that the background reads
+    /// first, as [`Claim::faulted`](crate::Claim::faulted) of an earlier guest gives them: a line
+    /// `OFFSET LENGTH` for each, in bytes of the memory, in decimal. Completing fails with
+    /// [`Value`](crate::ErrorKind::Value) where it is not a regular file, has another line, or
+    /// names a range that is not inside the memory.
     #[must_use]
     pub fn contents_order(self, path: impl AsRef<Path>) -> Self {
         self.with("contents-order", path.as_ref())
     }
 
-    /// Whether who touches [`contents`](Builder::contents) that cannot be read on demand gets
-    /// `SIGBUS` (as for broken hardware), and a guest a machine check, instead of waiting for
-    /// [`Claim::retry_contents`](crate::Claim::retry_contents). Linux 6.6.
+    /// Whether a touch of [`contents`](Builder::contents) that cannot be read on demand raises
+    /// `SIGBUS` (as for broken hardware), in a guest a machine check, instead of waiting for
+    /// [`Claim::retry_contents`](crate::Claim::retry_contents). Off by default; needs Linux 6.6.
     #[must_use]
     pub fn contents_poison(self, on: bool) -> Self {
         self.with("contents-poison", on)
@@ -289,8 +292,8 @@ impl Builder {
         self.with("hugetlbfs", on)
     }
 
-    /// Whether an inaccessible page is kept on each side of the memory. On by default; off saves two
-    /// of the mappings that a process may have (`vm.max_map_count`).
+    /// Whether an inaccessible page is kept on each side of the memory. On by default; off saves
+    /// two of the mappings that a process may have (`vm.max_map_count`).
     #[must_use]
     pub fn guard(self, on: bool) -> Self {
         self.with("guard", on)
@@ -337,11 +340,14 @@ impl Builder {
 
     /// Sets the completion callback of background preallocations; its arguments are the result and
     /// the final progress. It is called on a thread of the library, also after a cancellation,
-    /// which is a failure; and where contents cannot be read on demand while no background runs, for
-    /// the first such read and that after each [retry](crate::Claim::retry_contents). It must not wait
-    /// for threads that touch the memory. It may drop the backend; waiting for the preallocation, deleting the
-    /// backend and starting another preallocation are [`Busy`](crate::ErrorKind::Busy) there. If it
-    /// panics, the panic is caught and it is not called again.
+    /// which is a failure. It is also called for a read of [contents](Builder::contents) on demand
+    /// that fails while no background runs: the first one, and the first after each
+    /// [retry](crate::Claim::retry_contents).
+    ///
+    /// It must not wait for threads that touch the memory. It may drop the backend; waiting for the
+    /// preallocation, deleting the backend and starting another preallocation are
+    /// [`Busy`](crate::ErrorKind::Busy) there. If it panics, the panic is caught and it is not
+    /// called again.
     ///
     /// Dropping or deleting a backend waits for its callbacks to return. Callbacks of two backends
     /// that drop or delete each other's backend deadlock.

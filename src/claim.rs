@@ -183,8 +183,8 @@ impl Claim {
     /// multiples of the [page size](Memory::page_size), inside the memory; length 0 does nothing.
     ///
     /// For a guest that starts again: it is faster than [discarding](Claim::discard) and
-    /// [populating](Claim::populate), needs no free memory, and leaves huge pages huge. Nobody may be
-    /// using the range meanwhile: what is written there during the call may be lost.
+    /// [populating](Claim::populate), needs no free memory, and leaves huge pages huge. Nobody may
+    /// be using the range meanwhile: what is written there during the call may be lost.
     ///
     /// The threads are those that would preallocate the backend. The progress callback is called,
     /// and an [`Interrupter`](crate::Interrupter) stops it: what is not zero by
@@ -214,8 +214,8 @@ impl Claim {
     /// meanwhile may be saved or not, so pause it.
     ///
     /// The file is a regular file or a block device, open for writing and not for appending; the
-    /// offset is in bytes, a multiple of the base page size. The file grows if it is too small; what
-    /// it has elsewhere stays.
+    /// offset is in bytes, a multiple of the base page size. The file grows if it is too small;
+    /// what it has elsewhere stays.
     ///
     /// # Errors
     ///
@@ -234,18 +234,20 @@ impl Claim {
         })
     }
 
-    /// The bytes of the memory whose [contents](crate::Builder::contents) have not been read yet;
-    /// and the first read on demand that failed since the last
+    /// How many bytes of the memory are unread: their [contents](crate::Builder::contents) are not
+    /// in the memory yet. They are read, and counted, in units: one huge page where the memory is
+    /// made of these, else 64 KiB, or one page if that is larger. What is discarded counts until
+    /// its unit is read. And the first read on demand that failed since the last
     /// [`retry_contents`](Claim::retry_contents), for which threads may wait.
     #[doc(alias = "hostmem_backend_get_unread")]
     pub fn unread(&self) -> (u64, Option<Error>) {
         self.handle.backend().unread()
     }
 
-    /// The ranges of [contents](crate::Builder::contents) that were touched before they were read,
-    /// in the order in which they were. Written as lines they are the
-    /// [`contents_order`](crate::Builder::contents_order) of the next guest that begins with the
-    /// same image.
+    /// The [units](Claim::unread) of [contents](crate::Builder::contents) that were touched before
+    /// they were read, in the order of the touches, each once. A file with a line for each is a
+    /// [`contents_order`](crate::Builder::contents_order) for the next guest that begins with the
+    /// same image. Empty where contents were read while completing.
     #[doc(alias = "hostmem_backend_get_faulted")]
     pub fn faulted(&self) -> Vec<Faulted> {
         let ranges = self.handle.backend().faulted();
@@ -256,8 +258,11 @@ impl Claim {
         ranges.into_iter().map(range).collect()
     }
 
-    /// Has [contents](crate::Builder::contents) read again that threads wait for because reading
-    /// failed. Does nothing if there are none.
+    /// Reads [contents](crate::Builder::contents) again whose read on demand failed. Those that
+    /// threads wait for are read by a thread of the library, after this returns; with
+    /// [`contents_poison`](crate::Builder::contents_poison) those whose touch raised `SIGBUS` are
+    /// read before it returns. A read that fails again is reported as the first one was. Does
+    /// nothing where none failed.
     ///
     /// # Errors
     ///

@@ -11,11 +11,11 @@ use crate::handle::HostHandle;
 use crate::sys;
 use crate::Result;
 
-/// What a set of bits with `ALL` and `NAMES` has in common with others.
+/// The functions that each set of bits has, from its `ALL` and `NAMES`.
 macro_rules! set_of_bits {
     ($set:ident) => {
         impl $set {
-            /// Whether all of `other` is in this set.
+            /// Whether each element of `other` is in this set.
             pub fn contains(self, other: Self) -> bool {
                 self & other == other
             }
@@ -37,7 +37,7 @@ macro_rules! set_of_bits {
             }
         }
 
-        /// What is not in the set.
+        /// The elements of `ALL` that are not in the set.
         impl Not for $set {
             type Output = Self;
 
@@ -89,7 +89,8 @@ impl Host {
     }
 
     /// Optional features and whether they are available: `populate`, `collapse`, `userfaultfd`,
-    /// `userfaultfd-kvm` (for [contents](crate::Builder::contents) that are read on demand),
+    /// `userfaultfd-kvm` ([contents](crate::Builder::contents) can be read on demand, also where
+    /// KVM or a system call touches the memory),
     /// `dontneed-locked`, `noexec-seal`, `merge`, `home-node`, and each policy, for example
     /// `policy=bind`.
     #[doc(alias = "hostmem_host_get_feature")]
@@ -100,15 +101,18 @@ impl Host {
             .collect()
     }
 
-    /// The populate methods that preallocation may use.
+    /// The methods that preallocation, and reading [contents](crate::Builder::contents) on demand,
+    /// may use.
     #[doc(alias = "hostmem_host_get_methods")]
     pub fn methods(&self) -> Methods {
         Methods(self.handle.methods())
     }
 
     /// Removes the populate methods that are not in `methods`, for measurements and for strict
-    /// seccomp filters. The result of preallocation is the same. Applies to sets of objects that
-    /// are made later.
+    /// seccomp filters. The contents of memory are the same; pages may be small where
+    /// [`COLLAPSE`](Methods::COLLAPSE), [`MOVE`](Methods::MOVE) or [`CONTINUE`](Methods::CONTINUE)
+    /// is left out. Applies to sets of objects that are made later, and to
+    /// [`syscalls`](Host::syscalls).
     #[doc(alias = "hostmem_host_narrow_methods")]
     pub fn narrow_methods(&mut self, methods: Methods) {
         self.handle.narrow_methods(methods.0);
@@ -120,10 +124,10 @@ impl Host {
         Calls(self.handle.calls())
     }
 
-    /// Removes the optional system calls that are not in `calls`, for seccomp filters that kill:
-    /// they are not made any more where they are optional. docs/seccomp.md says what is lost
-    /// without each. Applies to sets of objects that are made later, and to
-    /// [`syscalls`](Host::syscalls).
+    /// Removes the optional system calls that are not in `calls`, for seccomp filters that kill.
+    /// Where they are optional they are not made; uses that need a call make it all the same.
+    /// docs/seccomp.md says for which uses each call is optional, and what is lost without it.
+    /// Applies to sets of objects that are made later, and to [`syscalls`](Host::syscalls).
     #[doc(alias = "hostmem_host_narrow_calls")]
     pub fn narrow_calls(&mut self, calls: Calls) {
         self.handle.narrow_calls(calls.0);
@@ -262,7 +266,8 @@ impl Methods {
 
 set_of_bits!(Methods);
 
-/// A set of system calls that are optional: the library can do without them.
+/// A set of system calls that are optional: the library works without them. See
+/// [`Host::narrow_calls`].
 #[doc(alias = "hostmem_call")]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Calls(u32);
@@ -333,8 +338,8 @@ impl Calls {
         (Self::SET_MEMPOLICY, "SET_MEMPOLICY"),
     ];
 
-    /// The call that has to be allowed for a system call that is optional where a [`Use`](crate::Use)
-    /// says so; `None`: none has to.
+    /// The call that has to be allowed for a system call that is optional where a
+    /// [`Use`](crate::Use) says so; `None`: none has to.
     pub(crate) fn of(name: &str) -> Option<Self> {
         let name = match name {
             "getcpu" => "sched_setaffinity",

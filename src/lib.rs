@@ -56,6 +56,7 @@
 //!   that version (0.17 is 0.17.1; 0.17.2 has the types of 0.18): `vm_memory`.
 //! * `kvm`: pieces of memory in KVM memory slots: `kvm`.
 //! * `vhost`: pieces of memory as the memory table of a vhost-user device: `vhost`.
+//! * `pool`: memory from the pool of another process: `pool::take`.
 //! * `cli`: the dependencies of the command line program.
 
 #![deny(unsafe_code)]

@@ -21,10 +21,11 @@ pub struct Placement {
     /// Shared memory that is in memory but not in this process's page tables. 0 if unknown: a part
     /// of a hugetlb file, a read-only mapping.
     pub unmapped: u64,
-    /// Not there because its [contents](crate::Builder::contents), which are read on demand, have
-    /// not been read yet.
+    /// Absent because its [contents](crate::Builder::contents) are
+    /// [unread](crate::Claim::unread).
     pub unread: u64,
-    /// None of the above.
+    /// Absent for another reason. The parts `resident`, `swapped`, `unmapped`, `unread` and
+    /// `absent` add up to the size.
     pub absent: u64,
     /// The part of `resident` on other nodes than the host nodes, or above the share of its node. 0
     /// for a policy without nodes.

@@ -31,9 +31,10 @@ const ETIMEDOUT: i32 = 110;
 /// millisecond, whatever its size. Fresh memory cannot be had faster than the kernel zeroes it.
 ///
 /// The memory of a pool is taken from the host as that of any backend. It is filled one backend at
-/// a time, by threads of `SCHED_IDLE`, those of a `prealloc-context` too: all other work of the CPUs
-/// goes first. If memory is short, filling stops as any preallocation does; the reason is in the
-/// [status](Pool::status), and it is tried again after a pause, 1 second at first and at most 60.
+/// a time, by threads of `SCHED_IDLE`, those of a `prealloc-context` too: all other work of the
+/// CPUs goes first. If memory is short, filling stops as any preallocation does; the reason is in
+/// the [status](Pool::status), and it is tried again after a pause, 1 second at first and at most
+/// 60.
 ///
 /// Dropping it deletes what is ready; what was taken stays.
 #[doc(alias = "hostmem_pool")]
@@ -50,8 +51,8 @@ impl Pool {
     /// # Errors
     ///
     /// The first error of the template's chain; [`Value`](crate::ErrorKind::Value) (the template is
-    /// not possible on this host; `prealloc=off`; its memory would be the same for all, as that of a
-    /// shared descriptor or file; more than the host has; a count of 0), and those of
+    /// not possible on this host; `prealloc=off`; its memory would be the same for all, as that of
+    /// a shared descriptor or file; more than the host has; a count of 0), and those of
     /// [`Builder::complete`] except for what is short now.
     #[doc(alias = "hostmem_pool_new")]
     pub fn new(template: Builder, count: u32) -> Result<Self> {
@@ -71,8 +72,8 @@ impl Pool {
             .map(|handle| Self { handle })
     }
 
-    /// Takes a backend, which gets the id in the template's set of objects, and is from then on like
-    /// one that was completed just now. If none is ready, it is made now, the ordinary way;
+    /// Takes a backend, which gets the id in the template's set of objects, and is from then on
+    /// like one that was completed just now. If none is ready, it is made now, the ordinary way;
     /// [`Taken::was_ready`] says so.
     ///
     /// # Errors
@@ -89,12 +90,14 @@ impl Pool {
         })
     }
 
-    /// Takes one that is ready and lowers the count by one, to 0 too, so that it is not replaced
-    /// before [`set_count`](Pool::set_count). For a caller that keeps what is ready itself, for
-    /// instance unmapped, to hand out its descriptor.
+    /// Takes a backend that is ready, as [`take`](Pool::take) does, and lowers the count by one,
+    /// also to 0, so that the pool does not replace it before [`set_count`](Pool::set_count). It
+    /// neither makes one nor lets filling rest. For a caller that keeps ready backends itself, for
+    /// example to hand out their descriptors.
     ///
     /// # Errors
     ///
+    /// The count, and what was ready, stay the same:
     /// [`Value`](crate::ErrorKind::Value) (id malformed or taken), [`Busy`](crate::ErrorKind::Busy)
     /// (none is ready), [`State`](crate::ErrorKind::State) (a forked child).
     #[doc(alias = "hostmem_pool_withdraw")]
@@ -102,9 +105,11 @@ impl Pool {
         self.handle.withdraw(id).map(Backend::from_handle)
     }
 
-    /// Filling begins no chunk for that time, at most 60 seconds, so that work that is urgent now
-    /// does not wait for locks of the kernel that an idle thread holds. Then it goes on for at least
-    /// as long, whatever is called meanwhile. Each [`take`](Pool::take) lets it rest for 100 ms.
+    /// Lets filling rest: it begins no chunk for this time; more than 60 seconds counts as 60. So
+    /// urgent work does not wait for locks of the kernel that a thread of `SCHED_IDLE` holds.
+    /// Filling then goes on for at least the same time; another rest before the end of that has no
+    /// effect. Each [`take`](Pool::take) lets filling rest for 100 ms. Does nothing in a forked
+    /// child.
     #[doc(alias = "hostmem_pool_rest")]
     pub fn rest(&self, time: Duration) {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

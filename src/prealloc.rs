@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::sys;
 
-/// Progress of the running or last preallocation, in bytes; both 0 if there was none.
+/// Progress of the running or last preallocation, scrub or save, in bytes; both 0 if there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {

@@ -70,8 +70,9 @@ pub struct Syscall {
     pub number: i64,
     /// The argument that has one of a few values; `None`: any arguments.
     pub argument: Option<SyscallArgument>,
-    /// Whether a filter may refuse it with an errno: the library does without it then. A filter
-    /// that kills has to allow it.
+    /// Whether a filter may refuse it with an errno: the library works without it then. A filter
+    /// that kills has to allow it, or the host is [narrowed](Host::narrow_calls), which leaves it
+    /// out of the list.
     pub optional: bool,
 }
 
