@@ -456,8 +456,8 @@ impl Host {
     /// it is built with (GNU's or musl), for a seccomp filter. Without the calls of the VMM itself
     /// and of its threads.
     ///
-    /// The calls of populate [methods](Host::methods) are among those of
-    /// [`Use::Prealloc`]; [`narrow_methods`](Host::narrow_methods) leaves them out, and
+    /// The calls of populate [methods](Host::methods) are among those of [`Use::Prealloc`] and
+    /// [`Use::LazyContents`]; [`narrow_methods`](Host::narrow_methods) leaves them out, and
     /// [`narrow_calls`](Host::narrow_calls) calls that are optional.
     pub fn syscalls(&self, uses: &[Use]) -> Vec<Syscall> {
         let mut list = List::default();
