@@ -981,7 +981,7 @@ fn what_completing_made_can_be_undone() {
     assert_eq!(fs::read(&path).unwrap(), b"another's");
 }
 
-/// Whoever undoes, and whoever completes, learns of a file that stays.
+/// Undoing and completing report a file that stays.
 #[test]
 fn what_cannot_be_undone_is_said() {
     let directory = directory();

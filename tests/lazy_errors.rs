@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Contents that cannot be read when they are needed: who is told, who waits, and going on.
+//! Contents that cannot be read when they are needed: what reports it, what waits, and going on.
 
 mod common;
 

@@ -222,14 +222,14 @@ int hm_fault_copy(int fault_fd, uint8_t *address, const uint8_t *source, uint64_
 int hm_fault_move(int fault_fd, uint8_t *address, uint8_t *source, uint64_t size, uint64_t *done);
 /* Maps what another mapping has made, and wakes likewise. */
 int hm_fault_continue(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done);
-/* Who touches an absent page gets SIGBUS from now on, as for broken hardware, until it is put. */
+/* A touch of an absent page raises SIGBUS, as for broken hardware, until the page is in place. */
 int hm_fault_poison(int fault_fd, uint8_t *address, uint64_t size);
 int hm_fault_wake(int fault_fd, uint8_t *address, uint64_t size);
 /* Waits for a thread that needs the page at *address: 1; 0 once the event is signalled; -errno. */
 int hm_fault_wait(int fault_fd, int stop_event, uint8_t **address);
 /*
- * From now on who touches what is absent waits; minor: also who touches what another mapping of
- * shared memory has made (5.14).
+ * A thread that touches an absent page waits from here on; minor: also one that touches a page that
+ * is present in another mapping of shared memory only (Linux 5.14).
  */
 int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size, bool minor);
 int hm_fault_unregister(int fault_fd, uint8_t *address, uint64_t size);
@@ -316,9 +316,9 @@ struct hm_creation {
 	uint32_t wanted, created;
 	/* -errno of the first that could not be created, else 0. */
 	int error;
-	/* Where they may run; NULL: where whoever creates them may. */
+	/* Where they may run; NULL: where the thread that creates them may. */
 	const struct hm_set *cpus;
-	/* Whoever creates them works too. */
+	/* The thread that creates them works too. */
 	bool beside_caller;
 	/* Each is left to begin where the kernel chooses. */
 	bool no_spread;

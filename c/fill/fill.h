@@ -54,9 +54,9 @@ bool hm_contents_is_lazy(const struct hm_values *values);
 /* ---- lazy.c: contents that are read on demand ---- */
 
 /*
- * Holds back who touches the memory until its contents are there, from now on. Takes the image
- * over. failed: called for the first read on demand that fails, and that after each retry. Whether
- * it fails or not, hm_lazy_stop() has to follow.
+ * From here on a thread that touches the memory waits until its contents are in place. Takes the
+ * image over. failed: called for the first read on demand that fails, and that after each retry.
+ * Whether it fails or not, hm_lazy_stop() has to follow.
  */
 int hm_lazy_start(struct hostmem_backend *backend, const struct hm_values *values,
 		  struct hm_contents *contents,
@@ -83,7 +83,7 @@ int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
  * -errno.
  */
 int hm_lazy_follow_policy(struct hm_lazy *lazy, const struct hm_values *values);
-/* Serves again who waits for what could not be read. */
+/* Reads again what could not be read, for the threads that wait for it. */
 void hm_lazy_retry(struct hm_lazy *lazy);
 /* Bytes; *err, unless NULL: of the first failure since the last retry, or kind 0. */
 uint64_t hm_lazy_count_unread(struct hm_lazy *lazy, struct hostmem_error *err);

@@ -161,7 +161,7 @@ struct hm_place {
 	/* Their memory policy; HM_POLICY_DEFAULT: none is set. */
 	enum hm_policy policy;
 	struct hm_set nodes;
-	/* They have SCHED_IDLE, whoever creates them. */
+	/* They have SCHED_IDLE, also where a thread-context creates them. */
 	bool idle;
 };
 

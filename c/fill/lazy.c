@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Memory whose contents are read when they are needed: a userfaultfd that holds back who touches
- * what is unread, a thread that serves it, and reading ahead for the workers of a fill. A touch
- * never finds zero instead of contents, also when the image cannot be read.
+ * Memory whose contents are read when they are needed: a userfaultfd on which a thread that touches
+ * unread contents waits, a thread that serves it, and reading ahead for the workers of a fill. A
+ * touch never finds zero instead of contents, also when the image cannot be read.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -46,7 +46,7 @@ struct hm_lazy {
 	size_t order_next;
 	pthread_t server;
 	bool has_server;
-	/* Who touches what cannot be read does not wait. */
+	/* A touch of what cannot be read raises SIGBUS and does not wait. */
 	bool poisons;
 	void (*failed)(struct hostmem_backend *backend, const struct hostmem_error *err);
 	/* Guards what follows. */

@@ -372,8 +372,8 @@ int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values
 }
 
 /*
- * Where the kernel had no huge page for who touched it, there is a page table, into which a huge
- * page can only be moved in small ones.
+ * Where the kernel had no huge page for the touch, there is a page table, into which a huge page
+ * can only be moved in small ones.
  */
 void hm_staging_keep_huge(const struct hm_staging *staging, uint64_t offset)
 {

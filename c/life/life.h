@@ -37,9 +37,9 @@ void hm_running_stop(struct hostmem_backend *backend);
 int hm_background_start(struct hostmem_backend *backend, struct hostmem_error *err);
 
 /*
- * A read on demand has failed. Where no background runs, which would fail too, it is the fill that
- * has: this is what waiting returns and what the callback is told, on a thread of its own. Called
- * by one thread at a time.
+ * A read on demand has failed. A background that runs fails too, and reports that. Where none runs,
+ * waiting returns this error, and the callback gets it on a thread of its own. Called by one thread
+ * at a time.
  */
 void hm_background_fail(struct hostmem_backend *backend, const struct hostmem_error *err);
 /* Waits for the end of that thread, unless this is it. */

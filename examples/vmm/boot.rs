@@ -41,7 +41,7 @@ pub fn entry_of_image(loaded: GuestAddress) -> GuestAddress {
     loaded.unchecked_add(0x200)
 }
 
-/// The command line, and what there is of memory.
+/// The command line, and the ranges of memory.
 pub fn write_parameters(
     memory: &Memory,
     kernel: &KernelLoaderResult,

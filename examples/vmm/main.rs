@@ -103,7 +103,7 @@ fn lay_out(claim: &Claim) -> hostmem::Result<Vec<Piece>> {
     claim.pieces(&pieces)
 }
 
-/// Writes the kernel and what it is told to memory. Returns where it begins.
+/// Writes the kernel and its parameters to memory. Returns where the kernel begins.
 fn load(memory: &Memory, path: &Path, command_line: &str) -> Result<GuestAddress> {
     let mut file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let high = Some(GuestAddress(boot::HIGH_MEMORY));

@@ -77,7 +77,7 @@ struct Threads {
 
 struct Client {
     stream: UnixStream,
-    /// Of who has connected: process and user.
+    /// Process and user of the client.
     pid: i32,
     uid: u32,
     /// Held while something is written; whether capabilities are settled, so that events are on.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What of one pool can be handed over at once: descriptors of filled memory that is not mapped here
-//! any more, with what is said of each. So handing over neither maps, unmaps nor looks at memory,
-//! whatever its size.
+//! What of one pool can be handed over at once: descriptors of filled memory that is not mapped here,
+//! each with the answer that describes it. So handing over neither maps, unmaps nor reads memory of
+//! any size.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
