@@ -24,7 +24,7 @@
  *   inside; reading a property, the state, the claim or the progress never waits for a running
  *   preallocation. Only the _free functions need exclusive use of the object.
  * - Callbacks: run without any lock held, on the thread that called the function that caused them;
- *   those of the background on the library's own.
+ *   those of the background, and of reads on demand that fail, on a thread of the library.
  * - Forked children: a child has the records of the objects, but neither the memory (MADV_DONTFORK,
  *   madvise(2)) nor the threads of the process that completed them. There, changing, filling,
  *   discarding, inhibiting, rebinding, undoing and placement fail with STATE, at once, whatever
