@@ -507,6 +507,7 @@ static const struct operation operations[] = {
 	  .discards = true,
 	  .run = discard_to_zero },
 	{ .name = "discard of contents on demand",
+	  .size = SIZE_MAX_TRIED,
 	  .options = ",contents=" IMAGE_PATH,
 	  .live = true,
 	  .run = discard_unread },
@@ -909,7 +910,7 @@ static bool try(struct trial *trial, const struct fault *fault, const struct bel
 }
 
 /* Of the faults that are tried, every so many are tried with a second one. */
-#define PAIRS_EVERY 60
+#define PAIRS_EVERY 120
 
 /* The first and the last of the calls of each function that followed the fault fail too. */
 static void try_second(struct trial *trial, const struct fault *fault,
