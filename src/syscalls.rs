@@ -215,7 +215,7 @@ const LAZY: Row = Row {
         "pread64",
         "fstatfs",
     ],
-    optional: &["lseek"],
+    optional: &["cachestat", "lseek"],
     values: &[
         "UFFDIO_API",
         "UFFDIO_REGISTER",

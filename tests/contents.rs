@@ -4,8 +4,10 @@
 mod common;
 
 use std::fs;
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -14,16 +16,23 @@ use common::access::assert_refused;
 use common::access::memfd;
 use common::access::new;
 use common::access::smaps_field;
+use common::directory_on_disk;
+use common::file_system;
 use common::host::HugePages;
 use common::image::assert_same;
 use common::image::backings;
 use common::image::complete;
+use common::image::complete_on_demand;
 use common::image::image_bytes;
 use common::image::image_in;
 use common::image::pattern;
 use common::image::MIB;
+use common::image::ON_DEMAND;
 use common::image::SIZE;
 use common::in_child;
+use common::kernel;
+use common::lazy::host_has_huge_pages;
+use common::opening;
 use common::page_size;
 use common::refusing;
 use common::skip;
@@ -32,6 +41,7 @@ use common::Refusal;
 use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::ErrorKind;
+use tempfile::TempDir;
 
 const EAGER: &str = "prealloc=on";
 
@@ -115,11 +125,12 @@ fn anonymous_memory_with_contents_is_huge() {
     assert_eq!(huge(&complete("ram", &options)), SIZE);
 }
 
-/// Bytes that this process has read, threads that are gone included.
-fn bytes_read() -> u64 {
+/// What this process has read, threads that are gone included: `rchar` in bytes, `read_bytes` those
+/// that came from a device.
+fn io_count(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/io").unwrap();
-    let count = text.lines().find_map(|line| line.strip_prefix("rchar: "));
-    count.unwrap().parse().unwrap()
+    let count = text.lines().find_map(|line| line.strip_prefix(name));
+    count.unwrap().trim_start_matches(": ").parse().unwrap()
 }
 
 #[test]
@@ -128,9 +139,9 @@ fn holes_are_not_read() {
         let image = memfd("image", 0, 512 * MIB);
         image.write_all_at(&pattern(1, MIB), 300 * MIB).unwrap();
         let path = format!("/proc/self/fd/{}", image.as_raw_fd());
-        let before = bytes_read();
+        let before = io_count("rchar");
         let backend = complete("ram", &format!("size=512M,{EAGER},contents={path}"));
-        let read = bytes_read() - before;
+        let read = io_count("rchar") - before;
         assert!((MIB..8 * MIB).contains(&read), "{read} bytes");
         assert_eq!(backend.placement().unwrap().resident, 512 * MIB);
         let mut expected = vec![0; 512 << 20];
@@ -197,6 +208,176 @@ fn together_each_has_its_own() {
     for (backend, bytes) in backends.iter().zip(&bytes) {
         assert_same(backend, bytes, backend.id());
     }
+}
+
+// ---- The page cache ----
+
+/// Pages of a file that are in the page cache.
+fn cached_pages(path: &str) -> usize {
+    let file = File::open(path).unwrap();
+    let length = file.metadata().unwrap().len() as usize;
+    let mut pages = vec![0; length.div_ceil(page_size() as usize)];
+    // SAFETY: a mapping of the file's own, of which no byte is accessed; the array has a byte for
+    // each page.
+    unsafe {
+        let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+        let fd = file.as_raw_fd();
+        let address = libc::mmap(std::ptr::null_mut(), length, read, shared, fd, 0);
+        assert_ne!(address, libc::MAP_FAILED);
+        assert_eq!(libc::mincore(address, length, pages.as_mut_ptr()), 0);
+        assert_eq!(libc::munmap(address, length), 0);
+    }
+    pages.iter().filter(|&&page| page & 1 != 0).count()
+}
+
+/// Takes a file out of the page cache.
+fn cool(path: &str) {
+    let file = File::open(path).unwrap();
+    file.sync_all().unwrap();
+    // SAFETY: no memory is involved.
+    let result = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(result, 0);
+}
+
+/// An image on disk with holes and an end inside a page, from the second page of its file on; None,
+/// said, where it cannot be read past the page cache.
+fn disk_image() -> Option<(TempDir, String, Vec<u8>)> {
+    let directory = directory_on_disk()?;
+    let bytes = image_bytes(SIZE - 1234);
+    let image = image_in(directory.path(), page_size(), &bytes);
+    cool(&image);
+    let mut direct = fs::OpenOptions::new();
+    let direct = direct.read(true).custom_flags(libc::O_DIRECT).open(&image);
+    let why = if kernel() < (6, 5) {
+        "cachestat(2) is of Linux 6.5"
+    } else if direct.is_err() {
+        "the file system does not have O_DIRECT"
+    } else if file_system(directory.path()) == libc::OVERLAYFS_SUPER_MAGIC as u64 {
+        "overlayfs does not tell what is in the page cache"
+    } else if cached_pages(&image) > 0 {
+        "the file system keeps files in the page cache"
+    } else {
+        return Some((directory, image, bytes));
+    };
+    skip(why);
+    None
+}
+
+/// Where the image ends inside a page, that page is read through the page cache.
+const END: usize = 4;
+
+#[test]
+fn an_image_that_is_not_in_the_page_cache_does_not_get_there() {
+    let Some((_directory, image, bytes)) = disk_image() else {
+        return;
+    };
+    let files = tempfile::tempdir().unwrap();
+    let at = page_size();
+    let restore = |kind: &str, options: &str| {
+        let options = format!("size={SIZE},contents={image},contents-offset={at},{options}");
+        cool(&image);
+        assert_eq!(cached_pages(&image), 0);
+        let Some(backend) = complete_on_demand(kind, &options) else {
+            return;
+        };
+        assert_same(&backend, &bytes, &options);
+        drop(backend);
+        let cached = cached_pages(&image);
+        assert!(cached <= END, "{kind},{options}: {cached} pages");
+    };
+    for (kind, options) in backings(files.path()) {
+        restore(kind, &format!("{EAGER},{options}"));
+    }
+    if !host_has_huge_pages(SIZE) || kernel() < (6, 8) {
+        return skip("small pages are read on demand through the page cache");
+    }
+    for how in ON_DEMAND {
+        restore("ram", &format!("{how},thp=always"));
+    }
+}
+
+/// So little is read by one touch of small pages that reading ahead is worth more.
+#[test]
+fn contents_are_equal_where_an_image_on_disk_is_read_in_small_parts() {
+    let Some((_directory, image, bytes)) = disk_image() else {
+        return;
+    };
+    let at = page_size();
+    for how in ON_DEMAND {
+        for (kind, options) in [("ram", "thp=never"), ("memfd", "thp=never")] {
+            cool(&image);
+            let options =
+                format!("size={SIZE},{how},contents={image},contents-offset={at},{options}");
+            let Some(backend) = complete_on_demand(kind, &options) else {
+                return;
+            };
+            assert_same(&backend, &bytes, &options);
+        }
+    }
+}
+
+#[test]
+fn an_image_in_the_page_cache_is_read_from_there() {
+    in_child("an_image_in_the_page_cache_is_read_from_there", || {
+        let Some((_directory, image, bytes)) = disk_image() else {
+            return;
+        };
+        let options = format!(
+            "size={SIZE},{EAGER},contents={image},contents-offset={}",
+            page_size()
+        );
+        let read_from_disk = || {
+            let before = io_count("read_bytes");
+            assert_same(&complete("ram", &options), &bytes, &options);
+            io_count("read_bytes") - before
+        };
+        let data = bytes.chunks(4096).filter(|page| page[0] != 0).count() as u64 * 4096;
+        if read_from_disk() < data / 2 {
+            return skip("the kernel does not count what is read from this file system");
+        }
+        fs::read(&image).unwrap();
+        let read = read_from_disk();
+        assert!(read < MIB, "warm: {read} bytes");
+    });
+}
+
+/// What cannot be read directly is read through the page cache.
+#[test]
+fn contents_are_equal_where_direct_reading_is_refused() {
+    in_child("contents_are_equal_where_direct_reading_is_refused", || {
+        let Some((_directory, image, bytes)) = disk_image() else {
+            return;
+        };
+        let options = format!(
+            "size={SIZE},{EAGER},contents={image},contents-offset={}",
+            page_size()
+        );
+        // The image has the next free descriptor, and for direct reading the one behind it.
+        let next = File::open(&image).unwrap().as_raw_fd() as u64 + 1;
+        let direct = libc::O_DIRECT as u64;
+        for refusals in [
+            vec![Refusal::new(libc::SYS_pread64, libc::EINVAL).only(0, next)],
+            opening(libc::EINVAL, direct, direct),
+            vec![Refusal::new(451, libc::EPERM)],
+        ] {
+            let what = format!("call {} {:?}", refusals[0].call, refusals[0].only);
+            cool(&image);
+            refusing(&refusals, || {
+                assert_same(&complete("ram", &options), &bytes, &what);
+            });
+            let cached = cached_pages(&image);
+            assert!(cached > END, "{what}: {cached} pages");
+        }
+        // Where that fails too, its error counts. A part with data begins there.
+        let begin = 12 * MIB + page_size();
+        let refusal = Refusal::new(libc::SYS_pread64, libc::EIO).only(3, begin);
+        cool(&image);
+        let failed = refusing(&[refusal], || new("ram", &options).complete());
+        let error = failed.unwrap_err().error;
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+        let words = format!("{} bytes at offset {begin}", 3 * MIB);
+        assert!(error.to_string().contains(&words), "{error}");
+    });
 }
 
 // ---- Refusals ----

@@ -105,6 +105,8 @@ struct hm_file {
 	uint64_t page_size;
 	/* Its contents are in memory and nowhere else (tmpfs, memfd). */
 	bool shmem;
+	/* What is in the page cache is there under a file of another file system (overlayfs). */
+	bool overlay;
 };
 
 int hm_os_map(void **address, size_t size, int protection, int flags, int fd, uint64_t offset);
@@ -133,10 +135,10 @@ int hm_os_open(const char *path, int flags);
 /* Where a symbolic link leads to; returns the length. */
 int hm_os_read_link(const char *path, char *buffer, size_t size);
 /*
- * The same file for reading, under a position of its own: seeking must not move that of the
- * descriptor, which others may share. Needs /proc.
+ * The same file with flags and a position of its own: seeking must not move that of the descriptor,
+ * which others may share. Needs /proc.
  */
-int hm_os_reopen(int fd);
+int hm_os_reopen(int fd, int flags);
 /* Makes a file of no name in a directory. *stays: its name, hostmem-*, could not be removed. */
 int hm_os_open_temporary(const char *directory, bool *stays);
 /* Makes POSIX shared memory of no name. *stays: the name could not be removed. */
@@ -249,6 +251,11 @@ int hm_fault_zero(int fault_fd, uint8_t *address, uint64_t size, uint64_t *done)
  */
 int hm_resident_count(unsigned int ways, int fd, uint64_t offset, uint8_t *address, uint64_t size,
 		      uint64_t *resident);
+/*
+ * The same of a file that is not mapped, in a time that does not grow with what is absent (Linux
+ * 6.5).
+ */
+int hm_resident_count_cached(int fd, uint64_t offset, uint64_t size, uint64_t *cached);
 /* The same of pages that no file and no other mapping has, nor the kernel, as it has the zero page.
  */
 int hm_resident_count_own(const uint8_t *address, uint64_t size, uint64_t *own);

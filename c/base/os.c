@@ -176,6 +176,7 @@ int hm_os_stat(int fd, struct hm_file *file)
 		.page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
 								   : hm_os_page_size(),
 		.shmem = S_ISREG(status.st_mode) && file_system.f_type == TMPFS_MAGIC,
+		.overlay = file_system.f_type == OVERLAYFS_SUPER_MAGIC,
 	};
 	return 0;
 }
@@ -233,12 +234,12 @@ static int open_and_unlink(const char *directory, bool *stays)
 	return fd;
 }
 
-int hm_os_reopen(int fd)
+int hm_os_reopen(int fd, int flags)
 {
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return hm_os_open(path, O_RDONLY);
+	return hm_os_open(path, flags);
 }
 
 int hm_os_open_temporary(const char *directory, bool *stays)

@@ -4,6 +4,7 @@
  * pagemap (proc(5)) tell. Says nothing of nodes.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -23,8 +24,7 @@ struct cache {
 	uint64_t present, dirty, written_back, evicted, lately_evicted;
 };
 
-/* Pages of a file that are in memory, without a look at those that are not (Linux 6.5). */
-static int count_cached(int fd, uint64_t offset, uint64_t size, uint64_t *resident)
+int hm_resident_count_cached(int fd, uint64_t offset, uint64_t size, uint64_t *cached)
 {
 	struct cache_range range = { .offset = offset, .length = size };
 	struct cache cache;
@@ -33,7 +33,7 @@ static int count_cached(int fd, uint64_t offset, uint64_t size, uint64_t *reside
 		return -EBADF;
 	if (syscall(SYS_cachestat, fd, &range, &cache, 0))
 		return -errno;
-	*resident = cache.present * hm_os_page_size();
+	*cached = cache.present * hm_os_page_size();
 	return 0;
 }
 
@@ -74,7 +74,7 @@ static int find_data(int fd, uint64_t *begin, uint64_t *end)
 static int count_data(int fd, uint64_t offset, uint8_t *address, uint64_t size, uint64_t *resident)
 {
 	uint64_t begin = offset, end = offset + size;
-	int own = hm_os_reopen(fd), result;
+	int own = hm_os_reopen(fd, O_RDONLY), result;
 
 	if (own < 0)
 		return own;
@@ -93,7 +93,7 @@ int hm_resident_count(unsigned int ways, int fd, uint64_t offset, uint8_t *addre
 		      uint64_t *resident)
 {
 	*resident = 0;
-	if (ways & HM_RESIDENT_CACHESTAT && !count_cached(fd, offset, size, resident))
+	if (ways & HM_RESIDENT_CACHESTAT && !hm_resident_count_cached(fd, offset, size, resident))
 		return 0;
 	if (!(ways & HM_RESIDENT_MINCORE))
 		return -EPERM;

@@ -142,13 +142,48 @@ static int check_backing(const struct hostmem_backend *backend, struct hostmem_e
 		       backend->label);
 }
 
+/* So many parts of an image are looked at, however long it is, and so much of each. */
+#define PARTS     64
+#define PART_SIZE UINT64_C(1048576)
+/* What has been read of an image that was only looked into, as its first page with readahead. */
+#define MOST_CACHED UINT64_C(131072)
+
+/* What the kernel does not tell counts as cached. */
+static bool is_cached(const struct hm_contents *contents, const struct hostmem_host *host)
+{
+	uint64_t step = contents->length / PARTS, cached = 0, part;
+
+	if (step < PART_SIZE)
+		step = PART_SIZE;
+	for (uint64_t offset = 0; offset < contents->length; offset += step) {
+		if (hm_call_count_cached(host, contents->fd, contents->offset + offset, PART_SIZE,
+					 &part))
+			return true;
+		cached += part;
+		if (cached > MOST_CACHED)
+			return true;
+	}
+	return false;
+}
+
+/* Reading it would fill the page cache with the image, and push out of it what others use. */
+static void open_direct(struct hm_contents *contents, const struct hm_file *file,
+			const struct hostmem_host *host)
+{
+	if (file->shmem || file->overlay || contents->length < PART_SIZE ||
+	    is_cached(contents, host))
+		return;
+	contents->direct_fd =
+		hm_os_reopen(contents->fd, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_DIRECT);
+}
+
 int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend *backend,
 		     const struct hm_values *values, struct hostmem_error *err)
 {
 	struct hm_file file;
 	int result;
 
-	*contents = (struct hm_contents){ .fd = -1 };
+	*contents = (struct hm_contents){ .fd = -1, .direct_fd = -1 };
 	if (!*values->contents)
 		return 0;
 	if (check_backing(backend, err))
@@ -169,6 +204,7 @@ int hm_contents_open(struct hm_contents *contents, const struct hostmem_backend 
 	contents->offset = values->contents_offset;
 	contents->length = file.size - contents->offset;
 	contents->dense = !hm_call_is_allowed(backend->host, HOSTMEM_CALL_LSEEK);
+	open_direct(contents, &file, backend->host);
 	return 0;
 }
 
@@ -176,19 +212,41 @@ void hm_contents_close(struct hm_contents *contents)
 {
 	if (contents->fd >= 0)
 		hm_os_close(contents->fd);
-	contents->fd = -1;
+	if (contents->direct_fd >= 0)
+		hm_os_close(contents->direct_fd);
+	contents->fd = contents->direct_fd = -1;
 	hm_order_free(&contents->order);
 }
 
 /* ---- Reading ---- */
 
+/* Shorter reads are faster through the page cache, which reads ahead. */
+#define LEAST_DIRECT UINT64_C(262144)
+
+/*
+ * Whole pages are aligned enough for nearly all devices. What cannot be read directly is read
+ * through the page cache, and the error is that of this read.
+ */
+static int64_t read_some(const struct hm_contents *contents, uint8_t *address, uint64_t length,
+			 uint64_t offset)
+{
+	uint64_t page = hm_os_page_size(), whole = length - length % page;
+	int64_t got = 0;
+
+	if (contents->direct_fd >= 0 && whole >= LEAST_DIRECT && !((uintptr_t)address % page) &&
+	    !(offset % page))
+		got = hm_os_read_some(contents->direct_fd, address, whole, offset);
+	return got > 0 ? got : hm_os_read_some(contents->fd, address, length, offset);
+}
+
 /* Fewer bytes than asked for are there only where the image became shorter. */
-static int read_all(int fd, uint8_t *address, const struct hm_range *image, struct hm_range *unread)
+static int read_all(const struct hm_contents *contents, uint8_t *address,
+		    const struct hm_range *image, struct hm_range *unread)
 {
 	*unread = *image;
 	while (unread->length) {
-		int64_t got = hm_os_read_some(fd, address + (unread->offset - image->offset),
-					      unread->length, unread->offset);
+		int64_t got = read_some(contents, address + (unread->offset - image->offset),
+					unread->length, unread->offset);
 
 		if (got <= 0)
 			return got ? (int)got : -ENODATA;
@@ -247,8 +305,7 @@ int hm_contents_read(const struct hm_contents *contents, uint8_t *address,
 		if (!result && !data.length)
 			break;
 		if (!result)
-			result = read_all(contents->fd, address + (data.offset - begin), &data,
-					  unread);
+			result = read_all(contents, address + (data.offset - begin), &data, unread);
 		if (result)
 			return result;
 		rest.offset = data.offset + data.length;

@@ -25,6 +25,8 @@ void hm_order_free(struct hm_order *order);
 /* An open image; -1: none. Behind `length` bytes the memory is zero. */
 struct hm_contents {
 	int fd;
+	/* The same past the page cache (O_DIRECT); -1: it is read through `fd` alone. */
+	int direct_fd;
 	/* Its holes are not looked for. */
 	bool dense;
 	uint64_t offset, length;

@@ -432,7 +432,7 @@ int hm_lazy_start(struct hostmem_backend *backend, const struct hm_values *value
 		.poisons = values->contents_poison,
 		.failed = failed,
 	};
-	*contents = (struct hm_contents){ .fd = -1 };
+	*contents = (struct hm_contents){ .fd = -1, .direct_fd = -1 };
 	hm_gaps_init(&lazy->gaps);
 	pthread_mutex_init(&lazy->order_lock, NULL);
 	pthread_mutex_init(&lazy->lock, NULL);

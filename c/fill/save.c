@@ -4,6 +4,7 @@
  * one to write to, and making room in it, is left to the caller.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -358,7 +359,7 @@ int hm_save_run(const struct hm_save_request *request, uint64_t *written, struct
 	int result = 0;
 
 	if (save.source == SOURCE_FILE)
-		save.file = hm_os_reopen(backend->backing.fd);
+		save.file = hm_os_reopen(backend->backing.fd, O_RDONLY);
 	pthread_mutex_init(&save.lock, NULL);
 	atomic_store(&backend->bytes_done, 0);
 	atomic_store(&backend->bytes_total, backend->mapping.size);

@@ -39,6 +39,14 @@ int hm_call_count_resident(const struct hostmem_host *host, int fd, uint64_t off
 	return hm_resident_count(ways, fd, offset, address, size, resident);
 }
 
+int hm_call_count_cached(const struct hostmem_host *host, int fd, uint64_t offset, uint64_t size,
+			 uint64_t *cached)
+{
+	if (!hm_call_is_allowed(host, HOSTMEM_CALL_CACHESTAT))
+		return -EPERM;
+	return hm_resident_count_cached(fd, offset, size, cached);
+}
+
 int hm_call_count_own(const struct hostmem_host *host, const uint8_t *address, uint64_t size,
 		      uint64_t *own)
 {

@@ -79,6 +79,8 @@ bool hm_call_is_locked(const struct hostmem_host *host, void *address, size_t si
 int hm_call_lock(const struct hostmem_host *host, void *address, size_t size, unsigned int flags);
 int hm_call_count_resident(const struct hostmem_host *host, int fd, uint64_t offset,
 			   uint8_t *address, uint64_t size, uint64_t *resident);
+int hm_call_count_cached(const struct hostmem_host *host, int fd, uint64_t offset, uint64_t size,
+			 uint64_t *cached);
 int hm_call_count_own(const struct hostmem_host *host, const uint8_t *address, uint64_t size,
 		      uint64_t *own);
 int hm_call_get_resident(const struct hostmem_host *host, uint8_t *address, uint64_t size,

@@ -146,7 +146,7 @@ static int begin_completing(struct hostmem_backend *backend, struct completion *
 		atomic_store(&backend->process, atomic_load(&backend->here));
 		completion->backend = backend;
 		completion->values = backend->values;
-		completion->contents.fd = -1;
+		completion->contents = (struct hm_contents){ .fd = -1, .direct_fd = -1 };
 	}
 	pthread_mutex_unlock(&backend->lock);
 	if (state == HOSTMEM_STATE_CONFIGURING)

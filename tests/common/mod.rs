@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::CString;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -46,19 +47,23 @@ pub fn thp_size() -> Option<u64> {
     size
 }
 
+/// The kind of a file's file system, as statfs(2) has it.
+pub fn file_system(path: &Path) -> u64 {
+    let path = CString::new(path.to_str().unwrap()).unwrap();
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: reads the text and fills the struct.
+    unsafe {
+        assert_eq!(libc::statfs(path.as_ptr(), found.as_mut_ptr()), 0);
+        found.assume_init().f_type as u64
+    }
+}
+
 /// A directory on a disk; None, having said so, where /var/tmp is in memory.
 pub fn directory_on_disk() -> Option<tempfile::TempDir> {
     // tmpfs and ramfs.
     const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-    let path = CString::new(directory.path().to_str().unwrap()).unwrap();
-    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: reads the text and fills the struct.
-    let kind = unsafe {
-        assert_eq!(libc::statfs(path.as_ptr(), found.as_mut_ptr()), 0);
-        found.assume_init().f_type as u64
-    };
-    if IN_MEMORY.contains(&kind) {
+    if IN_MEMORY.contains(&file_system(directory.path())) {
         skip("/var/tmp is not on a disk");
         return None;
     }
