@@ -807,8 +807,11 @@ static void check_error(const struct trial *trial, const struct fault *fault,
 
 /* The failed operation has changed nothing, and works now. */
 static void check_failure(struct trial *trial, const struct fault *fault,
-			  const struct belongings *before, const char *described)
+			  const struct belongings *before, const char *described,
+			  const struct hostmem_error *failure)
 {
+	/* Only where putting back fails too. */
+	bool said = strstr(failure->message, "could not be put back");
 	struct belongings now = look_when_quiet(before);
 	struct hostmem_error err = { 0 };
 	const char *left;
@@ -823,7 +826,7 @@ static void check_failure(struct trial *trial, const struct fault *fault,
 	if (!trial->began && strcmp(description, described) != 0)
 		report(trial, fault, "a failure changed state or properties", description);
 	free(description);
-	if (trial->operation->live && find_lie(trial))
+	if (trial->operation->live && !said && find_lie(trial))
 		report(trial, fault, "after the failure", find_lie(trial));
 	if (trial->operation->run(trial, &err))
 		report(trial, fault, "it does not work again", err.message);
@@ -855,7 +858,7 @@ static void check_outcome(struct trial *trial, const struct fault *fault, int re
 		if (trial->operation->ends && !stays)
 			report(trial, fault, "it cannot fail, and did", err->message);
 		else if (!trial->operation->ends)
-			check_failure(trial, fault, before, described);
+			check_failure(trial, fault, before, described, err);
 	} else if (!trial->operation->ends) {
 		lie = find_lie(trial);
 		if (lie)
