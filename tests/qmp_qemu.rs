@@ -373,9 +373,11 @@ const OUR_PROPERTIES: [(&str, &str); 6] = [
 ];
 
 /// Of the kinds whose memory is new.
-const OUR_CONTENTS: [(&str, &str); 2] = [
+const OUR_CONTENTS: [(&str, &str); 4] = [
     ("contents", "QEMU restores memory from a migration stream"),
     ("contents-offset", "it belongs to contents"),
+    ("contents-order", "likewise"),
+    ("contents-poison", "likewise"),
 ];
 
 // ---- Comparing ----
