@@ -217,48 +217,50 @@ fn a_builder_is_a_template() {
 
 #[test]
 fn what_cannot_be_kept_ready_is_refused() {
-    let objects = objects();
-    let file = memfd("user", 0, SIZE);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("file");
-    fs::write(&path, [0; 65536]).unwrap();
-    let before = Belongings::now();
-    let cases = [
-        ("ram,size=8M".to_owned(), 0, "count of 0"),
-        ("ram,size=8M,id=vm0".into(), 1, "has no id"),
-        ("ram,size=8M,prealloc=off".into(), 1, "prealloc=off"),
-        ("ram,size=1T".into(), u32::MAX, "more than"),
-        ("ram,size=1P".into(), 1, "more than"),
-        ("ram".into(), 1, "size is required"),
-        ("ram,size=8M,reserve=off".into(), 1, "reserve=off"),
-        ("ram,size=8M,no-such=1".into(), 1, "no-such"),
-        ("none,size=8M".into(), 1, "does not exist"),
-        (
-            format!("fd,size=8M,fd={}", file.as_raw_fd()),
-            1,
-            "same memory",
-        ),
-        (
-            format!("file,size=64K,share=on,mem-path={}", path.display()),
-            1,
-            "same memory",
-        ),
-        (
-            format!(
-                "file,size=64K,share=on,mem-path={}/new",
-                directory.path().display()
+    in_child("what_cannot_be_kept_ready_is_refused", || {
+        let objects = objects();
+        let file = memfd("user", 0, SIZE);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, [0; 65536]).unwrap();
+        let before = Belongings::now();
+        let cases = [
+            ("ram,size=8M".to_owned(), 0, "count of 0"),
+            ("ram,size=8M,id=vm0".into(), 1, "has no id"),
+            ("ram,size=8M,prealloc=off".into(), 1, "prealloc=off"),
+            ("ram,size=1T".into(), u32::MAX, "more than"),
+            ("ram,size=1P".into(), 1, "more than"),
+            ("ram".into(), 1, "size is required"),
+            ("ram,size=8M,reserve=off".into(), 1, "reserve=off"),
+            ("ram,size=8M,no-such=1".into(), 1, "no-such"),
+            ("none,size=8M".into(), 1, "does not exist"),
+            (
+                format!("fd,size=8M,fd={}", file.as_raw_fd()),
+                1,
+                "same memory",
             ),
-            1,
-            "same memory",
-        ),
-    ];
-    for (options, count, words) in cases {
-        let options = format!("memory-backend-{options}");
-        let error = Pool::parse(&objects, &options, count).unwrap_err();
-        assert!(error.to_string().contains(words), "{options}: {error}");
-    }
-    assert_eq!(Belongings::now(), before);
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+            (
+                format!("file,size=64K,share=on,mem-path={}", path.display()),
+                1,
+                "same memory",
+            ),
+            (
+                format!(
+                    "file,size=64K,share=on,mem-path={}/new",
+                    directory.path().display()
+                ),
+                1,
+                "same memory",
+            ),
+        ];
+        for (options, count, words) in cases {
+            let options = format!("memory-backend-{options}");
+            let error = Pool::parse(&objects, &options, count).unwrap_err();
+            assert!(error.to_string().contains(words), "{options}: {error}");
+        }
+        assert_eq!(Belongings::now(), before);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    });
 }
 
 #[test]
