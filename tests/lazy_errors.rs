@@ -18,6 +18,7 @@ use std::time::Duration;
 use common::access::assert_refused;
 use common::access::new;
 use common::host::become_nobody;
+use common::host::HugePages;
 use common::image::assert_same;
 use common::image::complete;
 use common::image::image_in;
@@ -33,6 +34,7 @@ use common::lazy::DEMAND;
 use common::lazy::LAZY;
 use common::skip;
 use common::Belongings;
+use common::Refusal;
 use hostmem::Backend;
 use hostmem::ErrorKind;
 
@@ -143,6 +145,71 @@ fn a_failed_background_stays_failed_until_it_begins_again() {
     assert_unread(&claim, 0);
     drop(claim);
     assert_same(&backend, &image.bytes, &options);
+}
+
+const UFFDIO_UNREGISTER: u64 = 0x8010_aa01;
+const UFFDIO_COPY: u64 = 0xc028_aa03;
+const UFFDIO_ZEROPAGE: u64 = 0xc020_aa04;
+
+/// Runs the body where an ioctl is refused. A body that does not end is left in the kernel.
+fn within_time(request: u64, body: impl FnOnce() + Send + 'static) {
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || {
+        Refusal::new(libc::SYS_ioctl, libc::ENOMEM)
+            .only(1, request)
+            .install();
+        body();
+        ended.send(()).unwrap();
+    });
+    end.recv_timeout(TIME).expect("the body has not ended");
+}
+
+/// Populating would wait in the kernel for a thread that cannot make the page.
+#[test]
+fn zeros_that_cannot_be_put_fail_what_needs_them() {
+    let memories = [
+        (UFFDIO_ZEROPAGE, "thp=never", 4096),
+        (UFFDIO_COPY, "hugetlb=on,hugetlbsize=2M,share=off", 2 * MIB),
+    ];
+    if !can_serve() {
+        return;
+    }
+    for (request, memory, page) in memories {
+        let Some(_pool) = HugePages::have(SIZE / (2 * MIB)) else {
+            continue;
+        };
+        within_time(request, move || {
+            let image = Cut::new();
+            let options = format!("size={SIZE},{DEMAND},{memory},contents={}", image.path);
+            let kind = if page == 4096 { "ram" } else { "memfd" };
+            let claim = complete(kind, &options).claim("test").unwrap();
+            // What is discarded is not read, and becomes zero.
+            claim.discard(0, page).unwrap();
+            let error = claim.populate(0, page).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+        });
+    }
+}
+
+/// Memory that stays registered is served as long as it is there.
+#[test]
+fn what_stays_registered_is_served() {
+    if !can_serve() {
+        return;
+    }
+    within_time(UFFDIO_UNREGISTER, || {
+        let image = Cut::new();
+        let options = format!("size={SIZE},{LAZY},thp=never,contents={}", image.path);
+        let backend = complete("ram", &options);
+        assert!(backend.wait_prealloc(Some(TIME)).unwrap());
+        let claim = backend.claim("test").unwrap();
+        assert_unread(&claim, 0);
+        claim.discard(0, 4096).unwrap();
+        assert_eq!(touch(&claim, 1), 0);
+        claim.discard(0, 4096).unwrap();
+        claim.populate(0, 4096).unwrap();
+        assert_eq!(touch(&claim, 4096), image.bytes[4096]);
+    });
 }
 
 /// From inside the callback: what is BUSY, trying again, and dropping the backend.

@@ -263,6 +263,9 @@ static int populate_part(struct hm_fill *fill, const struct hm_range *part, stru
 	uint8_t *address = backend->mapping.address + part->offset;
 	int result = backend->lazy ? hm_lazy_read(backend->lazy, part, unread) : 0;
 
+	/* Else populating would wait, in the kernel, for a thread that may fail. */
+	if (!result && backend->lazy && !fill->scrubs)
+		result = hm_lazy_fill_gaps(backend->lazy, part);
 	if (!result)
 		result = fill->scrubs ? hm_scrub_range(&fill->scrub, address, part->length)
 				      : hm_populate_range(&fill->plan, address, part->length);

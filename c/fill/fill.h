@@ -72,6 +72,11 @@ void hm_lazy_stop(struct hostmem_backend *backend);
  */
 int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_range *unread);
 /*
+ * Puts zero where a discard has made pages of a range absent, so that no thread has to be served
+ * when it touches the range, of which the contents were read. Returns 0 or -errno.
+ */
+int hm_lazy_fill_gaps(struct hm_lazy *lazy, const struct hm_range *range);
+/*
  * Reads some of what contents-order names, in turn; false when all of it was. What cannot be read
  * is left out.
  */

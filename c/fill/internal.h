@@ -139,9 +139,12 @@ void hm_staging_end(struct hm_staging *staging);
 int hm_staging_read(const struct hm_staging *staging, struct hm_scratch *scratch,
 		    const struct hm_contents *contents, const struct hm_range *part,
 		    struct hm_range *unread);
-/* Lets those go on who wait for a page: for that which is there, else for zero. */
+/*
+ * Makes absent pages of a range inside one unit zero, and wakes the threads that wait for the
+ * range. Returns 0 or -errno.
+ */
 int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scratch,
-			const struct hm_range *page);
+			const struct hm_range *range);
 /* Has what is put in place from now on be where the policy of `values` says. Returns 0 or -errno.
  */
 int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values);

@@ -46,6 +46,8 @@ struct hm_lazy {
 	size_t order_next;
 	pthread_t server;
 	bool has_server;
+	/* The memory is about to go. */
+	atomic_bool stops;
 	/* A touch of what cannot be read raises SIGBUS and does not wait. */
 	bool poisons;
 	void (*failed)(struct hostmem_backend *backend, const struct hostmem_error *err);
@@ -198,6 +200,52 @@ int hm_lazy_read(struct hm_lazy *lazy, const struct hm_range *range, struct hm_r
 	return result;
 }
 
+/* Zero, unit by unit, for what was discarded. Called with the gaps locked. */
+static int put_zeros(struct hm_lazy *lazy, struct hm_range gap, struct hm_scratch *scratch)
+{
+	uint64_t size = lazy->staging.unit, end = gap.offset + gap.length;
+	int result = 0;
+
+	while (!result && gap.offset < end) {
+		uint64_t unit_end = gap.offset - gap.offset % size + size;
+
+		gap.length = (unit_end < end ? unit_end : end) - gap.offset;
+		result = hm_staging_put_zero(&lazy->staging, scratch, &gap);
+		gap.offset += gap.length;
+	}
+	return result;
+}
+
+/* Called with the gaps locked. */
+static int fill_gaps(struct hm_lazy *lazy, const struct hm_range *range, struct hm_scratch *scratch)
+{
+	struct hm_range rest = *range, part, gap = *range;
+	int result = 0;
+
+	while (!result && hm_gaps_next_part(&lazy->gaps, &rest, &part)) {
+		gap.length = part.offset - gap.offset;
+		result = put_zeros(lazy, gap, scratch);
+		gap.offset = part.offset + part.length;
+	}
+	gap.length = range->offset + range->length - gap.offset;
+	return result ? result : put_zeros(lazy, gap, scratch);
+}
+
+int hm_lazy_fill_gaps(struct hm_lazy *lazy, const struct hm_range *range)
+{
+	struct hm_scratch scratch;
+	int result = 0;
+
+	take_scratch(lazy, &scratch);
+	hm_gaps_lock(&lazy->gaps);
+	/* When all was read the kernel makes zeros by itself. */
+	if (atomic_load(&lazy->backend->unread))
+		result = fill_gaps(lazy, range, &scratch);
+	hm_gaps_unlock(&lazy->gaps);
+	give_back(lazy, &scratch);
+	return result;
+}
+
 /* Takes the next part of the order; false when there is none. */
 static bool take_first(struct hm_lazy *lazy, struct hm_range *part)
 {
@@ -344,6 +392,28 @@ static void serve_fault(struct hm_lazy *lazy, const uint8_t *address, struct hm_
 		poison(lazy, offset);
 }
 
+/*
+ * When all was read, or with the memory about to go. Wakes the threads that still wait. False when
+ * the memory stays registered, and has to be served further.
+ */
+static bool end_serving(struct hm_lazy *lazy)
+{
+	const struct hm_mapping *mapping = &lazy->backend->mapping;
+	bool ends;
+
+	/* Until zeros that are being put are in place. */
+	hm_rwlock_write(&lazy->gaps.lock);
+	ends = !hm_fault_unregister(lazy->fault_fd, mapping->address, mapping->size);
+	if (!ends)
+		hm_os_event_clear(lazy->stop_event);
+	/* Closing the descriptor then does the same. */
+	ends = ends || atomic_load(&lazy->stops);
+	if (ends)
+		hm_staging_end(&lazy->staging);
+	hm_rwlock_unlock(&lazy->gaps.lock);
+	return ends;
+}
+
 static void *serve(void *data)
 {
 	struct hm_lazy *lazy = data;
@@ -352,17 +422,15 @@ static void *serve(void *data)
 	int result;
 
 	hm_call_name_thread(lazy->backend->host, lazy->backend->id);
-	while ((result = hm_fault_wait(lazy->fault_fd, lazy->stop_event, &address))) {
-		/* Nobody is let go for a failure of ours: they would find zero. */
-		if (result > 0)
-			serve_fault(lazy, address, &scratch);
-	}
+	do {
+		while ((result = hm_fault_wait(lazy->fault_fd, lazy->stop_event, &address))) {
+			/* Nobody is let go for a failure of ours: they would find zero. */
+			if (result > 0)
+				serve_fault(lazy, address, &scratch);
+		}
+	} while (!end_serving(lazy));
 	hm_scratch_free(&scratch);
 	free_idle(lazy);
-	/* Wakes all who still wait: when all was read, or with the memory about to go. */
-	hm_fault_unregister(lazy->fault_fd, lazy->backend->mapping.address,
-			    lazy->backend->mapping.size);
-	hm_staging_end(&lazy->staging);
 	return NULL;
 }
 
@@ -453,6 +521,7 @@ void hm_lazy_stop(struct hostmem_backend *backend)
 	backend->lazy = NULL;
 	atomic_store(&backend->unread, false);
 	if (lazy->has_server && !forked) {
+		atomic_store(&lazy->stops, true);
 		hm_os_event_signal(lazy->stop_event);
 		pthread_join(lazy->server, NULL);
 	}

@@ -165,14 +165,14 @@ static int save_file(struct save *save, struct hm_range rest)
 static int save_mapping(struct save *save, const struct hm_range *range)
 {
 	uint8_t *address = save->backend->mapping.address + range->offset;
+	int result = 0;
 
-	for (uint64_t offset = 0; offset < range->length; offset += save->page) {
-		int result = hm_os_touch(address + offset, false);
-
-		if (result < 0)
-			return result;
-	}
-	return write_data(save, address, range);
+	/* Else touching would wait, in the kernel, for a thread that may fail. */
+	if (save->backend->lazy)
+		result = hm_lazy_fill_gaps(save->backend->lazy, range);
+	for (uint64_t offset = 0; !result && offset < range->length; offset += save->page)
+		result = hm_os_touch(address + offset, false);
+	return result ? result : write_data(save, address, range);
 }
 
 static bool is_there(uint64_t entry)

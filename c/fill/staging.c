@@ -346,22 +346,37 @@ int hm_staging_read(const struct hm_staging *staging, struct hm_scratch *scratch
 	return read_through_scratch(staging, scratch, contents, part, unread);
 }
 
-int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scratch,
-			const struct hm_range *page)
+/* The kernel's zero page, which is copied at the first write. */
+static int put_zero_pages(const struct hm_staging *staging, const struct hm_range *range)
 {
-	uint8_t *address = staging->backend->mapping.address + page->offset;
-	uint64_t done;
+	uint8_t *address = staging->backend->mapping.address + range->offset;
+	uint64_t offset = 0, done;
+	int result = 0;
+
+	while (!result && offset < range->length) {
+		result = hm_fault_zero(staging->fault_fd, address + offset, range->length - offset,
+				       &done);
+		offset += done;
+		if (result == -EEXIST)
+			offset += staging->backend->page_size;
+		if (result == -EEXIST || result == -EAGAIN)
+			result = 0;
+	}
+	hm_fault_wake(staging->fault_fd, address, range->length);
+	return result;
+}
+
+int hm_staging_put_zero(const struct hm_staging *staging, struct hm_scratch *scratch,
+			const struct hm_range *range)
+{
 	int result;
 
 	if (staging->way == HM_STAGING_CONTINUE)
-		return read_through_second(staging, NULL, page, NULL);
-	if (hm_backend_is_hugetlb(staging->backend)) {
-		result = clear_scratch(staging, scratch);
-		return result ? result : put(staging, scratch, page);
-	}
-	result = hm_fault_zero(staging->fault_fd, address, page->length, &done);
-	hm_fault_wake(staging->fault_fd, address, page->length);
-	return result == -EEXIST || result == -EAGAIN ? 0 : result;
+		return read_through_second(staging, NULL, range, NULL);
+	if (!hm_backend_is_hugetlb(staging->backend))
+		return put_zero_pages(staging, range);
+	result = clear_scratch(staging, scratch);
+	return result ? result : put(staging, scratch, range);
 }
 
 int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values)

@@ -105,12 +105,17 @@ static void *cut_in_thread(void *data)
 	return NULL;
 }
 
-/* The image may be cut meanwhile: by the progress callback, or by another thread. */
-static int complete(uint8_t when, uint8_t detail, size_t offset)
+/*
+ * The image may be cut meanwhile: by the progress callback, which a background has longer than this
+ * runs, or by another thread.
+ */
+static int complete(uint8_t when, uint8_t length, size_t offset)
 {
+	static uint8_t detail;
 	pthread_t thread;
 	int result;
 
+	detail = length;
 	if (when % 4 == 1)
 		hostmem_backend_set_progress(run.backend, cut_in_callback, &detail);
 	if (when % 4 == 2)
