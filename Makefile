@@ -76,7 +76,7 @@ bench-restore: setup-test ## restoring and saving memory, compared with bare cal
 bench-peers: setup-test ## compare with QEMU and vm-memory too, 15 minutes; WRITE=DIR saves the result
 	cargo bench $(FEATURES) --bench peers -- $(if $(WRITE),--write $(WRITE))
 
-lint: setup-lint ## compiler warnings, format, clippy and documentation; any finding is an error; the oldest Rust
+lint: setup-lint ## compiler warnings, format, clippy and documentation; any finding is an error; the oldest Rust and arm64 compile
 	scripts/lint-c
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
@@ -84,6 +84,7 @@ lint: setup-lint ## compiler warnings, format, clippy and documentation; any fin
 	cargo clippy --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps $(FEATURES)
 	scripts/oldest-rust
+	scripts/test-arm64 --check
 
 fmt: setup-lint ## format C and Rust
 	scripts/lint-c --fix
