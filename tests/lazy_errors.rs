@@ -191,6 +191,31 @@ fn zeros_that_cannot_be_put_fail_what_needs_them() {
     }
 }
 
+/// mlockall(2) populates memory as it becomes accessible, where mlock2(2) cannot prevent it.
+#[test]
+fn what_is_locked_as_it_is_mapped_is_read_from_the_image() {
+    if !can_serve() {
+        return;
+    }
+    in_child(
+        "what_is_locked_as_it_is_mapped_is_read_from_the_image",
+        || {
+            // SAFETY: takes flags.
+            if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
+                return skip("mlockall is refused");
+            }
+            Refusal::new(libc::SYS_mlock2, libc::EPERM).install();
+            let image = Cut::new();
+            for (kind, memory) in MEMORIES.into_iter().chain([("memfd", "share=off")]) {
+                for mode in [DEMAND, LAZY] {
+                    let options = format!("size={SIZE},{mode},{memory},contents={}", image.path);
+                    assert_same(&complete(kind, &options), &image.bytes, &options);
+                }
+            }
+        },
+    );
+}
+
 /// Memory that stays registered is served as long as it is there.
 #[test]
 fn what_stays_registered_is_served() {

@@ -72,12 +72,11 @@ static int build(struct completion *completion, struct hostmem_error *err)
 	 */
 	if (hm_policy_bind(backend, values, err) || lock_memory(backend, values, err))
 		return -1;
-	if (hm_mapping_open(backend, values, err))
-		return -1;
+	/* What is populated before it is registered would read as zero instead of its contents. */
 	if (hm_contents_is_lazy(values) &&
 	    hm_lazy_start(backend, values, &completion->contents, hm_background_fail, err))
 		return -1;
-	return 0;
+	return hm_mapping_open(backend, values, err);
 }
 
 /* Which blocks of a user's file were filled by us and which before is not known. */
