@@ -217,6 +217,16 @@ static void save_and_compare(void)
 	MUST(!memcmp(found, run.expected, SIZE) || !memcmp(found, run.cut, SIZE));
 }
 
+static void change_owner(uint8_t detail)
+{
+	if (detail % 2)
+		checked(hostmem_backend_claim(run.backend, "owner", &err), &err);
+	else
+		checked(hostmem_backend_release(run.backend, &err), &err);
+	/* It has its memory already. */
+	MUST(checked(hostmem_backend_complete(run.backend, &err), &err));
+}
+
 static void ask(void)
 {
 	struct hostmem_range ranges[4];
@@ -244,7 +254,7 @@ static void step(uint8_t what, uint8_t detail)
 {
 	uint64_t offset = detail % 16 * (SIZE / 16), length = detail / 16 * (2 * PAGE);
 
-	switch (what % 12) {
+	switch (what % 13) {
 	case 0:
 		discard(offset, length);
 		break;
@@ -275,6 +285,9 @@ static void step(uint8_t what, uint8_t detail)
 		break;
 	case 10:
 		checked(hostmem_backend_set_text(run.backend, "prealloc", "on", &err), &err);
+		break;
+	case 11:
+		change_owner(detail);
 		break;
 	default:
 		arm(detail);
@@ -314,6 +327,7 @@ static void end(void)
 	struct shim_count left;
 
 	shim_disarm();
+	hostmem_backend_release(run.backend, NULL);
 	hostmem_backend_free(run.backend);
 	hostmem_objects_free(run.objects);
 	close(run.image);
