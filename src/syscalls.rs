@@ -9,7 +9,8 @@ use crate::Methods;
 /// What a program does with backends after it has installed its seccomp filter; for
 /// [`Host::syscalls`].
 ///
-/// Completing, changing and deleting a backend without preallocation is part of every use.
+/// Completing, changing and deleting a backend without preallocation is part of every use but
+/// [`DiscardAlone`](Use::DiscardAlone).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Use {
@@ -47,6 +48,11 @@ pub enum Use {
     Rebind,
     /// [`Claim::discard`](crate::Claim::discard), and `discard-data`.
     Discard,
+    /// [`Piece::discard`](crate::Piece::discard) and [`Piece::protect`](crate::Piece::protect), for
+    /// the filter of a thread that makes no other calls of the library, as that of a balloon. Another
+    /// thread has the last clone of the piece. [`DiscardTo::Zero`](crate::DiscardTo::Zero) for a
+    /// private mapping of a file makes new memory, and needs [`Discard`](Use::Discard).
+    DiscardAlone,
     /// [`Claim::scrub`](crate::Claim::scrub), with [`Prealloc`](Use::Prealloc).
     Scrub,
     /// [`Backend::placement`](crate::Backend::placement) and
@@ -369,6 +375,16 @@ const DISCARD: Row = Row {
     ..NOTHING
 };
 
+const DISCARD_ALONE: Row = Row {
+    name: "discard and protect alone",
+    includes: &[&DISCARD],
+    calls: &[
+        "mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "getpid", "futex",
+    ],
+    values: &["WAIT", "WAIT_BITSET", "WAKE"],
+    ..NOTHING
+};
+
 const SCRUB: Row = Row {
     name: "scrub",
     calls: &["pread64", "fallocate", "munlock", "mlock2"],
@@ -442,6 +458,7 @@ impl Use {
             Self::Fd => FD,
             Self::Rebind => REBIND,
             Self::Discard => DISCARD,
+            Self::DiscardAlone => DISCARD_ALONE,
             Self::Scrub => SCRUB,
             Self::Placement => PLACEMENT,
             Self::ThreadContext => THREAD_CONTEXT,
@@ -461,9 +478,12 @@ impl Host {
     /// [`narrow_calls`](Host::narrow_calls) calls that are optional.
     pub fn syscalls(&self, uses: &[Use]) -> Vec<Syscall> {
         let mut list = List::default();
-        list.include(&BACKEND);
-        if cfg!(target_env = "musl") {
-            list.include(&MUSL);
+        let makes_backends = |one: &Use| *one != Use::DiscardAlone;
+        if uses.is_empty() || uses.iter().any(makes_backends) {
+            list.include(&BACKEND);
+            if cfg!(target_env = "musl") {
+                list.include(&MUSL);
+            }
         }
         for one in uses {
             list.include(&one.row());
@@ -673,7 +693,7 @@ fn number(name: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    const ROWS: [Row; 30] = [
+    const ROWS: [Row; 31] = [
         BACKEND,
         MUSL,
         THREADS,
@@ -699,6 +719,7 @@ mod tests {
         CONTINUE,
         REBIND,
         DISCARD,
+        DISCARD_ALONE,
         SCRUB,
         PLACEMENT,
         THREAD_CONTEXT,

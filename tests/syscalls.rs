@@ -518,6 +518,46 @@ confined! {
     };
 }
 
+confined! {
+    a_device_only_discards: || {
+        let host = Host::probe().unwrap();
+        let objects = Objects::new(&host, &common::defaults()).unwrap();
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().display();
+        let file = format!("mem-path={path}/m0");
+        let kinds = [
+            ("ram", "lock=on"),
+            ("ram", "thp=always,prealloc=on"),
+            ("memfd", "prealloc=on"),
+            ("memfd", "share=off"),
+            ("shm", ""),
+            ("file", &format!("share=on,{file}")),
+            ("file", &format!("share=off,{file}")),
+        ];
+        let backends = kinds.map(|(kind, options)| make(&objects, kind, options));
+        let pieces = backends.each_ref().map(|one| one.claim("vm0").unwrap().piece(0).unwrap());
+        let calls = host.syscalls(&[Use::DiscardAlone]);
+        assert!(!calls.iter().any(|call| call.name == "openat"));
+        let confined = || {
+            confine(&calls);
+            for piece in &pieces {
+                piece.discard(0, 4 << 20).unwrap();
+                if piece.memory().fd().is_none() || piece.memory().is_shared() {
+                    piece.discard_to(0, 4 << 20, DiscardTo::Zero).unwrap();
+                }
+                piece.protect(0, 2 << 20, Access::None).unwrap();
+                piece.protect(0, 2 << 20, Access::All).unwrap();
+                piece.discard(1, 1).unwrap_err();
+                piece.discard(0, 1 << 40).unwrap_err();
+                let inhibited = piece.inhibit_discard("vfio0").unwrap();
+                piece.discard(0, 4 << 20).unwrap_err();
+                drop(inhibited);
+            }
+        };
+        thread::scope(|scope| scope.spawn(confined).join().unwrap());
+    };
+}
+
 const CALLS: [Calls; 14] = [
     Calls::CACHESTAT,
     Calls::GET_MEMPOLICY,
