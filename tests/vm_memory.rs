@@ -52,6 +52,7 @@ macro_rules! version {
             use ::$vm_memory as vm_memory;
             use hostmem::vm_memory::$version::guest_memory;
             use hostmem::vm_memory::$version::guest_region;
+            use hostmem::vm_memory::$version::mmap_region;
             use hostmem::vm_memory::$version::Pinned;
             use hostmem::ErrorKind;
             use hostmem::State;
@@ -69,6 +70,7 @@ macro_rules! version {
             use vm_memory::GuestRegionMmap;
             use vm_memory::MemoryRegionAddress;
             use vm_memory::MmapRegion;
+            use vm_memory::VolatileMemory;
 
             use super::backend;
             use super::cut;
@@ -443,16 +445,22 @@ macro_rules! version {
             }
 
             #[test]
-            fn a_piece_without_a_guest_address_is_no_region() {
-                let backend = backend("memory-backend-memfd,id=ram0,size=1M");
-                let piece = backend
-                    .claim("vm0")
-                    .unwrap()
-                    .host_piece(0, 1 << 20)
-                    .unwrap();
+            fn a_piece_without_a_guest_address_is_a_mapping_alone() {
+                let backend = backend("memory-backend-memfd,id=ram0,size=2M");
+                let claim = backend.claim("vm0").unwrap();
+                let piece = claim.host_piece(1 << 20, 1 << 20).unwrap();
                 let error = guest_region(&piece, ()).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Value);
                 assert!(error.to_string().contains("no guest address"), "{error}");
+                let address = piece.memory().as_ptr();
+                let region = mmap_region(&piece, AtomicBitmap::with_len(1 << 20)).unwrap();
+                drop((backend, claim, piece));
+                assert_eq!((region.as_ptr(), region.size()), (address, 1 << 20));
+                assert_eq!(region.file_offset().unwrap().start(), 1 << 20);
+                region.as_volatile_slice().write_obj(7_u8, 4096).unwrap();
+                assert!(region.bitmap().dirty_at(4096));
+                drop(region);
+                assert!(!is_mapped(address as usize));
             }
 
             /// What takes vm-memory's type by its name takes it.

@@ -16,6 +16,7 @@ use super::vm_memory::FileOffset;
 use super::vm_memory::GuestAddress;
 use super::vm_memory::GuestMemoryMmap;
 use super::vm_memory::GuestRegionMmap;
+use super::vm_memory::MmapRegion;
 use crate::Error;
 use crate::ErrorKind;
 use crate::Memory;
@@ -24,7 +25,7 @@ use crate::Result;
 
 /// The bitmap of a region: a dirty bitmap `B`, and the piece of memory, which it keeps mapped.
 ///
-/// `MmapRegion::bitmap(&region)` returns it, and it derefs to the inner bitmap. Only
+/// `MmapRegion::bitmap(&region)` returns it, and it derefs to the inner bitmap. Only [`mmap_region`],
 /// [`guest_region`] and [`guest_memory`] make one with a piece. Without a piece it is `B` alone, so
 /// that what vm-memory maps by itself (`GuestMemoryMmap::from_ranges`, `MmapRegion::new`) can be of
 /// the same type.
@@ -85,31 +86,22 @@ impl<B: Bitmap> Bitmap for Pinned<B> {
     }
 }
 
-/// Makes a region of a piece of memory at its guest address, with a bitmap (`()`: none). The region
-/// has a duplicate of the descriptor, if [there is one](crate::Memory::fd), with the offset, and its hugetlb flag is
-/// set.
+/// Makes vm-memory's mapping of a piece of memory, with a bitmap (`()`: none), for devices whose memory
+/// is not part of the guest's RAM. The piece need not have a guest address. The mapping has a duplicate
+/// of the descriptor, if [there is one](crate::Memory::fd), with the offset, and its hugetlb flag is set.
 ///
 /// # Errors
 ///
 /// [`Value`](ErrorKind::Value) (the memory is read-only: a device's write through vm-memory would
 /// raise `SIGSEGV`), [`Io`](ErrorKind::Io) (the descriptor cannot be duplicated).
-pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMmap<Pinned<B>>> {
+pub fn mmap_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<MmapRegion<Pinned<B>>> {
     let memory = piece.memory();
-    let fail = |kind, why: &dyn fmt::Display| {
-        Error::new(
-            kind,
-            format!("{}: region of vm-memory: {why}", piece.label()),
-        )
-    };
     if memory.is_readonly() {
         let why = "the memory is read-only, and a device that writes to it would end the process \
                    (SIGSEGV); make it a memory slot only";
-        return Err(fail(ErrorKind::Value, &why));
+        return Err(fail(piece, ErrorKind::Value, &why));
     }
-    let Some(guest_address) = piece.guest_address() else {
-        return Err(fail(ErrorKind::Value, &"the piece has no guest address"));
-    };
-    let file = file_offset(memory).map_err(|error| fail(ErrorKind::Io, &error))?;
+    let file = file_offset(memory).map_err(|error| fail(piece, ErrorKind::Io, &error))?;
     let (address, length) = (memory.as_ptr(), memory.len() as usize);
     let pinned = Pinned {
         bitmap,
@@ -126,15 +118,30 @@ pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMm
     // piece lives. The region owns the piece by its bitmap, of which there are only shared references,
     // and does not unmap memory that was passed by address.
     let builder = unsafe { builder.with_raw_mmap_pointer(address) };
-    let region = builder
+    builder
         .build()
-        .map_err(|error| fail(ErrorKind::Value, &error))?;
-    GuestRegionMmap::new(region, GuestAddress(guest_address)).ok_or_else(|| {
-        fail(
-            ErrorKind::Value,
-            &"its end is beyond the last guest address",
-        )
-    })
+        .map_err(|error| fail(piece, ErrorKind::Value, &error))
+}
+
+/// Makes a region of a piece of memory at its guest address, with a bitmap (`()`: none), of
+/// [`mmap_region`].
+///
+/// # Errors
+///
+/// Those of [`mmap_region`], and [`Value`](ErrorKind::Value) (the piece has no guest address).
+pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMmap<Pinned<B>>> {
+    let fail = |why: &str| fail(piece, ErrorKind::Value, &why);
+    let Some(guest_address) = piece.guest_address() else {
+        return Err(fail("the piece has no guest address"));
+    };
+    let region = mmap_region(piece, bitmap)?;
+    GuestRegionMmap::new(region, GuestAddress(guest_address))
+        .ok_or_else(|| fail("its end is beyond the last guest address"))
+}
+
+fn fail(piece: &Piece, kind: ErrorKind, why: &dyn fmt::Display) -> Error {
+    let label = piece.label();
+    Error::new(kind, format!("{label}: region of vm-memory: {why}"))
 }
 
 /// Makes guest memory of pieces of one or several backends, in any order, with a new bitmap for

@@ -10,4 +10,5 @@ mod adapter;
 
 pub use adapter::guest_memory;
 pub use adapter::guest_region;
+pub use adapter::mmap_region;
 pub use adapter::Pinned;
