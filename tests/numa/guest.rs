@@ -55,6 +55,7 @@ pub fn tests() -> Vec<Test> {
 
 /// What the tests start as processes of their own, by name.
 const CHILDREN: &[(&str, fn())] = &[
+    ("bound_and_confined", super::shortage::bound_and_confined),
     ("confined", super::refusals::confined),
     ("confined_to_one", super::shortage::confined_to_one),
     ("peer", super::rebind::peer),

@@ -4,6 +4,7 @@
 use std::env;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -13,11 +14,15 @@ use std::time::Instant;
 
 use hostmem::Backend;
 use hostmem::Builder;
+use hostmem::Calls;
 use hostmem::Defaults;
 use hostmem::ErrorKind;
 use hostmem::Host;
 use hostmem::Objects;
 use hostmem::Satisfied;
+use seccompiler::BpfProgram;
+use seccompiler::SeccompAction;
+use seccompiler::SeccompFilter;
 
 use super::common::access;
 use super::common::host::Setting;
@@ -50,6 +55,10 @@ pub fn tests() -> Vec<Test> {
         ),
         Test::new("shortage::what_the_kernel_keeps", what_the_kernel_keeps),
         Test::new("shortage::nodes_of_the_process", nodes_of_the_process),
+        Test::new(
+            "shortage::nodes_that_are_not_asked",
+            nodes_that_are_not_asked,
+        ),
         Test::new("shortage::nodes_of_the_cpuset", nodes_of_the_cpuset),
         Test::new(
             "shortage::a_node_that_fills_meanwhile",
@@ -287,14 +296,16 @@ fn what_the_kernel_keeps() {
     end_living(bystander);
 }
 
+/// The policy of this thread and of those that it creates.
+fn set_policy(mode: i32, nodes: u64) {
+    // SAFETY: reads the nodes, which outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, &nodes, 64) };
+    assert_eq!(result, 0);
+}
+
 /// Memory without a policy comes from where the process may take it.
 fn nodes_of_the_process() {
     let bystander = start_taker("size=100M,policy=bind,host-nodes=0");
-    let set_policy = |mode: i32, nodes: u64| {
-        // SAFETY: reads the nodes, which outlive the call.
-        let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, &nodes, 64) };
-        assert_eq!(result, 0);
-    };
     let size = more_than_is_free_on(3);
     for options in ["thp=never", "thp=never,share=on"] {
         let options = format!("size={size},prealloc=on,{options}");
@@ -305,6 +316,47 @@ fn nodes_of_the_process() {
         access::new("ram", &options).complete().unwrap();
     }
     end_living(bystander);
+}
+
+/// Where the filter kills at get_mempolicy, a narrowed host fills memory without it. A shortage of the
+/// process's own nodes is not foreseen then, and the kernel ends the process.
+fn nodes_that_are_not_asked() {
+    let signal_of = |calls: &str, size: u64| {
+        let child = guest::start_child("bound_and_confined", &[calls, &size.to_string()]).wait();
+        child.unwrap().signal()
+    };
+    assert_eq!(signal_of("narrowed", 32 * MIB), None);
+    assert_eq!(signal_of("all", 32 * MIB), Some(libc::SIGSYS));
+    let bystander = start_taker("size=100M,policy=bind,host-nodes=0");
+    let size = more_than_is_free_on(3);
+    assert_eq!(signal_of("narrowed", size), Some(libc::SIGKILL));
+    end_living(bystander);
+}
+
+/// Bound to node 3, under a filter that kills at get_mempolicy. The arguments are which optional calls
+/// are made, and the size.
+pub fn bound_and_confined() {
+    fs::write("/proc/self/oom_score_adj", "1000").unwrap();
+    let arguments: Vec<_> = env::args().skip(2).collect();
+    let mut host = Host::probe().unwrap();
+    if arguments[0] == "narrowed" {
+        host.narrow_calls(Calls::NONE);
+    }
+    let objects = Objects::new(&host, &Defaults::default()).unwrap();
+    set_policy(libc::MPOL_BIND, 1 << 3);
+    let filter = SeccompFilter::new(
+        [(libc::SYS_get_mempolicy, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::KillProcess,
+        env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+    let options = format!("size={},thp=never,prealloc=on", arguments[1]);
+    let options = format!("memory-backend-ram,id=m0,{options}");
+    let backend = objects.parse(&options).unwrap().complete().unwrap();
+    let size = arguments[1].parse().unwrap();
+    assert_eq!(backend.placement().unwrap().nodes, [(3, size)].into());
 }
 
 fn nodes_of_the_cpuset() {
