@@ -2,15 +2,12 @@
 //! How a kernel for x86-64 is started: Linux's 64-bit boot protocol
 //! (Documentation/arch/x86/boot.rst of the kernel).
 
+use std::ffi::CString;
+
 use kvm_bindings::kvm_segment;
 use kvm_ioctls::VcpuFd;
-use linux_loader::cmdline::Cmdline;
-use linux_loader::configurator::linux::LinuxBootConfigurator;
-use linux_loader::configurator::BootConfigurator;
-use linux_loader::configurator::BootParams;
 use linux_loader::loader::bootparam::boot_e820_entry;
 use linux_loader::loader::bootparam::boot_params;
-use linux_loader::loader::load_cmdline;
 use linux_loader::loader::KernelLoaderResult;
 use vm_memory_017::Address;
 use vm_memory_017::Bytes;
@@ -32,10 +29,10 @@ const STACK: u64 = 0x8ff0;
 /// Three pages: tables of levels 4, 3 and 2.
 const TABLES: u64 = 0x9000;
 const COMMAND_LINE: u64 = 0x2_0000;
-const COMMAND_LINE_SIZE: usize = 2048;
 
 const USABLE: u32 = 1;
 const UNKNOWN_LOADER: u8 = 0xff;
+
 /// Of an image the 64-bit entry is behind the 32-bit one.
 pub fn entry_of_image(loaded: GuestAddress) -> GuestAddress {
     loaded.unchecked_add(0x200)
@@ -47,9 +44,8 @@ pub fn write_parameters(
     kernel: &KernelLoaderResult,
     command_line: &str,
 ) -> Result<()> {
-    let mut text = Cmdline::new(COMMAND_LINE_SIZE)?;
-    text.insert_str(command_line)?;
-    load_cmdline(memory, GuestAddress(COMMAND_LINE), &text)?;
+    let text = CString::new(command_line)?;
+    memory.write_slice(text.as_bytes_with_nul(), GuestAddress(COMMAND_LINE))?;
 
     let mut parameters = boot_params::default();
     if let Some(header) = kernel.setup_header {
@@ -67,9 +63,7 @@ pub fn write_parameters(
         let type_ = USABLE;
         *entry = boot_e820_entry { addr, size, type_ };
     }
-    let parameters = BootParams::new(&parameters, GuestAddress(PARAMETERS));
-    LinuxBootConfigurator::write_bootparams(&parameters, memory)?;
-    Ok(())
+    Ok(memory.write_obj(parameters, GuestAddress(PARAMETERS))?)
 }
 
 /// Code and data segments of 64-bit mode that begin at 0, as the CPU has them and as the table.
@@ -128,6 +122,5 @@ pub fn start(cpu: &VcpuFd, memory: &Memory, entry: GuestAddress) -> Result<()> {
     registers.rsi = PARAMETERS;
     registers.rsp = STACK;
     registers.rflags = 2;
-    cpu.set_regs(&registers)?;
-    Ok(())
+    Ok(cpu.set_regs(&registers)?)
 }

@@ -6,6 +6,10 @@
 //! cargo run --example vmm --all-features -- \
 //!     'memory-backend-memfd,id=m0,size=256M,prealloc=on' KERNEL [COMMAND LINE]
 //! ```
+//!
+//! A Linux needs a KVM that runs the guest on the processor. PVM, a KVM for hosts that are guests
+//! themselves (`dmesg` calls it kvm-pvm), emulates what a kernel begins with, and Linux has
+//! instructions there that it cannot; kernels as small as tests/c/guest.c run.
 
 mod boot;
 
@@ -143,6 +147,9 @@ fn run(mut cpu: VcpuFd) -> Result<()> {
             // Devices that are not there.
             Ok(VcpuExit::MmioRead(_, bytes)) => bytes.fill(0xff),
             Ok(VcpuExit::IoOut(..) | VcpuExit::MmioWrite(..)) => {}
+            Ok(VcpuExit::InternalError) => {
+                return Err("KVM cannot emulate what the guest does; dmesg may say where".into());
+            }
             Ok(other) => return Err(format!("the guest left by {other:?}").into()),
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(error.into()),
