@@ -18,6 +18,8 @@ mod ours;
 mod peers;
 mod picture;
 mod qemu;
+#[path = "../qmp/mod.rs"]
+mod qmp;
 mod ready;
 /// The command's SVG writer. Its tests run with the command.
 #[allow(dead_code)]

@@ -10,6 +10,8 @@ mod bare;
 #[path = "bare.rs"]
 mod calls;
 mod qemu;
+#[path = "../qmp/mod.rs"]
+mod qmp;
 
 use std::env;
 use std::fs;
