@@ -22,10 +22,11 @@ use common::image::MIB;
 use common::image::SIZE;
 use common::in_child;
 use common::in_forked_child;
+use common::lazy::assert_changes_are_kept;
+use common::lazy::assert_threads_find;
 use common::lazy::assert_unread;
 use common::lazy::can_serve;
 use common::lazy::touch;
-use common::lazy::touch_at_random;
 use common::lazy::DEMAND;
 use common::lazy::LAZY;
 use common::objects;
@@ -74,18 +75,7 @@ fn eight_threads_find_every_byte_while_it_is_read() {
     for memory in MEMORIES {
         for mode in [DEMAND, LAZY] {
             let options = format!("size=64M,{mode},{memory},contents={image}");
-            let backend = complete("ram", &options);
-            let claim = backend.claim("test").unwrap();
-            thread::scope(|scope| {
-                for seed in 0..8 {
-                    let (claim, bytes) = (&claim, &bytes);
-                    scope.spawn(move || touch_at_random(claim, bytes, seed));
-                }
-            });
-            assert_unread(&claim, 0);
-            drop(claim);
-            assert!(backend.wait_prealloc(None).unwrap());
-            assert_same(&backend, &bytes, &options);
+            assert_threads_find(&complete("ram", &options), &bytes, 8, &options);
         }
     }
 }
@@ -344,30 +334,12 @@ fn discard_and_populate_and_save_know_what_is_unread() {
         return;
     }
     let images = tempfile::tempdir().unwrap();
-    let image_bytes = pattern(13, SIZE);
-    let image = image_in(images.path(), 0, &image_bytes);
+    let bytes = pattern(13, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
     for memory in MEMORIES {
         for mode in [DEMAND, LAZY] {
-            let mut bytes = image_bytes.clone();
             let options = format!("size={SIZE},{mode},{memory},contents={image}");
-            let backend = complete("ram", &options);
-            let claim = backend.claim("test").unwrap();
-            // In the middle of a unit, and after some of it was read.
-            assert_eq!(touch(&claim, 9 << 20), bytes[9 << 20]);
-            claim.discard(9 * MIB, page_size()).unwrap();
-            claim.discard(MIB, 5 * MIB).unwrap();
-            bytes[9 << 20..(9 << 20) + page_size() as usize].fill(0);
-            bytes[1 << 20..6 << 20].fill(0);
-            assert_eq!(touch(&claim, 3 << 20), 0);
-            backend.wait_prealloc(None).unwrap();
-            claim.populate(0, 2 * MIB).unwrap();
-            let file = tempfile::tempfile().unwrap();
-            claim.save(&file, 0).unwrap();
-            let mut saved = vec![0; SIZE as usize];
-            file.read_exact_at(&mut saved, 0).unwrap();
-            assert!(saved == bytes, "{options}");
-            drop(claim);
-            assert_same(&backend, &bytes, &options);
+            assert_changes_are_kept(&complete("ram", &options), bytes.clone(), &options);
         }
     }
 }

@@ -20,10 +20,11 @@ use common::image::pattern;
 use common::image::MIB;
 use common::image::SIZE;
 use common::kernel;
+use common::lazy::assert_changes_are_kept;
+use common::lazy::assert_threads_find;
 use common::lazy::assert_unread;
 use common::lazy::can_serve;
 use common::lazy::touch;
-use common::lazy::touch_at_random;
 use common::lazy::DEMAND;
 use common::lazy::LAZY;
 use common::page_size;
@@ -66,23 +67,13 @@ fn every_byte_is_there_whoever_touches_it_first() {
     for length in [SIZE, SIZE - 3 * MIB - 555] {
         let bytes = image_bytes(length);
         let image = image_in(images.path(), 0, &bytes);
-        let mut expected = bytes.clone();
+        // Zeros follow.
+        let mut expected = bytes;
         expected.resize(SIZE as usize, 0);
         for (kind, options) in &memories {
             for mode in [DEMAND, LAZY] {
                 let options = format!("size={SIZE},{mode},{options},contents={image}");
-                let backend = complete(kind, &options);
-                let claim = backend.claim("test").unwrap();
-                thread::scope(|scope| {
-                    for seed in 0..4 {
-                        let (claim, expected) = (&claim, &expected);
-                        scope.spawn(move || touch_at_random(claim, expected, seed));
-                    }
-                });
-                assert_unread(&claim, 0);
-                drop(claim);
-                assert!(backend.wait_prealloc(None).unwrap(), "{options}");
-                assert_same(&backend, &bytes, &options);
+                assert_threads_find(&complete(kind, &options), &expected, 4, &options);
             }
         }
     }
@@ -94,36 +85,13 @@ fn discard_and_populate_and_save_know_what_is_unread() {
         return;
     }
     let images = tempfile::tempdir().unwrap();
-    let image_bytes = pattern(13, SIZE);
-    let image = image_in(images.path(), 0, &image_bytes);
+    let bytes = pattern(13, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
     let (_pool, memories) = memories();
     for (kind, options) in memories {
         for mode in [DEMAND, LAZY] {
-            let mut bytes = image_bytes.clone();
             let options = format!("size={SIZE},{mode},{options},contents={image}");
-            let backend = complete(kind, &options);
-            let claim = backend.claim("test").unwrap();
-            let page = claim.memory().page_size();
-            // In a unit that was read, in the middle of others, and of whole ones.
-            assert_eq!(touch(&claim, 9 << 20), bytes[9 << 20]);
-            let first = MIB / page * page;
-            for (from, length) in [
-                (9 * MIB / page * page, page),
-                (first, 5 * MIB / page * page),
-            ] {
-                claim.discard(from, length).unwrap();
-                bytes[from as usize..(from + length) as usize].fill(0);
-            }
-            assert_eq!(touch(&claim, 3 << 20), 0, "{options}");
-            backend.wait_prealloc(None).unwrap();
-            claim.populate(0, 2 * MIB).unwrap();
-            let file = tempfile::tempfile().unwrap();
-            claim.save(&file, 0).unwrap();
-            let mut saved = vec![0; SIZE as usize];
-            file.read_exact_at(&mut saved, 0).unwrap();
-            assert!(saved == bytes, "{options}");
-            drop(claim);
-            assert_same(&backend, &bytes, &options);
+            assert_changes_are_kept(&complete(kind, &options), bytes.clone(), &options);
         }
     }
 }
