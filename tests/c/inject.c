@@ -9,10 +9,10 @@
  *     inject <directory on a disk> <directory in shared memory> [huge]
  *
  * huge: there is a pool of at least 8 free huge pages of 2 MiB. With HOSTMEM_EVERY_ERRNO in the
- * environment each call fails with each of its errnos, otherwise with one of them; with
- * HOSTMEM_EVERY_PAIR a second call fails after each fault, otherwise after some; with ONLY only
- * kinds of that name are tried, with PART=k/n only every n-th kind, from the k-th on. Prints a line
- * for each kind, and each problem once; exits with 1 when there was one.
+ * environment each call fails with each of its errnos, otherwise with one of them. A second call
+ * fails after every n-th fault, n being HOSTMEM_EVERY_PAIR, otherwise 120. With ONLY only kinds of
+ * that name are tried, with PART=k/n only every n-th kind, from the k-th on. Prints a line for each
+ * kind, and each problem once; exits with 1 when there was one.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -44,8 +44,8 @@
 
 static const char *disk, *shared;
 static struct hostmem_host *host, *old_host;
-static bool every_errno, every_pair;
-static size_t pairs;
+static bool every_errno;
+static size_t pairs, pairs_every = 120;
 
 /* ---- What is tried ---- */
 
@@ -912,9 +912,6 @@ static bool try(struct trial *trial, const struct fault *fault, const struct bel
 	return fault->second ? shim_second_failed() : fired;
 }
 
-/* Of the faults that are tried, every so many are tried with a second one. */
-#define PAIRS_EVERY 120
-
 /* The first and the last of the calls of each function that followed the fault fail too. */
 static void try_second(struct trial *trial, const struct fault *fault,
 		       const struct belongings *at_rest)
@@ -922,7 +919,7 @@ static void try_second(struct trial *trial, const struct fault *fault,
 	static size_t faults;
 	size_t *counts, calls = 0;
 
-	if (!every_pair && faults++ % PAIRS_EVERY)
+	if (faults++ % pairs_every)
 		return;
 	while (shim_calls[calls].name)
 		calls++;
@@ -1235,13 +1232,15 @@ static void make_files(void)
 int main(int argc, char **argv)
 {
 	const char *only = getenv("ONLY"), *part = getenv("PART");
+	const char *every_pair = getenv("HOSTMEM_EVERY_PAIR");
 	size_t first = 1, step = 1, count = 0;
 
 	must(argc >= 3, "usage: inject <directory on a disk> <directory in shared memory> [huge]");
 	disk = argv[1];
 	shared = argv[2];
 	every_errno = getenv("HOSTMEM_EVERY_ERRNO");
-	every_pair = getenv("HOSTMEM_EVERY_PAIR");
+	must(!every_pair || (sscanf(every_pair, "%zu", &pairs_every) == 1 && pairs_every),
+	     "HOSTMEM_EVERY_PAIR=n");
 	must(!part || (sscanf(part, "%zu/%zu", &first, &step) == 2 && first && step), "PART=k/n");
 	/* One heap, apart from all other mappings, that does not shrink. */
 	mallopt(M_ARENA_MAX, 1);
