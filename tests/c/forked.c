@@ -217,6 +217,104 @@ static void do_all(void)
 	hostmem_objects_free(objects);
 }
 
+/* ---- Each function as the first that a child calls ---- */
+
+/* What these return is checked above, where other calls came before. */
+#define FIRST_CALLS(CALL)                                                                          \
+	CALL(hostmem_backend_get_state(mapped))                                                    \
+	CALL(hostmem_backend_get_owner(mapped, text, sizeof(text), NULL))                          \
+	CALL(hostmem_backend_get_name(mapped, text, sizeof(text), NULL))                           \
+	CALL(hostmem_backend_get_label(mapped))                                                    \
+	CALL(hostmem_backend_set_label(configuring, "other", NULL))                                \
+	CALL(hostmem_backend_get_memory(mapped, &memory, NULL))                                    \
+	CALL(hostmem_backend_check_piece(mapped, &piece, NULL, 0, NULL))                           \
+	CALL(hostmem_backend_get_text(mapped, "size", text, sizeof(text), NULL))                   \
+	CALL(hostmem_backend_get_number(mapped, "size", &number, NULL))                            \
+	CALL(hostmem_backend_get_bool(mapped, "prealloc", &on, NULL))                              \
+	CALL(hostmem_backend_get_list(mapped, "host-nodes", list, 8, NULL))                        \
+	CALL(hostmem_backend_get_origin(mapped, "size", &origin, NULL))                            \
+	CALL(hostmem_backend_set_text(configuring, "dump", "off", NULL))                           \
+	CALL(hostmem_backend_set_bool(configuring, "dump", false, NULL))                           \
+	CALL(hostmem_backend_set_number(configuring, "size", SIZE, NULL))                          \
+	CALL(hostmem_backend_set_list(configuring, "host-nodes", list, 0, NULL))                   \
+	CALL(hostmem_backend_rebind(mapped, &rebound, "default", NULL, 0, UINT64_MAX, 0, NULL))    \
+	CALL(hostmem_backend_get_warning(mapped, 0, text, sizeof(text), NULL))                     \
+	CALL(hostmem_backend_set_progress(mapped, NULL, NULL))                                     \
+	CALL(hostmem_backend_set_prealloc_done(mapped, NULL, NULL))                                \
+	CALL(hostmem_backend_get_progress(mapped, &number, &number))                               \
+	CALL(hostmem_backend_get_prealloc_result(mapped, &result))                                 \
+	CALL(hostmem_backend_get_prealloc_event(mapped))                                           \
+	CALL(hostmem_backend_get_unread(mapped, NULL))                                             \
+	CALL(hostmem_backend_wait_prealloc(mapped, 0, NULL))                                       \
+	CALL(hostmem_backend_cancel_prealloc(mapped, NULL))                                        \
+	CALL(hostmem_backend_interrupt(mapped))                                                    \
+	CALL(hostmem_backend_complete(mapped, NULL))                                               \
+	CALL(hostmem_backend_complete(configuring, NULL))                                          \
+	CALL(hostmem_backend_claim(mapped, "other", NULL))                                         \
+	CALL(hostmem_backend_release(mapped, NULL))                                                \
+	CALL(hostmem_backend_populate(mapped, 0, SIZE, NULL))                                      \
+	CALL(hostmem_backend_scrub(mapped, 0, SIZE, NULL))                                         \
+	CALL(hostmem_backend_discard(mapped, 0, SIZE, NULL))                                       \
+	CALL(hostmem_backend_protect(mapped, 0, SIZE, HOSTMEM_ACCESS_NONE, NULL))                  \
+	CALL(hostmem_backend_inhibit_discard(mapped, "vfio", NULL))                                \
+	CALL(hostmem_backend_allow_discard(mapped, "vfio", NULL))                                  \
+	CALL(hostmem_backend_retry_contents(mapped, NULL))                                         \
+	CALL(hostmem_backend_save(mapped, &saved, 1, 0, NULL))                                     \
+	CALL(hostmem_backend_get_placement(mapped, &placement, NULL))                              \
+	CALL(hostmem_backend_undo(mapped, NULL))                                                   \
+	CALL(hostmem_backend_can_be_deleted(mapped, NULL))                                         \
+	CALL(hostmem_backend_delete(mapped, NULL))                                                 \
+	CALL(hostmem_backend_free(mapped))                                                         \
+	CALL(hostmem_backend_free(configuring))                                                    \
+	CALL(hostmem_objects_get_kind_count(objects))                                              \
+	CALL(hostmem_objects_register_kind(objects, &kind, NULL))                                  \
+	CALL(hostmem_backend_new(objects, &made, "memory-backend-ram", "made", NULL))              \
+	CALL(hostmem_backend_new_from_options(objects, &made, "memory-backend-ram,size=2M", NULL)) \
+	CALL(hostmem_thread_context_get_state(context))                                            \
+	CALL(hostmem_thread_context_get_number(context, "thread-id", &number, NULL))               \
+	CALL(hostmem_thread_context_get_list(context, "cpu-affinity", list, 8, NULL))              \
+	CALL(hostmem_thread_context_set_text(context, "cpu-affinity", "0", NULL))                  \
+	CALL(hostmem_thread_context_complete(context, NULL))                                       \
+	CALL(hostmem_thread_context_can_be_deleted(context, NULL))                                 \
+	CALL(hostmem_thread_context_delete(context, NULL))                                         \
+	CALL(hostmem_thread_context_free(context))                                                 \
+	CALL(hostmem_thread_context_new(objects, &made_context, "own", NULL))                      \
+	CALL(hostmem_pool_take(pool, &made, &on, "taken", NULL))                                   \
+	CALL(hostmem_pool_set_count(pool, 2, NULL))                                                \
+	CALL(hostmem_pool_wait(pool, 1, UINT64_MAX, NULL))                                         \
+	CALL(hostmem_pool_get_status(pool, &status))                                               \
+	CALL(hostmem_pool_free(pool))
+
+/* Makes one of them; false: there are fewer. */
+static bool call_first(size_t index)
+{
+	static const struct hostmem_kind kind = { .name = "memory-backend-child" };
+	struct hostmem_piece piece = { .length = SIZE, .guest_address = UINT64_MAX };
+	static struct hostmem_placement placement;
+	struct hostmem_thread_context *made_context;
+	struct hostmem_prealloc_result result;
+	struct hostmem_rebind_result rebound;
+	struct hostmem_save_result saved;
+	struct hostmem_pool_status status;
+	struct hostmem_memory memory;
+	struct hostmem_backend *made;
+	enum hostmem_origin origin;
+	uint32_t list[8] = { 0 };
+	uint64_t number;
+	char text[64];
+	size_t at = 0;
+	bool on;
+
+#define CALL(call)                                                                                 \
+	if (index == at++) {                                                                       \
+		(void)(call);                                                                      \
+		return true;                                                                       \
+	}
+	FIRST_CALLS(CALL)
+#undef CALL
+	return false;
+}
+
 /* ---- The thread that holds a lock ---- */
 
 /* The first byte of a page that nobody can access until it is supplied. */
@@ -273,32 +371,44 @@ static void supply(uint8_t *absent)
 	CHECK(!ioctl(fault_fd, UFFDIO_ZEROPAGE, &zero));
 }
 
+/* Index of call_first(), or beyond: all functions one after the other. */
+static void run_child(size_t index, const char *holder)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		/* Ends it where it hangs. */
+		alarm(20);
+		if (!call_first(index))
+			do_all();
+		_exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child);
+	if (status)
+		fprintf(stderr, "PROBLEM: call %zu while the lock %s is held: status 0x%x\n", index,
+			holder, status);
+	CHECK(!status);
+}
+
+#define CALL(call) +1
+static const size_t first_calls_len = 0 FIRST_CALLS(CALL);
+#undef CALL
+
 static void fork_while(size_t holder)
 {
 	uint8_t *absent = make_absent();
 	struct pollfd fault = { .fd = fault_fd, .events = POLLIN };
 	struct uffd_msg message;
 	pthread_t thread;
-	int status;
-	pid_t child;
 
 	CHECK(!pthread_create(&thread, NULL, holders[holder].run, absent));
 	CHECK(poll(&fault, 1, -1) == 1 && read(fault_fd, &message, sizeof(message)) > 0);
-	child = fork();
-	if (!child) {
-		/* Ends it where it hangs. */
-		alarm(20);
-		do_all();
-		_exit(0);
-	}
-	CHECK(waitpid(child, &status, 0) == child);
+	for (size_t index = 0; index <= first_calls_len; index++)
+		run_child(index, holders[holder].name);
 	supply(absent);
 	pthread_join(thread, NULL);
 	munmap(absent - page, 2 * (size_t)page);
-	if (status)
-		fprintf(stderr, "PROBLEM: while the lock %s is held: status 0x%x\n",
-			holders[holder].name, status);
-	CHECK(!status);
 }
 
 int main(void)
