@@ -26,6 +26,7 @@ use common::access::read;
 use common::access::smaps_field;
 use common::access::write;
 use common::host;
+use common::host::bind;
 use common::host::HugePages;
 use common::host::HUGE;
 use common::in_child;
@@ -196,6 +197,13 @@ fn sizes_and_offsets_are_multiples_of_the_page_size() {
         assert_refused(backend(&path, &options), ErrorKind::Value, &[]);
         assert!(!path.exists(), "{options}");
     }
+    // Each is possible by itself.
+    let options = format!(
+        "size=4G,offset={}",
+        (i64::MAX as u64 - (3 << 30)) & !(page - 1)
+    );
+    let words = ["with size=4294967296 is more than a file holds"];
+    assert_refused(backend(&path, &options), ErrorKind::Value, &words);
 }
 
 #[test]
@@ -456,16 +464,54 @@ fn a_path_that_is_no_file_is_refused_at_once() {
     assert_eq!(entries(directory.path()).len(), 5, "nothing was made");
 }
 
-/// Whether a driver hands memory out is only seen when it is mapped.
-#[test]
-fn a_device_that_cannot_be_mapped_is_refused() {
+/// A character device whose driver hands out no memory; None, having said so, where none can be
+/// opened.
+fn device_of_a_driver() -> Option<&'static str> {
     let devices = ["/dev/fuse", "/dev/net/tun", "/dev/vsock"];
     let can_be_opened = |path: &&str| {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).open(path).is_ok()
     };
-    let Some(path) = devices.into_iter().find(can_be_opened) else {
-        return skip("no character device of a driver without memory can be opened");
+    let found = devices.into_iter().find(can_be_opened);
+    if found.is_none() {
+        skip("no character device of a driver without memory can be opened");
+    }
+    found
+}
+
+/// Some terminals and watchdogs have no fixed number, so their class in /sys counts too.
+#[test]
+fn terminals_and_watchdogs_of_any_number_are_refused() {
+    let Some(path) = device_of_a_driver() else {
+        return;
+    };
+    let number = fs::metadata(path).unwrap().rdev();
+    let number = format!("{}:{}", libc::major(number), libc::minor(number));
+    let numbers = directory();
+    let link = numbers.path().join(number).join("subsystem");
+    fs::create_dir(link.parent().unwrap()).unwrap();
+    let with_class = |class: &str, words: &str| {
+        symlink(Path::new("../../../class").join(class), &link).unwrap();
+        let refused = backend(Path::new(path), "size=64K,share=on");
+        assert_refused(refused, ErrorKind::Value, &[words]);
+        fs::remove_file(&link).unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if bind(numbers.path(), Path::new("/sys/dev/char")) {
+                with_class("tty", "that has no memory of its own");
+                with_class("watchdog", "that has no memory of its own");
+                with_class("misc", "cannot be mapped");
+            }
+        });
+    });
+}
+
+/// Whether a driver hands memory out is only seen when it is mapped.
+#[test]
+fn a_device_that_cannot_be_mapped_is_refused() {
+    let Some(path) = device_of_a_driver() else {
+        return;
     };
     in_child("a_device_that_cannot_be_mapped_is_refused", || {
         let before = Belongings::now();

@@ -121,7 +121,7 @@ static bool is_without_memory(const struct hostmem_host *host, dev_t device)
 		{ 10, 10, 183 },  /* hwrng */
 		{ 128, 143, -1 }, /* pseudo terminals */
 	};
-	static const char *const classes[] = { "mem", "tty", "vc", "watchdog" };
+	static const char *const classes[] = { "tty", "watchdog" };
 
 	for (size_t i = 0; i < HM_ARRAY_LEN(numbers); i++) {
 		if (major(device) >= numbers[i].first && major(device) <= numbers[i].last &&
