@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+use common::host::is_root;
 use common::host::HugePages;
 use common::in_child;
 use common::objects;
@@ -24,6 +25,7 @@ use hostmem::Value;
 /// Completes a configuration that cannot be; returns the kind of error and its message.
 fn refused(options: &str) -> (ErrorKind, String) {
     let failed = ram(options).complete().unwrap_err();
+    common::access::assert_names_errno(&failed.error);
     (failed.error.kind(), failed.error.to_string())
 }
 
@@ -288,10 +290,6 @@ fn a_size_above_the_file_limit_is_refused() {
 #[test]
 fn locking_above_the_limit_is_refused_beforehand() {
     in_child("locking_above_the_limit_is_refused_beforehand", || {
-        // SAFETY: changes this process's credentials only, which is the child's.
-        if unsafe { libc::geteuid() == 0 && libc::setresuid(65534, 65534, 65534) != 0 } {
-            return skip("the privilege to lock cannot be given up");
-        }
         let page = page_size();
         let limit = 64 * page;
         let now = libc::rlimit {
@@ -300,11 +298,20 @@ fn locking_above_the_limit_is_refused_beforehand() {
         };
         // SAFETY: reads the struct given.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &now) }, 0);
+        if is_root() {
+            let options = format!("size={},lock=on,prealloc=on", limit + page);
+            ram(&options).complete().unwrap();
+        }
+        // SAFETY: changes this process's credentials only, which is the child's.
+        if unsafe { libc::geteuid() == 0 && libc::setresuid(65534, 65534, 65534) != 0 } {
+            return skip("the privilege to lock cannot be given up");
+        }
         for (size, good) in [(limit - page, true), (limit, true), (limit + page, false)] {
             let result = ram(&format!("size={size},lock=on,prealloc=on")).complete();
             assert_eq!(result.is_ok(), good, "size {size}");
             if let Err(failed) = result {
                 assert_eq!(failed.error.kind(), ErrorKind::Value);
+                common::access::assert_names_errno(&failed.error);
                 let message = failed.error.to_string();
                 assert!(
                     message.contains("RLIMIT_MEMLOCK") && message.contains("ulimit -l"),

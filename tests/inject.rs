@@ -3,6 +3,8 @@
 //! program tests/c/inject.c. Meanwhile its shim aborts at whatever the library unmaps, protects,
 //! advises, truncates, closes or removes that is not its own; also while six threads use it at
 //! once, by tests/c/stress.c. And a process forks in the middle of a call, by tests/c/forked.c.
+//! Hosts that this one is not are in tests/c/hosts.c, calls that Rust does not make in
+//! tests/c/c_api.c.
 
 mod common;
 
@@ -92,5 +94,28 @@ fn a_child_that_is_forked_in_the_middle_of_a_call_waits_for_nothing() {
     let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let program = directory.path().join("forked");
     build(&[], "forked", &program, &[]);
+    assert_good(&mut Command::new(&program));
+}
+
+#[cfg(feature = "numa")]
+#[test]
+fn hosts_are_judged_by_what_their_kernel_says() {
+    if is_instrumented() {
+        return;
+    }
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = directory.path().join("hosts");
+    build(&["--shim"], "hosts", &program, &[]);
+    assert_good(Command::new(&program).current_dir(directory.path()));
+}
+
+#[test]
+fn calls_that_rust_does_not_make_are_refused() {
+    if is_instrumented() {
+        return;
+    }
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = directory.path().join("c_api");
+    build(&["--shim"], "c_api", &program, &[]);
     assert_good(&mut Command::new(&program));
 }

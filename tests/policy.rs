@@ -41,8 +41,13 @@ fn without_numa_nodes_and_policies_are_unsupported() {
         ("host-nodes=0", "host-nodes"),
         ("home-node=0", "home-node"),
     ] {
-        let (kind, message) = refused(&format!("size=1M,{options}"));
+        let error = ram(&format!("size=1M,{options}"))
+            .complete()
+            .unwrap_err()
+            .error;
+        let (kind, message) = (error.kind(), error.to_string());
         assert_eq!(kind, ErrorKind::Unsupported, "{options}");
+        assert_eq!(error.raw_os_error(), None, "{options}");
         let expected = format!("ram0: {property}: hostmem is built without NUMA");
         assert!(message.starts_with(&expected), "{message}");
     }
@@ -223,7 +228,8 @@ mod with_numa {
             assert_eq!(failed.error.kind(), kind, "{failed}");
             assert_eq!(failed.error.raw_os_error(), Some(errno));
             assert!(failed.to_string().contains(words), "{failed}");
-            assert!(failed.to_string().contains("policy=bind"), "{failed}");
+            let call = format!("policy=bind,host-nodes={node}: mbind failed: ");
+            assert!(failed.to_string().contains(&call), "{failed}");
             // The cause is gone with the thread that had it.
             assert!(failed.object.complete().is_ok());
         }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::slice::from_ref;
 
+use common::access::assert_names_errno;
 use common::bindable_node;
 use common::has_address_sanitizer;
 use common::in_child;
@@ -90,10 +91,7 @@ fn assert_refused(result: Result<(), Error>, kind: ErrorKind, row: &str) -> Stri
     let message = error.to_string();
     assert!(message.contains("ram0"), "{message}");
     assert!(message.contains(row), "{message}");
-    // No system call was asked.
-    if matches!(kind, ErrorKind::State | ErrorKind::Type) {
-        assert_eq!(error.raw_os_error(), None, "{message}");
-    }
+    assert_names_errno(&error);
     message
 }
 
@@ -351,6 +349,7 @@ fn an_unknown_property_lists_the_known_ones() {
             backend.get(name).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::UnknownProperty, "{error}");
+            assert_names_errno(&error);
             let message = error.to_string();
             assert!(message.contains(&format!("'{name}'")), "{message}");
             for row in rows() {

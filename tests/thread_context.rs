@@ -152,6 +152,7 @@ fn bad_values_are_refused_by_name() {
     ] {
         let error = parse(&set, options).unwrap_err();
         assert_eq!(error.kind(), kind, "{options}: {error}");
+        common::access::assert_names_errno(&error);
         assert!(error.to_string().contains(words), "{options}: {error}");
     }
     for (options, words) in [
@@ -311,6 +312,7 @@ fn a_link_needs_what_it_names() {
         .parse("memory-backend-ram,id=m,size=1M,prealloc-context=tc0")
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Value);
+    common::access::assert_names_errno(&error);
     assert!(
         error.to_string().contains("no thread-context of that id"),
         "{error}"
@@ -342,6 +344,12 @@ fn a_link_needs_what_it_names() {
         failed.to_string().starts_with("n: prealloc-context"),
         "{failed}"
     );
+    // Before anything is made.
+    let options = "memory-backend-memfd,id=o,size=1M,prealloc=on,prealloc-context=tc0";
+    let builder = set.parse(options).unwrap();
+    let refusal = [Refusal::new(libc::SYS_memfd_create, libc::EPERM)];
+    let error = refusing(&refusal, || builder.complete().unwrap_err().error);
+    assert_eq!(error.kind(), ErrorKind::State, "{error}");
     let _context = context.complete().unwrap();
     backend.set("prealloc", true).unwrap();
     failed.object.complete().unwrap();

@@ -20,6 +20,7 @@ pub fn new(kind: &str, options: &str) -> Builder {
 /// Completes in vain: the kind of error and its message.
 pub fn refused(builder: Builder) -> (ErrorKind, String) {
     let failed = builder.complete().expect_err("it completes");
+    assert_names_errno(&failed.error);
     (failed.error.kind(), failed.error.to_string())
 }
 
@@ -38,8 +39,7 @@ pub fn assert_refused(builder: Builder, kind: ErrorKind, words: &[&str]) -> Stri
     message
 }
 
-/// A refusal of a value has an errno only where a system call was asked about it, whose answer is in
-/// the message.
+/// A refusal has an errno only where a system call was asked, whose answer is in the message.
 #[track_caller]
 pub fn assert_names_errno(error: &Error) {
     let Some(errno) = error.raw_os_error() else {
@@ -48,10 +48,13 @@ pub fn assert_names_errno(error: &Error) {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     let text = text.split(" (os error").next().unwrap();
     let message = error.to_string();
-    assert!(
-        error.kind() != ErrorKind::Value || message.contains(text),
-        "{errno}: {message}"
-    );
+    let names_it = match error.kind() {
+        ErrorKind::Value | ErrorKind::State | ErrorKind::Type | ErrorKind::UnknownProperty => {
+            message.contains(text)
+        }
+        _ => true,
+    };
+    assert!(names_it, "{errno}: {message}");
 }
 
 pub fn read(claim: &Claim, at: u64) -> u8 {

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Calls that the Rust API never makes: of another form than the property's, with room for less than
+ * there is, and in the middle of completing.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "hostmem.h"
+
+#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+static struct hostmem_objects *objects;
+static size_t checks;
+
+static void check(bool good, const char *what, const struct hostmem_error *err)
+{
+	checks++;
+	if (good)
+		return;
+	fprintf(stderr, "PROBLEM: %s: %s\n", what, err->message);
+	exit(1);
+}
+
+#define CHECK(good) check(good, #good, &err)
+/* The call returns -1, with an error of that kind that has these words. */
+#define FAILS(how, words, call)                                                                    \
+	do {                                                                                       \
+		struct hostmem_error err = { 0 };                                                  \
+		CHECK((call) == -1);                                                               \
+		check(err.kind == HOSTMEM_ERROR_##how, #call, &err);                               \
+		check(strstr(err.message, words), words, &err);                                    \
+		check(!err.os_error || strstr(err.message, strerror(err.os_error)), #call, &err);  \
+	} while (0)
+
+static struct hostmem_backend *make(const char *options)
+{
+	struct hostmem_error err = { 0 };
+	struct hostmem_backend *backend;
+
+	CHECK(!hostmem_backend_new_from_options(objects, &backend, options, &err));
+	return backend;
+}
+
+/* ---- Another form, or another place ---- */
+
+static void set_in_another_form(void)
+{
+	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
+	const uint32_t list[] = { 0 };
+
+	FAILS(TYPE, "m0: size", hostmem_backend_set_bool(backend, "size", true, &err));
+	FAILS(TYPE, "m0: size", hostmem_backend_set_list(backend, "size", list, 1, &err));
+	FAILS(TYPE, "m0: size", hostmem_backend_set_fd(backend, "size", 0, &err));
+	FAILS(TYPE, "m0: share", hostmem_backend_set_number(backend, "share", 1, &err));
+	FAILS(TYPE, "m0: policy", hostmem_backend_set_number(backend, "policy", 1, &err));
+	FAILS(TYPE, "m0: host-nodes", hostmem_backend_set_number(backend, "host-nodes", 1, &err));
+	FAILS(VALUE, "m0: home-node=1024",
+	      hostmem_backend_set_number(backend, "home-node", 1024, &err));
+	hostmem_backend_free(backend);
+}
+
+static void read_in_another_form(void)
+{
+	struct hostmem_backend *backend =
+		make("memory-backend-ram,id=m0,size=64K,reserve=try,policy=bind,host-nodes=0-2");
+	struct hostmem_error err = { 0 };
+	uint32_t list[] = { 7, 7, 7, 7 };
+	enum hostmem_origin origin;
+	char text[8] = "1234567";
+	uint64_t number = 7;
+	bool truth = false;
+
+	FAILS(TYPE, "m0: share", hostmem_backend_get_number(backend, "share", &number, &err));
+	FAILS(TYPE, "m0: policy", hostmem_backend_get_number(backend, "policy", &number, &err));
+	FAILS(TYPE, "m0: size", hostmem_backend_get_bool(backend, "size", &truth, &err));
+	FAILS(TYPE, "m0: reserve is 'try'",
+	      hostmem_backend_get_bool(backend, "reserve", &truth, &err));
+	FAILS(TYPE, "m0: size", hostmem_backend_get_list(backend, "size", list, 4, &err));
+	FAILS(UNKNOWN_PROPERTY, "'x'", hostmem_backend_get_text(backend, "x", text, 8, &err));
+	FAILS(UNKNOWN_PROPERTY, "'x'", hostmem_backend_get_origin(backend, "x", &origin, &err));
+	CHECK(number == 7 && !truth && list[0] == 7 && !strcmp(text, "1234567"));
+	/* The length is told where the buffer is too small, and nothing behind it is written. */
+	CHECK(hostmem_backend_get_list(backend, "host-nodes", list, 2, &err) == 3);
+	CHECK(list[0] == 0 && list[1] == 1 && list[2] == 7);
+	CHECK(hostmem_backend_get_list(backend, "host-nodes", NULL, 0, &err) == 3);
+	CHECK(hostmem_backend_get_text(backend, "policy", text, 3, &err) == 4);
+	CHECK(!strcmp(text, "bi") && text[3] == '4');
+	hostmem_backend_free(backend);
+}
+
+static void descriptors_that_are_none(void)
+{
+	struct hostmem_backend *backend = make("memory-backend-fd,id=m0,size=64K");
+
+	FAILS(VALUE, "m0: fd", hostmem_backend_set_fd(backend, "fd", -1, &err));
+	FAILS(VALUE, "cannot be duplicated", hostmem_backend_set_fd(backend, "fd", 1 << 20, &err));
+	FAILS(VALUE, "not accepted by its number",
+	      hostmem_backend_set_number(backend, "fd", 0, &err));
+	hostmem_backend_free(backend);
+}
+
+/* A descriptor's duplicate may be number 0. */
+static void the_lowest_descriptor(void)
+{
+	struct hostmem_backend *backend = make("memory-backend-fd,id=m0,size=64K");
+	int fd = memfd_create("file", MFD_CLOEXEC), kept = dup(0);
+	struct hostmem_error err = { 0 };
+	char text[16];
+
+	close(0);
+	CHECK(!hostmem_backend_set_fd(backend, "fd", fd, &err));
+	CHECK(hostmem_backend_get_text(backend, "fd", text, sizeof(text), &err) == 1);
+	CHECK(!strcmp(text, "0"));
+	hostmem_backend_free(backend);
+	close(fd);
+	if (kept >= 0) {
+		CHECK(dup2(kept, 0) == 0);
+		close(kept);
+	}
+}
+
+static void thread_contexts(void)
+{
+	struct hostmem_error err = { 0 };
+	struct hostmem_thread_context *context;
+	const uint32_t list[] = { 0 };
+	uint64_t number = 7;
+	uint32_t ids[] = { 7 };
+	char text[8];
+
+	CHECK(!hostmem_thread_context_new_from_options(
+		objects, &context, "thread-context,id=t0,cpu-affinity=0", &err));
+	FAILS(TYPE, "t0: cpu-affinity",
+	      hostmem_thread_context_get_number(context, "cpu-affinity", &number, &err));
+	FAILS(TYPE, "t0: thread-id",
+	      hostmem_thread_context_get_list(context, "thread-id", ids, 1, &err));
+	FAILS(STATE, "can only be set, not read",
+	      hostmem_thread_context_get_text(context, "node-affinity", text, 8, &err));
+	FAILS(STATE, "can only be read",
+	      hostmem_thread_context_set_list(context, "thread-id", list, 1, &err));
+	FAILS(VALUE, "t0: cpu-affinity",
+	      hostmem_thread_context_set_text(context, "cpu-affinity", "x", &err));
+	CHECK(number == 7 && ids[0] == 7);
+	CHECK(hostmem_thread_context_get_list(context, "cpu-affinity", ids, 1, &err) == 1);
+	CHECK(ids[0] == 0);
+	hostmem_thread_context_free(context);
+}
+
+/* ---- In the middle of completing ---- */
+
+static struct hostmem_backend *completing;
+
+static int allocate(void *data, const struct hostmem_backend *backend,
+		    struct hostmem_backing *backing, struct hostmem_error *unused)
+{
+	struct hostmem_rebind_result rebound;
+	struct hostmem_error err = { 0 };
+
+	(void)data, (void)backing, (void)unused;
+	CHECK(hostmem_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING);
+	FAILS(STATE, "dump cannot be set while it is completing; wait until it is complete",
+	      hostmem_backend_set_text(completing, "dump", "off", &err));
+	FAILS(BUSY, "completing already", hostmem_backend_complete(completing, &err));
+	FAILS(STATE, "completing",
+	      hostmem_backend_rebind(completing, &rebound, "default", NULL, 0, UINT64_MAX, 0,
+				     &err));
+	return 0;
+}
+
+static const struct hostmem_kind embedder = {
+	.name = "embedder",
+	.description = "Calls the backend that is being made.",
+	.allocate = allocate,
+};
+
+static void while_completing(void)
+{
+	struct hostmem_rebind_result rebound;
+	struct hostmem_error err = { 0 };
+
+	CHECK(!hostmem_objects_register_kind(objects, &embedder, &err));
+	completing = make("embedder,id=m0,size=64K");
+	CHECK(!hostmem_backend_complete(completing, &err));
+	FAILS(STATE, "size cannot be set while it is ready; set it before completing",
+	      hostmem_backend_set_text(completing, "size", "1M", &err));
+	CHECK(!hostmem_backend_set_text(completing, "dump", "off", &err));
+	memset(&rebound, 0xff, sizeof(rebound));
+	CHECK(!hostmem_backend_rebind(completing, &rebound, "default", NULL, 0, UINT64_MAX, 0,
+				      &err));
+	CHECK(!rebound.moved && !rebound.not_moved && !rebound.cause);
+	FAILS(VALUE, "rebind: flags 0x80",
+	      hostmem_backend_rebind(completing, NULL, "default", NULL, 0, UINT64_MAX, 0x80, &err));
+	hostmem_backend_free(completing);
+}
+
+/* ---- All of it ---- */
+
+int main(void)
+{
+	static const struct hostmem_defaults defaults;
+	struct hostmem_error err = { 0 };
+	struct hostmem_host *host;
+
+	CHECK(!hostmem_host_probe(&host, &err));
+	CHECK(!hostmem_objects_new(&objects, host, &defaults, NULL, 0, &err));
+	set_in_another_form();
+	read_in_another_form();
+	descriptors_that_are_none();
+	the_lowest_descriptor();
+	thread_contexts();
+	while_completing();
+	hostmem_objects_free(objects);
+	hostmem_host_free(host);
+	printf("%zu checks\n", checks);
+	return 0;
+}
