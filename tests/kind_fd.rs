@@ -558,6 +558,59 @@ fn a_hugetlb_descriptor_has_huge_pages() {
     assert!(failed.to_string().contains("nr_hugepages"), "{failed}");
 }
 
+/// Pages that are there are only mapped, for which one thread is enough.
+#[test]
+fn huge_pages_that_a_descriptor_has_are_mapped_by_one_thread() {
+    const PAGES: u64 = 16;
+    let Some(_pool) = HugePages::have(PAGES) else {
+        return;
+    };
+    let file = memfd("huge", libc::MFD_HUGETLB | libc::MFD_HUGE_2MB, PAGES * HUGE);
+    let threads = || {
+        let builder = backend(&file, "size=32M,prealloc=on,prealloc-threads=4");
+        let completed = builder.complete().unwrap();
+        assert_eq!(completed.placement().unwrap().huge, PAGES * HUGE);
+        completed.prealloc_result().unwrap().threads
+    };
+    // What is absent is zeroed, a chunk of 8 MiB by each thread.
+    assert_eq!(threads(), 4);
+    assert_eq!(threads(), 1);
+}
+
+/// Faults of the calling thread.
+fn faults() -> i64 {
+    // SAFETY: all zero is a value; filled in below.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: fills it in.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+    assert_eq!(result, 0);
+    usage.ru_minflt
+}
+
+#[test]
+fn small_pages_that_a_descriptor_has_are_mapped_many_at_a_time() {
+    const BYTES: u64 = 16 << 20;
+    let file = memfd("small", 0, BYTES);
+    let pages = BYTES / page_size();
+    let count = |file: &File| {
+        let options = "size=16M,prealloc=on,prealloc-threads=1,thp=never";
+        let before = faults();
+        let completed = backend(file, options).complete().unwrap();
+        let count = faults() - before;
+        assert_eq!(completed.placement().unwrap().resident, BYTES);
+        count as u64
+    };
+    assert!(count(&file) >= pages);
+    file.write_all_at(&[7], 5 * page_size()).unwrap();
+    // /sys/kernel/debug/fault_around_bytes is 64 KiB unless it was changed.
+    let faults = count(&file);
+    assert!(faults < pages / 2, "{faults} faults for {pages} pages");
+    let completed = backend(&file, "size=16M,prealloc=on").complete().unwrap();
+    let claim = completed.claim("test").unwrap();
+    assert_eq!(read(&claim, 5 * page_size()), 7);
+    write(&claim, 6 * page_size(), 8);
+}
+
 /// Whoever shrinks it takes the memory away: that is an error while populating, never a signal.
 #[test]
 fn a_descriptor_that_shrinks_is_an_error_while_populating() {

@@ -17,6 +17,13 @@
 /* Scrubbing takes this many times less, whatever the pages are. */
 #define SCRUB_FACTOR 4
 
+/*
+ * Mapping a huge page that the file has takes as long as zeroing so many bytes. Threads hardly
+ * share the work inside of one page table, which has room for so many huge pages on most machines.
+ */
+#define MAPPING_WORK   UINT64_C(8192)
+#define PAGES_OF_TABLE 512
+
 /* What populating a file on disk keeps at once, besides page tables: the chunks of a few threads.
  */
 #define CACHE_AT_ONCE (8 * MIB)
@@ -65,12 +72,22 @@ static bool is_fresh(const struct hostmem_backend *backend)
 	       (backend->backing.fd < 0 || backend->backing.flags & HOSTMEM_BACKING_OWN);
 }
 
-/* Small pages take longer, so they are cut finer. A huge page is made by one worker. */
-static uint64_t choose_chunk(const struct hostmem_backend *backend, const struct hm_populate *plan)
+/* Nothing is zeroed, read or stored to. */
+static bool only_maps(const struct hm_fill *fill)
 {
+	return fill->plan.filled && !fill->scrubs && !fill->contents && !fill->backend->lazy;
+}
+
+/* Small pages take longer, so they are cut finer. A huge page is made by one worker. */
+static uint64_t choose_chunk(const struct hm_fill *fill)
+{
+	const struct hostmem_backend *backend = fill->backend;
+	const struct hm_populate *plan = &fill->plan;
 	uint64_t chunk = plan->huge_size ? CHUNK_SIZE : CHUNK_SIZE / 4;
 	uint64_t least = plan->huge_size ? plan->huge_size : backend->page_size;
 
+	if (only_maps(fill))
+		return plan->huge_size * PAGES_OF_TABLE;
 	/* Those who map memory wait for a chunk to end, which takes long where CPUs are busy. */
 	if (backend->idle)
 		chunk /= 4;
@@ -146,7 +163,7 @@ void hm_fill_init(struct hm_fill *fill, const struct hm_prealloc_request *reques
 	hm_populate_begin(&fill->plan, backend, values);
 	if (request->scrub)
 		hm_scrub_begin(&fill->scrub, backend, values);
-	fill->chunk = choose_chunk(backend, &fill->plan);
+	fill->chunk = choose_chunk(fill);
 	atomic_store(&backend->bytes_done, 0);
 	atomic_store(&backend->bytes_total, range->length);
 }
@@ -177,6 +194,8 @@ uint64_t hm_fill_count_work(const struct hm_fill *fill)
 
 	if (fill->scrubs)
 		return fill->range.length / SCRUB_FACTOR;
+	if (only_maps(fill))
+		return fill->range.length / fill->plan.huge_size * MAPPING_WORK;
 	if (fill->plan.huge_size || page >= FAST_PAGE_SIZE)
 		return fill->range.length;
 	return fill->range.length * (FAST_PAGE_SIZE / page);

@@ -83,6 +83,9 @@ enum hm_populate_way {
 	HM_POPULATE_COLLAPSE,
 	/* Blocks of a disk file first. */
 	HM_POPULATE_FALLOCATE,
+	/* Pages that a file in shared memory has are mapped many at a time, by MADV_POPULATE_READ.
+	 */
+	HM_POPULATE_READ_FIRST,
 };
 
 /* How the memory of a backend is populated. */
@@ -91,6 +94,8 @@ struct hm_populate {
 	uint64_t page_size;
 	/* Bytes of the huge pages that the memory is expected to be made of; 0: small pages. */
 	uint64_t huge_size;
+	/* The file has all of its huge pages, so that they are only mapped. */
+	bool filled;
 	bool readonly;
 	/* Bytes of a page, each of which is touched, where the kernel cannot be asked; else 0. */
 	uint64_t touch_size;

@@ -44,6 +44,15 @@ static bool is_new(const struct hostmem_backend *backend)
 	return backend->backing.flags & HOSTMEM_BACKING_OWN || backend->backing.made;
 }
 
+/* All pages of a file that others have filled are there: nothing is zeroed. */
+static bool is_filled(const struct hostmem_backend *backend)
+{
+	struct hm_file file;
+
+	return backend->backing.fd >= 0 && backend->shared && !is_new(backend) &&
+	       !hm_os_stat(backend->backing.fd, &file) && file.allocated >= file.size;
+}
+
 /*
  * Collapsing overrides the host's setting, so it has to be asked for. Zero pages need memory that
  * no other thread touches yet: a touch of a registered page would wait for ever. Memory whose
@@ -64,6 +73,8 @@ static void choose_for_shmem(struct hm_populate *plan, const struct hostmem_back
 	} else if (hm_backend_get_state(backend) == HOSTMEM_STATE_COMPLETING && is_new(backend) &&
 		   !backend->lazy && may(backend, HOSTMEM_METHOD_ZEROPAGE)) {
 		begin_zero_pages(plan);
+	} else if (is_filled(backend)) {
+		plan->way = HM_POPULATE_READ_FIRST;
 	}
 }
 
@@ -81,20 +92,12 @@ static void choose_for_file(struct hm_populate *plan, const struct hostmem_backe
 		plan->way = HM_POPULATE_FALLOCATE;
 }
 
-/* All pages of a file that others have filled are there: nothing is zeroed. */
-static bool is_filled(const struct hostmem_backend *backend)
-{
-	struct hm_file file;
-
-	return backend->backing.fd >= 0 && backend->shared && !is_new(backend) &&
-	       !hm_os_stat(backend->backing.fd, &file) && file.allocated >= file.size;
-}
-
 static void choose_for_huge_pages(struct hm_populate *plan, const struct hostmem_backend *backend,
 				  uint64_t huge_size)
 {
 	plan->huge_size = huge_size;
-	if (!plan->readonly && may(backend, HOSTMEM_METHOD_LAST_PAGE_FIRST) && !is_filled(backend))
+	plan->filled = is_filled(backend);
+	if (!plan->readonly && !plan->filled && may(backend, HOSTMEM_METHOD_LAST_PAGE_FIRST))
 		plan->way = HM_POPULATE_LAST_PAGE_FIRST;
 }
 
@@ -240,6 +243,10 @@ int hm_populate_range(const struct hm_populate *plan, uint8_t *address, uint64_t
 		break;
 	case HM_POPULATE_FALLOCATE:
 		allocated = hm_os_allocate(plan->fd, offset_in_file(plan, address), size);
+		break;
+	case HM_POPULATE_READ_FIRST:
+		/* A fault that reads maps the pages around it too; one that writes maps its own. */
+		hm_os_advise(address, size, MADV_POPULATE_READ);
 		break;
 	}
 	result = populate(plan, address, size);
