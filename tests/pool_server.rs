@@ -365,6 +365,27 @@ fn several_take_at_once() {
     assert_eq!(inodes.len(), 60);
 }
 
+/// A new thread maps memory and takes a CPU while the taker waits.
+#[test]
+fn threads_serve_one_taker_after_another() {
+    const TAKERS: usize = 40;
+    let pool = Pool::full(&["1:memory-backend-memfd,size=1M"]);
+    let tasks = format!("/proc/{}/task", pool.server.process.id());
+    let threads = || -> BTreeSet<_> {
+        let threads = fs::read_dir(&tasks).unwrap();
+        threads.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let before = threads();
+    let mut seen = before.clone();
+    for _ in 0..TAKERS {
+        received(&pool.path, "pool0");
+        seen.extend(threads());
+    }
+    // A taker may come before the last one's thread waits again.
+    let new = seen.len() - before.len();
+    assert!(new < TAKERS / 2, "{new} new threads");
+}
+
 #[test]
 fn a_taker_that_dies_in_the_middle_harms_nobody() {
     let pool = Pool::full(&["2:memory-backend-memfd,size=8M"]);

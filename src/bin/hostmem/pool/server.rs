@@ -24,6 +24,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::ControlMessage;
 use nix::sys::socket::MsgFlags;
 use serde::Deserialize;
+use serde::Serialize;
 use serde_json::json;
 use serde_json::Value as Json;
 
@@ -43,8 +44,10 @@ use crate::Result;
 
 /// Clients that are served at once; more wait until one hangs up.
 const MOST_CLIENTS: usize = 256;
-/// Threads that wait for a client. A new one maps memory, for which refilling may keep it waiting.
+/// Threads that wait for a client: at least, if there may be more, and at most. A new one maps
+/// memory, for which refilling may keep it waiting, and takes a CPU from the client that is served.
 const SPARE: usize = 4;
+const MOST_SPARE: usize = 2 * SPARE;
 /// How long a client may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what has changed, for events.
@@ -61,9 +64,11 @@ const COMMANDS: [&str; 6] = [
 
 struct Server {
     pools: Pools,
+    /// What a client is sent first.
+    greeting: Vec<u8>,
     clients: Mutex<Vec<Arc<Client>>>,
     threads: Mutex<Threads>,
-    /// Of the threads: one has a client now, or has ended.
+    /// Of the threads: too few wait.
     changed: Condvar,
     end: mpsc::Sender<()>,
 }
@@ -97,6 +102,7 @@ pub(crate) fn run(pools: Pools, place: &SocketArguments) -> Result<()> {
     };
     let server = Arc::new(Server {
         pools,
+        greeting: to_line(&json!({ "QMP": { "version": version(), "capabilities": [] } })),
         clients: Mutex::default(),
         threads: Mutex::default(),
         changed: Condvar::new(),
@@ -171,8 +177,11 @@ impl Server {
             let mut threads = self.threads();
             threads.waiting -= 1;
             threads.serving += 1;
+            let is_short = threads.waiting < SPARE;
             drop(threads);
-            self.changed.notify_one();
+            if is_short {
+                self.changed.notify_one();
+            }
             if let Ok(client) = Client::new(stream) {
                 let client = Arc::new(client);
                 self.clients().push(Arc::clone(&client));
@@ -182,9 +191,7 @@ impl Server {
             }
             let mut threads = self.threads();
             threads.serving -= 1;
-            if threads.waiting >= SPARE {
-                drop(threads);
-                self.changed.notify_one();
+            if threads.waiting >= MOST_SPARE {
                 return;
             }
             threads.waiting += 1;
@@ -192,8 +199,7 @@ impl Server {
     }
 
     fn serve(&self, client: &Client) {
-        let greeting = json!({ "QMP": { "version": version(), "capabilities": [] } });
-        if client.answer(&greeting).is_err() {
+        if client.send(&self.greeting, &[]).is_err() {
             return;
         }
         let mut messages = Messages::new(BufReader::new(&client.stream));
@@ -277,7 +283,10 @@ impl Server {
         id: Option<&Json>,
     ) -> std::result::Result<Done, QmpError> {
         let (sent, bytes) = self.pools.hand_over(name, |offer| {
-            let answer = with_id(json!({ "return": offer.answer() }), id);
+            let answer = Answer {
+                value: offer.answer(),
+                id,
+            };
             let sent = client.answer_with(&answer, offer.fd());
             (!matches!(sent, Err(Sent::Nothing)), (sent, offer.bytes))
         })?;
@@ -336,6 +345,15 @@ struct Take {
     pool: String,
 }
 
+/// What the memory of an offer is described by: written as it is, since who takes it waits.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(rename = "return")]
+    value: &'a Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Json>,
+}
+
 enum Done {
     Answered,
     /// The client does not take it.
@@ -355,8 +373,10 @@ fn with_id(mut answer: Json, id: Option<&Json>) -> Json {
     answer
 }
 
-fn to_line(json: &Json) -> Vec<u8> {
-    format!("{json}\r\n").into_bytes()
+fn to_line(answer: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(answer).expect("keys are text, and nothing of it can fail");
+    line.extend(b"\r\n");
+    line
 }
 
 impl Client {
@@ -377,19 +397,23 @@ impl Client {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, json: &Json) -> std::result::Result<(), Sent> {
+    fn send(&self, line: &[u8], control: &[ControlMessage<'_>]) -> std::result::Result<(), Sent> {
         let _lock = self.lock();
-        self.write(&to_line(json), &[])
+        self.write(line, control)
+    }
+
+    fn answer(&self, answer: &impl Serialize) -> std::result::Result<(), Sent> {
+        self.send(&to_line(answer), &[])
     }
 
     fn answer_with(
         &self,
-        json: &Json,
+        answer: &impl Serialize,
         fd: std::os::fd::BorrowedFd<'_>,
     ) -> std::result::Result<(), Sent> {
-        let _lock = self.lock();
         let descriptors = [fd.as_fd().as_raw_fd()];
-        self.write(&to_line(json), &[ControlMessage::ScmRights(&descriptors)])
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        self.send(&to_line(answer), &control)
     }
 
     fn write(&self, bytes: &[u8], control: &[ControlMessage<'_>]) -> std::result::Result<(), Sent> {

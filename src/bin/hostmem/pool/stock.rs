@@ -82,19 +82,24 @@ impl Offer {
         if let Some(members) = answer.as_object_mut() {
             members.remove("id");
         }
-        Ok(Self {
+        let mut offer = Self {
             fd: fd.try_clone_to_owned()?,
             answer,
             bytes: memory.len(),
             was_ready,
             _mapped: None,
-        })
+        };
+        offer.set_ready(was_ready);
+        Ok(offer)
     }
 
-    pub(crate) fn answer(&self) -> Json {
-        let mut answer = self.answer.clone();
-        answer["ready"] = self.was_ready.into();
-        answer
+    pub(crate) fn answer(&self) -> &Json {
+        &self.answer
+    }
+
+    fn set_ready(&mut self, was_ready: bool) {
+        self.was_ready = was_ready;
+        self.answer["ready"] = was_ready.into();
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -249,7 +254,7 @@ impl Stock {
             }
             Some(offer)
         } else {
-            offer.was_ready = true;
+            offer.set_ready(true);
             state.offers.push(offer);
             None
         };
