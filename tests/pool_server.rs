@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use common::access::fill;
 use common::access::has;
+use common::host::is_root;
 use common::host::HugePages;
 use common::host::HUGE;
 use common::in_child;
@@ -256,6 +257,50 @@ fn the_socket_is_private_and_goes_with_the_server() {
 }
 
 /// While memory is filled, at any moment of that.
+/// Takes memory on a thread that has another user's rights. For root.
+fn take_as_nobody(path: &Path) -> hostmem::Result<pool::Received> {
+    const NOBODY: libc::uid_t = 65534;
+    std::thread::scope(|scope| {
+        let taker = scope.spawn(|| {
+            // SAFETY: takes numbers. The system calls change this thread alone.
+            let result = unsafe {
+                libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY)
+                    | libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY)
+            };
+            assert_eq!(result, 0);
+            pool::receive(path, "pool0")
+        });
+        taker.join().unwrap()
+    })
+}
+
+#[test]
+fn others_connect_only_if_the_mode_lets_them() {
+    if !is_root() {
+        return skip("being another user takes root");
+    }
+    for (arguments, fits) in [(&[][..], false), (&["--socket-mode", "666"], true)] {
+        let pools = ["1:memory-backend-memfd,size=8M"];
+        let pool = Pool::full(&[arguments, &pools[..]].concat());
+        let directory = pool.path.parent().unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut client = pool.client();
+        match take_as_nobody(&pool.path) {
+            Ok(memory) => {
+                assert!(fits && memory.was_ready);
+                let event = client.wait_event(|event| event["event"] == "X_POOL_TAKEN");
+                assert_eq!(event["data"]["uid"], 65534, "{event}");
+            }
+            Err(error) => {
+                assert!(!fits, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                let status = client.must("x-pool-status", json!({}));
+                assert_eq!(status[0]["taken"], 0, "{status}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_signal_ends_it_soon_and_leaves_nothing() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -489,6 +534,87 @@ fn a_socket_is_inherited() {
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("--socket"), "{said}");
+}
+
+const SERVICE: &str = include_str!("../examples/systemd/hostmem-pool.service");
+const SOCKET: &str = include_str!("../examples/systemd/hostmem-pool.socket");
+/// Where the units expect the program.
+const INSTALLED: &str = "/usr/bin/hostmem";
+
+/// What a unit sets.
+fn setting<'a>(unit: &'a str, name: &str) -> &'a str {
+    let values = unit.lines().filter_map(|line| line.strip_prefix(name));
+    let mut values = values.filter_map(|rest| rest.strip_prefix('='));
+    let value = values.next().expect(name);
+    assert!(values.next().is_none(), "{name} is there twice");
+    value
+}
+
+/// The units, as systemd reads them.
+#[test]
+fn units_of_the_example_are_understood() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |service: &str| {
+        let paths = [
+            ("hostmem-pool.service", service),
+            ("hostmem-pool.socket", SOCKET),
+        ]
+        .map(|(name, unit)| {
+            let path = directory.path().join(name);
+            fs::write(&path, unit.replace(INSTALLED, PROGRAM)).unwrap();
+            path
+        });
+        let mut command = Command::new("systemd-analyze");
+        let output = command.args(["verify", "--man=no"]).args(paths).output();
+        let output = output.ok()?;
+        let mut said = String::from_utf8(output.stderr).unwrap();
+        said += std::str::from_utf8(&output.stdout).unwrap();
+        // About units of this host it may say something too.
+        Some(said.contains("hostmem-pool").then_some(said))
+    };
+    let Some(said) = check(SERVICE) else {
+        return skip("systemd-analyze is not installed");
+    };
+    assert_eq!(said, None);
+    let wrong = SERVICE.replace("LimitNOFILE", "LimitNofile");
+    assert!(check(&wrong).unwrap().is_some());
+}
+
+/// The command line of the unit, on a socket that is made as the other unit says, with huge pages
+/// of 4 MiB in the place of 8 GiB.
+#[test]
+fn the_service_of_the_example_hands_memory_over() {
+    const EACH: u64 = 4 << 20;
+    let command = setting(SERVICE, "ExecStart");
+    let arguments = command.strip_prefix(INSTALLED).unwrap();
+    let pools = arguments.strip_prefix(" pool ").unwrap();
+    assert!(pools.starts_with("4:") && pools.contains("size=8G"));
+    assert!(Path::new(setting(SOCKET, "ListenStream")).is_absolute());
+    let mode = u32::from_str_radix(setting(SOCKET, "SocketMode"), 8).unwrap();
+    assert_eq!(mode, 0o600);
+    let Some(_pages) = HugePages::have(5 * EACH / HUGE) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pool");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    let mut server = on_listener(&listener, &pools.replace("8G", "4M"));
+    drop(listener);
+    let objects = objects();
+    let builder = pool::take(&path, "pool0", &objects, "ram0").unwrap();
+    let backend = builder.complete().unwrap();
+    assert_eq!(backend.placement().unwrap().huge, EACH);
+    if is_root() {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let error = take_as_nobody(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    }
+    // As `systemctl stop` does.
+    server.signal(libc::SIGTERM);
+    let (status, said) = server.end();
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(said, "");
 }
 
 #[test]
