@@ -441,7 +441,10 @@ fn poisoned_contents_are_sigbus_until_they_are_retried() {
                     let touched = claim.memory().as_ptr() as usize + at;
                     assert_eq!(ADDRESS.load(Ordering::Relaxed) >> 12, touched >> 12);
                     let error = backend.wait_prealloc(None).unwrap_err().to_string();
-                    assert!(error.contains("who touches them gets SIGBUS"), "{error}");
+                    assert!(
+                        error.contains("a thread that touches them gets SIGBUS"),
+                        "{error}"
+                    );
                     assert_eq!(touch(claim, 5), bytes[5]);
                     // In vain: it is caught again.
                     claim.retry_contents().unwrap();

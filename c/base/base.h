@@ -216,8 +216,8 @@ int hm_fault_open(void);
 /* For those that the kernel runs into too, as KVM does. poisons: it has hm_fault_poison(), 6.6. */
 int hm_fault_open_kernel(bool *poisons);
 /*
- * Puts copies of pages, or the pages themselves (6.8), into absent places and wakes who waits
- * there; *done: bytes up to the first place where that failed.
+ * Puts copies of pages, or the pages themselves (6.8), into absent places and wakes the threads
+ * that wait there; *done: bytes up to the first place where that failed.
  */
 int hm_fault_copy(int fault_fd, uint8_t *address, const uint8_t *source, uint64_t size,
 		  uint64_t *done);

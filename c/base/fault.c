@@ -135,7 +135,7 @@ static int put_pages(int fault_fd, unsigned long request, uint8_t *address, uint
 	};
 	int result = call(fault_fd, request, &pages);
 
-	/* What was done before a failure is told as bytes; a failure at once as -errno. */
+	/* A failure after some bytes gives their number; a failure at once gives -errno. */
 	*done = pages.done > 0 ? (uint64_t)pages.done : 0;
 	return result;
 }

@@ -77,7 +77,7 @@ bool hm_numa_is_through_libnuma(void)
 	return HOSTMEM_LIBNUMA;
 }
 
-/* The kernel ignores the last bit of the count it is told, so a node n needs n + 2. */
+/* The kernel ignores the last bit of the count that is passed, so a node n needs n + 2. */
 static unsigned long count_bits(const struct hm_set *nodes)
 {
 	unsigned long count = 0;

@@ -92,8 +92,8 @@ static int check_values(const struct hostmem_backend *backend, const struct hm_v
 		return 0;
 	return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 		       "%s: contents of a file cannot be read on demand or in the background, "
-		       "since who else opens it would find zero: use prealloc=on with "
-		       "prealloc-mode=wait, or memory-backend-memfd",
+		       "since another process that opens it would read zero: use prealloc=on "
+		       "with prealloc-mode=wait, or memory-backend-memfd",
 		       backend->label);
 }
 
@@ -123,7 +123,7 @@ int hm_contents_check(const struct hostmem_backend *backend, const struct hm_val
 		return fail(backend, values, "look at it", result, err);
 	if (check_type(backend, values, &file, err))
 		return -1;
-	/* The size of a block device is only known to who has opened it. */
+	/* The size of a block device is only known once it is open. */
 	return S_ISBLK(file.mode) ? 0 : check_length(backend, values, &file, err);
 }
 

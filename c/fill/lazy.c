@@ -290,8 +290,9 @@ static void format_failure(const struct hm_lazy *lazy, uint64_t offset, int resu
 			   const struct hm_range *unread, struct hostmem_error *err)
 {
 	const char *id = lazy->backend->label;
-	const char *then = lazy->poisons ? "who touches them gets SIGBUS"
-					 : "who touches them waits until contents are retried";
+	const char *then = lazy->poisons
+				   ? "a thread that touches them gets SIGBUS"
+				   : "a thread that touches them waits until contents are retried";
 
 	if (unread->length)
 		hm_fail(err, hm_error_kind_of(-result), -result,

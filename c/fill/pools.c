@@ -127,7 +127,7 @@ bool hm_pools_read_first(const struct hm_pool *pool)
 	for (struct hm_fill *fill = pool->first; fill; fill = fill->next_in_pool) {
 		struct hostmem_backend *backend = fill->backend;
 
-		/* Who populates a range waits for that alone. */
+		/* A caller that populates a range waits for that range alone. */
 		if (backend->lazy && fill->range.length == backend->mapping.size &&
 		    hm_lazy_read_first(backend->lazy))
 			return true;

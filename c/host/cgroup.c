@@ -236,7 +236,7 @@ static uint64_t count_reclaimable(const struct version *version, const char *sta
 	return reclaimable;
 }
 
-/* The lower of a group's own limit and that of all groups above it, as far as it is told. */
+/* The lower of a group's own limit and that of all groups above it, where the kernel gives it. */
 static uint64_t read_limit(const char *directory, const char *name, const char *stat,
 			   const char *hierarchical)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * What the kernel can do, asked once, of scratch memory: the host record. What there is at the
- * moment is read by the other files.
+ * What the kernel can do, tried once on scratch memory: the host record. The other files read what
+ * changes: memory, pools, limits.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -156,7 +156,7 @@ static void *tell(void *data)
 	return NULL;
 }
 
-/* Takes over who has to be joined; called with the lock held. */
+/* Takes over the thread that has to be joined; called with the lock held. */
 static bool take_teller(struct hostmem_backend *backend, pthread_t *teller)
 {
 	bool there;

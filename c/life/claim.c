@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Claims of ready memory, and whether a claim can be cut into given pieces for a guest. Which
- * pieces there are is known to the caller, who hands them out.
+ * Claims of ready memory, and whether a claim can be cut into given pieces for a guest. The caller
+ * keeps the list of pieces, since it hands them out.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * Gives one range of memory back to the host, by the calls that suit what it is made of. Does not
- * know who may.
+ * check whether that is allowed.
  */
 #include <errno.h>
 #include <sys/mman.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * Scrubs one range of memory: it reads as zero afterwards, and its pages stay where they are. What
- * is present is overwritten, what is absent stays so, what is swapped out is given back. Does not
- * know threads, and not who may scrub.
+ * is present is overwritten, what is absent stays so, what is swapped out is given back. Knows
+ * neither threads nor whether scrubbing is allowed.
  */
 #include <errno.h>
 #include <fcntl.h>

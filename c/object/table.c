@@ -61,8 +61,9 @@ static const struct hm_row rows[HM_PROPERTY_COUNT] = {
 	    .initial = 0),
 	ROW(CONTENTS_POISON, contents_poison, "contents-poison", BOOL, CONFIGURING, "off", NULL,
 	    contents_kinds,
-	    "Whether who touches contents that cannot be read on demand gets SIGBUS, and a guest a "
-	    "machine check, instead of waiting until they can; needs Linux 6.6.",
+	    "Whether a thread that touches contents that cannot be read on demand gets SIGBUS, "
+	    "and a guest a machine check, instead of waiting until they can be read; needs Linux "
+	    "6.6.",
 	    .initial = false),
 	CONTEXT_ROW(CPU_AFFINITY, cpu_affinity, "cpu-affinity", CPUS, ALWAYS, "the creator's", NULL,
 		    context_kind,

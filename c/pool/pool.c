@@ -317,9 +317,9 @@ static int check_process(const struct hostmem_pool *pool, const char *what,
 }
 
 /*
- * Who takes memory maps it then, for which the kernel has locks that an idle thread would hold
- * while it zeroes a page. Filling goes on for as long as it has rested before it rests again.
- * Called with the lock held.
+ * A program that takes memory maps it next, for which the kernel has locks that an idle thread
+ * would hold while it zeroes a page. Filling goes on for as long as it has rested before it rests
+ * again. Called with the lock held.
  */
 static void rest(struct hostmem_pool *pool, uint64_t nanoseconds)
 {

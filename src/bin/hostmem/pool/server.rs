@@ -345,7 +345,7 @@ struct Take {
     pool: String,
 }
 
-/// What the memory of an offer is described by: written as it is, since who takes it waits.
+/// The description of an offer, written without a copy, since the taker waits.
 #[derive(Serialize)]
 struct Answer<'a> {
     #[serde(rename = "return")]
