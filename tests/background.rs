@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Preallocation in the background: the memory is used while it fills, and whoever goes first does
-//! no harm.
+//! Preallocation in the background: the memory is used while it fills, and whichever thread is first
+//! does no harm.
 
 mod common;
 
@@ -547,8 +547,8 @@ fn locking_may_be_switched_while_it_fills() {
     }
 }
 
-/// It would be about what the child has at the address; and whoever was changing the memory when it
-/// was forked is not there to be waited for.
+/// It would be about what the child has at the address; and a thread that was changing the memory at
+/// the fork is not in the child, so that waiting for it would never end.
 #[test]
 fn a_forked_child_can_do_nothing_with_memory_it_does_not_have() {
     let test = "a_forked_child_can_do_nothing_with_memory_it_does_not_have";
@@ -779,9 +779,9 @@ fn what_is_discarded_as_the_fill_ends_is_not_locked_in() {
     }
 }
 
-/// How it ended is told once, whichever way that was, and after it everything is as it says.
+/// The end is reported once, whichever way that was, and afterwards everything is as reported.
 #[test]
-fn the_end_is_told() {
+fn the_end_is_reported() {
     type End = hostmem::Result<()>;
     let begin = |act: Box<dyn FnOnce(&Backend) + Send>, size: &str| -> End {
         let (told, end) = mpsc::channel::<End>();

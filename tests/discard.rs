@@ -64,7 +64,7 @@ fn resident(backend: &Backend) -> u64 {
     resident
 }
 
-/// Bytes behind the descriptor of shared memory, whoever maps them.
+/// Bytes behind the descriptor of shared memory, mapped or not.
 fn allocated(claim: &Claim) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let fd = claim.memory().fd().unwrap().try_clone_to_owned().unwrap();
@@ -108,7 +108,7 @@ fn the_whole_goes_and_comes_again() {
             assert_eq!(read(&claim, SIZE - 1), 0);
             write(&claim, SIZE - 1, round);
         }
-        // Whoever has the backend may populate, claimed or not.
+        // The backend can be populated with a claim and without.
         claim.discard(0, SIZE).unwrap();
         backend.populate(0, SIZE).unwrap();
         assert_eq!(resident(&backend), SIZE);
@@ -291,7 +291,7 @@ fn what_the_kernel_refuses_is_told_with_its_errno() {
 }
 
 #[test]
-fn a_discard_reaches_whoever_maps_shared_memory() {
+fn a_discard_reaches_each_mapping_of_shared_memory() {
     let (_backend, claim) = ready("share=on");
     fill(&claim);
     let fd = claim.memory().fd().unwrap();

@@ -611,7 +611,7 @@ fn small_pages_that_a_descriptor_has_are_mapped_many_at_a_time() {
     write(&claim, 6 * page_size(), 8);
 }
 
-/// Whoever shrinks it takes the memory away: that is an error while populating, never a signal.
+/// Shrinking it takes the memory away: that is an error while populating, never a signal.
 #[test]
 fn a_descriptor_that_shrinks_is_an_error_while_populating() {
     let file = numbered(SIZE);

@@ -855,7 +855,7 @@ fn a_full_file_system_is_an_error_while_completing() {
             assert_eq!(empty.metadata().unwrap().len(), 0);
             assert_eq!(entries(directory.path()).len(), 2);
             assert_eq!(sparse.metadata().unwrap().len(), 8 << 20);
-            // What cannot be undone is told.
+            // The message says what cannot be undone.
             assert_eq!(
                 message.contains("stays filled"),
                 path == &sparse,
@@ -878,7 +878,7 @@ fn only_what_was_made_is_removed() {
     let directory = directory();
     let path = directory.path().join("new");
     let moved = directory.path().join("moved");
-    // Whoever is told of progress has the time to do that.
+    // A callback of progress has the time to do that.
     let (from, to) = (path.clone(), moved.clone());
     let builder = backend(&path, "size=513M,share=off,prealloc=on,thp=never");
     let builder = builder.on_progress(move |done, total| {

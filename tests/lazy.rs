@@ -239,7 +239,7 @@ fn what_was_touched_in_small_pages_becomes_huge() {
             file.write_all_at(&bytes[8 << 20..], 8 * MIB).unwrap();
             claim.retry_contents().unwrap();
         });
-        // Who touched goes on a moment before.
+        // The thread that touched it goes on a moment before.
         let start = Instant::now();
         while smaps_field(&claim, "AnonHugePages") != 2 * MIB {
             if start.elapsed() > Duration::from_secs(1) {

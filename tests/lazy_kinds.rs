@@ -58,7 +58,7 @@ fn memories() -> (Option<HugePages>, Vec<(&'static str, &'static str)>) {
 }
 
 #[test]
-fn every_byte_is_there_whoever_touches_it_first() {
+fn every_byte_is_there_when_it_is_first_touched() {
     if !can_serve() {
         return;
     }
@@ -196,7 +196,7 @@ fn nothing_is_mapped_twice_afterwards() {
         for at in (0..SIZE / 2).step_by(page_size() as usize) {
             touch(&claim, at as usize);
         }
-        // Who touches goes on a moment before the second mapping gives the page up.
+        // The thread that touches goes on a moment before the second mapping gives the page up.
         let start = Instant::now();
         while backend.placement().unwrap().mapmax != 1 {
             assert!(start.elapsed() < Duration::from_secs(10), "{options}");

@@ -608,7 +608,7 @@ fn what_is_sparse_is_reported_at_once() {
     }
 }
 
-/// The kernel accepts in silence what it does not do; who asked for it is warned.
+/// The kernel accepts in silence what it does not do: asking for it is a warning.
 #[test]
 fn what_has_no_effect_is_a_warning() {
     in_child("what_has_no_effect_is_a_warning", || {

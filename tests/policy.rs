@@ -504,7 +504,7 @@ mod with_numa {
         })
     }
 
-    /// The kernel ignores the policy of such a mapping, but not that of who fills it.
+    /// The kernel ignores the policy of such a mapping, but not that of the thread that fills it.
     #[test]
     fn workers_have_the_policy_of_shared_files_on_disk() {
         const TEST: &str = "with_numa::workers_have_the_policy_of_shared_files_on_disk";
@@ -609,7 +609,7 @@ mod with_numa {
                 assert_eq!(seen.satisfied, Satisfied::Yes);
             }
         }
-        // One more than there is: a single clear error, with what there is.
+        // One page more than is free: a single clear error, with the number that is free.
         let options = options.replace(&format!("size={}", 4 * HUGE), &format!("size={}", 5 * HUGE));
         let failed = common::access::new("memfd", &options)
             .complete()

@@ -349,7 +349,7 @@ fn only_idle_threads_refill() {
         }
         assert!(most >= 2, "{name}: {most}");
         assert_eq!(context.can_be_deleted().is_err(), name == "linked");
-        // What is done for who takes it is not idle.
+        // What the taker does with it is not idle.
         let taken = pool.take("vm0").unwrap().backend;
         taken.claim("test").unwrap().discard(0, 64 * MIB).unwrap();
         std::thread::scope(|scope| {

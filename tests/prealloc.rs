@@ -149,8 +149,7 @@ fn watch_workers(options: &str) -> (Backend, Vec<(String, u64, String)>) {
     })
 }
 
-/// The library's threads must not take the program's signals, and are told apart in a process
-/// list.
+/// The library's threads must not take the program's signals, and have names in a process list.
 #[test]
 fn workers_are_named_and_leave_signals_alone() {
     in_child("workers_are_named_and_leave_signals_alone", || {

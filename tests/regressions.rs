@@ -157,7 +157,7 @@ fn merge_off_is_done_whatever_the_default_is() {
                     }
                     Err(failed) => panic!("{failed}"),
                 };
-                // The kernel merges no shared memory whatever it is told.
+                // The kernel never merges shared memory.
                 let expected = value && share == "off";
                 assert_eq!(flags(&backend).contains(&"mg".into()), expected, "{merge}");
                 backend.set("merge", !value).unwrap();
@@ -257,7 +257,7 @@ fn the_place_of_huge_pages_is_the_kernels_word() {
     assert_eq!((placement.resident, placement.huge), (4 * MIB, 4 * MIB));
     assert_eq!(placement.nodes.get(&0), Some(&(4 * MIB)), "{placement:?}");
     drop(backend);
-    // A shortage of the node is told before anything is made.
+    // A shortage of the node is an error before anything is made.
     let message = assert_refused(
         new("memfd", &format!("size=6M,{options}")),
         ErrorKind::NoMemory,

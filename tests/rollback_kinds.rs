@@ -184,7 +184,7 @@ const SUBJECTS: &[Subject] = &[
     },
 ];
 
-/// What fails, who has it, and the error it becomes.
+/// The step that fails, the kinds that have it, and the error it becomes.
 struct Case {
     name: &'static str,
     step: Step,

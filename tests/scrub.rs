@@ -310,7 +310,7 @@ fn what_was_only_read_takes_no_memory() {
     }
 }
 
-/// Whoever has the descriptor of private memory may have written to what is behind.
+/// A process that has the descriptor of private memory may have written to the file behind it.
 #[test]
 fn what_is_behind_a_private_mapping_is_not_seen() {
     let backend = make("memfd", &format!("size={SIZE},share=off"));

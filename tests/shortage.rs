@@ -588,7 +588,7 @@ const SMALL: [&str; 6] = [
     "memory-backend-shm",
 ];
 
-/// Those that a look at what there is comes before.
+/// Those that check the available memory first.
 const LOOKING: [Way; 3] = [Way::Wait, Way::Background, Way::Touch];
 
 /// The number before the words.
@@ -862,7 +862,7 @@ fn nearly_all(sets: &Sets, what: &str) -> u64 {
     (available - group_margin(available) - 8 * MIB) / 257 * 256 / HUGE * HUGE
 }
 
-/// What is being filled has taken some of what there is, and is not short for it.
+/// Chunks in progress have taken available memory already, which is no shortage.
 #[test]
 fn many_threads_fill_nearly_all() {
     in_limited_group("many_threads_fill_nearly_all", 512 * MIB, |_| {
@@ -901,7 +901,7 @@ fn memory_that_is_half_there() {
     });
 }
 
-/// The page of zeroes that the kernel has for all who only read is none of this memory's.
+/// The page of zeroes that the kernel maps where memory is only read is not counted.
 #[test]
 fn memory_that_was_only_read() {
     const SIZE: u64 = 64 * MIB;
@@ -948,7 +948,7 @@ fn all_memory() {
         let kinds: Vec<_> = kinds.copied().collect();
         let sets = Sets::new();
         let neighbour = Neighbour::start("memory-backend-ram", 4 * MIB);
-        // Counting what there is already would take all the time.
+        // Counting present pages would take all the time.
         let new = &[Way::Wait, Way::Touch];
         let mut cases = small_cases(&kinds, new, size, "");
         if let Some(node) = common::bindable_node() {

@@ -129,7 +129,7 @@ fn use_claimed(backend: &Backend, random: &mut Random) {
         unsafe { claim.memory().as_ptr().add((page * page_size()) as usize) }.cast::<u64>()
     };
     for page in pages.clone() {
-        // SAFETY: as above; only who claims touches it.
+        // SAFETY: as above; only the thread that claimed it touches it.
         unsafe {
             assert_eq!(at(page).read_volatile(), 0);
             at(page).write_volatile(page + 1);

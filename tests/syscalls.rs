@@ -42,7 +42,7 @@ use seccompiler::SeccompCondition;
 use seccompiler::SeccompFilter;
 use seccompiler::SeccompRule;
 
-/// What a thread of Rust's own does as it ends, and how a test that fails is told.
+/// What a thread of Rust's own does as it ends, and how a test that fails is reported.
 const OF_THE_TEST: [libc::c_long; 6] = [
     libc::SYS_gettid,
     libc::SYS_exit,

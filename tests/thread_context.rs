@@ -562,8 +562,8 @@ fn a_forked_child_can_drop_it() {
     });
 }
 
-/// By its number the child could move a thread of its parent, or whoever has that number by then;
-/// and who was moving it is not there to be waited for.
+/// By its number the child could move a thread of its parent, or another that has the number by
+/// then; and a thread that was moving it is not in the child, so that waiting would never end.
 #[test]
 fn a_forked_child_does_not_have_its_thread() {
     in_child("a_forked_child_does_not_have_its_thread", || {
@@ -584,7 +584,7 @@ fn a_forked_child_does_not_have_its_thread() {
     });
 }
 
-/// Whoever looks for it by its id finds it alive or not at all.
+/// A search by its id finds it alive or not at all.
 #[test]
 fn linking_races_with_dropping() {
     in_child("linking_races_with_dropping", || {

@@ -184,7 +184,7 @@ static void discard(uint64_t offset, uint64_t length)
 		run.is_unknown = true;
 }
 
-/* Whoever touches what cannot be read waits for ever. */
+/* A thread that touches what cannot be read waits for ever. */
 static void touch(uint64_t offset, uint8_t detail)
 {
 	struct hostmem_memory memory;

@@ -1153,7 +1153,7 @@ __attribute__((constructor)) static void watch_forks(void)
 	pthread_atfork(before_fork, in_parent, in_child);
 }
 
-/* ---- What there is ---- */
+/* ---- Counts ---- */
 
 struct shim_count shim_count(void)
 {

@@ -38,7 +38,7 @@ pub fn can_serve() -> bool {
     }
 }
 
-/// Who touches a byte may go on a moment before it is counted.
+/// A thread that touches a byte may go on a moment before it is counted.
 #[track_caller]
 pub fn assert_unread(claim: &Claim, expected: u64) {
     let start = Instant::now();

@@ -257,7 +257,7 @@ pub struct Belongings {
 }
 
 /// Those of this process, without the ones that have left it and are still to be seen for a moment:
-/// the kernel lets who joins a thread go on before that.
+/// the kernel lets a thread that joins one go on before that.
 fn count_threads() -> usize {
     /// PF_EXITING, in the flags of proc_pid_stat(5).
     const EXITING: u64 = 4;

@@ -19,7 +19,7 @@ const ANY_OF_LIBC: &[&str] = match cfg!(target_env = "musl") {
     false => &[],
 };
 
-/// What a thread of Rust's own does as it ends, and how a test that fails is told.
+/// What a thread of Rust's own does as it ends, and how a test that fails is reported.
 const OF_THE_TEST: [libc::c_long; 4] = [
     libc::SYS_exit,
     libc::SYS_rt_sigprocmask,

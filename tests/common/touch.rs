@@ -274,7 +274,7 @@ fn waits_in_vain(word: usize, operation: libc::c_int) -> bool {
     result == -1 && error == Some(libc::ETIMEDOUT)
 }
 
-/// Nobody who waits for a word of the memory notices.
+/// No thread that waits for a word of the memory wakes.
 pub fn wakes_nobody(host: &Host) {
     let file = access::memfd("waited for", 0, SIZE);
     let writable = complete(host, &format!("fd,fd={}", file.as_raw_fd()));

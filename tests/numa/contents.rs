@@ -178,7 +178,7 @@ fn touch_all(backend: &Backend, bytes: &[u8]) {
     });
 }
 
-/// What is copied into place is put where the memory's policy says, whoever copies it.
+/// What is copied into place is put where the memory's policy says, whichever thread copies it.
 fn on_demand(mode: &str, policy: &str) {
     let _shmem = Setting::set(cells::SHMEM, "advise").unwrap();
     let bytes = bytes();

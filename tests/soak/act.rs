@@ -100,7 +100,7 @@ pub struct World<'a> {
     round: Round,
     abilities: Abilities,
     numbers: AtomicU64,
-    /// Held by who does something; for writing by who has all memory to itself.
+    /// Held by each thread that does something; for writing by one that needs all memory alone.
     working: RwLock<()>,
 }
 

@@ -18,7 +18,7 @@ use hostmem::ErrorKind;
 
 use crate::verdict::Idle;
 
-/// Who is measured, in this order.
+/// The processes that are measured, in this order.
 pub const PROCESSES: [&str; 3] = ["soak", "qmp", "pool"];
 
 macro_rules! operations {

@@ -141,8 +141,8 @@ impl Shortage {
         }
     }
 
-    /// Leaves that much memory to the control group for as long as the function runs. Who calls it
-    /// sees to it that nobody else allocates: the library's watch does not know what others are
+    /// Leaves that much memory to the control group for as long as the function runs. The caller
+    /// makes sure that nobody else allocates: the library's watch does not know what others are
     /// about to take.
     pub fn squeeze(&self, left: u64, run: impl FnOnce()) {
         let (Some(group), Some(_lock)) = (&self.group, HostLock::try_take()) else {
