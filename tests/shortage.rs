@@ -672,17 +672,40 @@ fn a_limit_of_memory() {
             sets.fill(what, 16 * MIB, Way::Wait).unwrap();
         }
         // What is on disk can be read again, whether it has a name or not.
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let path = directory.path().display();
-        for name in ["", "/named"] {
-            let file = format!("memory-backend-file,share=on,mem-path={path}{name}");
-            sets.fill(&file, 64 * MIB, Way::Wait).unwrap();
+        if let Some(directory) = common::directory_on_disk() {
+            let path = directory.path().display();
+            for name in ["", "/named"] {
+                let file = format!("memory-backend-file,share=on,mem-path={path}{name}");
+                sets.fill(&file, 64 * MIB, Way::Wait).unwrap();
+            }
         }
         // Little needs little, in a group that has not more.
         group.limit_memory(64 * MIB);
         for what in SMALL {
             sets.fill(what, page_size(), Way::Wait).unwrap();
             sets.fill(what, 4 * MIB, Way::Wait).unwrap();
+        }
+    });
+}
+
+/// What is in ramfs is never written anywhere else.
+#[test]
+fn a_file_in_ramfs_in_a_limited_group() {
+    in_limited_group("a_file_in_ramfs_in_a_limited_group", 64 * MIB, |_| {
+        let directory = tempfile::tempdir().unwrap();
+        if !host::mount("ramfs", directory.path(), "") {
+            return;
+        }
+        for share in ["on", "off"] {
+            let path = directory.path().display();
+            let file = format!("memory-backend-file,share={share},mem-path={path}");
+            let error = Sets::new().fill(&file, 128 * MIB, Way::Wait);
+            let error = error.map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
+            let message = error.to_string();
+            assert!(message.contains(IN_GROUP), "{message}");
+            assert!(message.contains("after 0 of"), "{message}");
+            Sets::new().fill(&file, 8 * MIB, Way::Wait).unwrap();
         }
     });
 }
@@ -715,7 +738,9 @@ fn a_group_of_little_more() {
 fn a_file_on_disk_in_a_group_that_is_full() {
     const NAME: &str = "a_file_on_disk_in_a_group_that_is_full";
     in_limited_group(NAME, 128 * MIB, |_| {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let Some(directory) = common::directory_on_disk() else {
+            return;
+        };
         let path = directory.path().display();
         let file = format!("memory-backend-file,share=on,mem-path={path}");
         // Each has a set of its own, since all have the same id.

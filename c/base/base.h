@@ -105,6 +105,8 @@ struct hm_file {
 	uint64_t page_size;
 	/* Its contents are in memory and nowhere else (tmpfs, memfd). */
 	bool shmem;
+	/* The same, and it is never swapped out (ramfs). */
+	bool ramfs;
 	/* What is in the page cache is there under a file of another file system (overlayfs). */
 	bool overlay;
 };

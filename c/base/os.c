@@ -176,6 +176,7 @@ int hm_os_stat(int fd, struct hm_file *file)
 		.page_size = file_system.f_type == HUGETLBFS_MAGIC ? (uint64_t)file_system.f_bsize
 								   : hm_os_page_size(),
 		.shmem = S_ISREG(status.st_mode) && file_system.f_type == TMPFS_MAGIC,
+		.ramfs = S_ISREG(status.st_mode) && file_system.f_type == RAMFS_MAGIC,
 		.overlay = file_system.f_type == OVERLAYFS_SUPER_MAGIC,
 	};
 	return 0;

@@ -110,8 +110,8 @@ static void find_memory(struct hm_fill *fill)
 	fill->most_memory = UINT64_MAX;
 	if (backend->backing.fd < 0 || hm_os_stat(backend->backing.fd, &file))
 		return;
-	fill->copied = is_private && file.shmem;
-	if (is_private || file.shmem)
+	fill->copied = is_private && (file.shmem || file.ramfs);
+	if (is_private || file.shmem || file.ramfs)
 		return;
 	if (S_ISCHR(file.mode))
 		fill->most_memory = 0;
