@@ -66,6 +66,9 @@ fn size_is_a_multiple_of_the_page_size() {
     }
 }
 
+/// So many bytes no process can map, without asking for more (arm64: Documentation/arch/arm64/memory.rst).
+const ADDRESS_BITS: u32 = if cfg!(target_arch = "x86_64") { 47 } else { 52 };
+
 #[test]
 fn no_size_wraps() {
     let page = page_size();
@@ -76,7 +79,7 @@ fn no_size_wraps() {
         1 << 63,
         (1 << 63) - page,
         1 << 62,
-        1 << 47,
+        1 << ADDRESS_BITS,
     ] {
         for share in ["off", "on"] {
             let (kind, message) = refused(&format!("size={size},share={share}"));

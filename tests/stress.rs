@@ -258,7 +258,7 @@ fn many_threads_do_everything_at_once() {
         let before = Belongings::now().threads();
         let acts = run(1);
         eprintln!("{acts} acts by {THREADS} threads");
-        assert!(acts > 200, "{acts}");
+        assert!(acts > 50, "{acts}");
         assert_eq!(Belongings::now().threads(), before);
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         assert!(!maps.contains("hostmem"), "{maps}");
