@@ -117,5 +117,5 @@ fn calls_that_rust_does_not_make_are_refused() {
     let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let program = directory.path().join("c_api");
     build(&["--shim"], "c_api", &program, &[]);
-    assert_good(&mut Command::new(&program));
+    assert_good(Command::new(&program).current_dir(directory.path()));
 }

@@ -107,7 +107,9 @@ fn builder(kind: impl Kind) -> Builder {
 }
 
 fn refused(builder: Builder) -> CompleteError {
-    builder.complete().unwrap_err()
+    let failed = builder.complete().unwrap_err();
+    common::access::assert_names_errno(&failed.error);
+    failed
 }
 
 fn memfd(size: u64) -> OwnedFd {

@@ -313,6 +313,7 @@ fn what_the_descriptor_allows_decides() {
         let what = format!("{number}: {}", case.rest);
         if !case.words.is_empty() {
             let failed = refusing(&[no_duplicate()], || builder.complete()).expect_err(&what);
+            common::access::assert_names_errno(&failed.error);
             let message = failed.to_string();
             assert_eq!(failed.error.kind(), ErrorKind::Value, "{what}: {message}");
             for word in case.words {

@@ -87,6 +87,7 @@ fn the_size_is_a_multiple_of_the_page_size() {
     // The largest that no arithmetic wraps is refused by the kernel or by us, in words.
     for size in [i64::MAX as u64 & !(page - 1), !(page - 1)] {
         let failed = memfd(&format!("size={size}")).complete().unwrap_err();
+        common::access::assert_names_errno(&failed.error);
         assert!(failed.to_string().contains(&size.to_string()), "{failed}");
     }
 }

@@ -153,10 +153,12 @@ fn huge_pages_need_no_descriptor() {
             let failed = ram(&options.replace("8M", "10M")).complete().unwrap_err();
             assert!(failed.to_string().contains("huge pages"), "{failed}");
             let failed = ram(&options.replace("8M", "3M")).complete().unwrap_err();
+            common::access::assert_names_errno(&failed.error);
             assert!(failed.to_string().contains("multiple"), "{failed}");
             assert_eq!(HugePages::available(), 4);
         }
         let failed = ram("size=8M,hugetlbsize=2M").complete().unwrap_err();
+        common::access::assert_names_errno(&failed.error);
         assert!(
             failed.to_string().contains("without hugetlb=on"),
             "{failed}"

@@ -3,6 +3,7 @@
  * Calls that the Rust API never makes: of another form than the property's, with room for less than
  * there is, and in the middle of completing.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,19 +104,61 @@ static void descriptors_that_are_none(void)
 	hostmem_backend_free(backend);
 }
 
-/* A descriptor's duplicate may be number 0. */
+/* In a process without standard input the next descriptor has number 0. */
+static void with_descriptor_0(const char *options, int fd)
+{
+	struct hostmem_backend *backend = make(options);
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+	int seals;
+
+	if (fd >= 0)
+		CHECK(!hostmem_backend_set_fd(backend, "fd", fd, &err));
+	close(0);
+	CHECK(!hostmem_backend_complete(backend, &err));
+	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
+	/* What is found by its path is looked at by that number first. */
+	check(memory.fd == 0 || strstr(options, "file"), options, &err);
+	CHECK(fcntl(memory.fd, F_GETFD) == FD_CLOEXEC);
+	seals = fcntl(memory.fd, F_GET_SEALS);
+	if (strstr(options, "memfd"))
+		CHECK((seals & 7) == (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
+	memset(memory.address, 1, memory.size);
+	CHECK(!hostmem_backend_discard(backend, 0, memory.size, &err) && !*(char *)memory.address);
+	hostmem_backend_free(backend);
+	CHECK(fcntl(0, F_GETFD) < 0);
+	/* For what follows. */
+	CHECK(open("/dev/null", O_RDONLY | O_CLOEXEC) == 0);
+}
+
 static void the_lowest_descriptor(void)
 {
-	struct hostmem_backend *backend = make("memory-backend-fd,id=m0,size=64K");
 	int fd = memfd_create("file", MFD_CLOEXEC), kept = dup(0);
+	char path[] = "c_api.XXXXXX", options[128];
 	struct hostmem_error err = { 0 };
+	struct hostmem_backend *backend;
 	char text[16];
 
+	CHECK(!ftruncate(fd, 65536));
+	backend = make("memory-backend-fd,id=m0,size=64K");
 	close(0);
 	CHECK(!hostmem_backend_set_fd(backend, "fd", fd, &err));
 	CHECK(hostmem_backend_get_text(backend, "fd", text, sizeof(text), &err) == 1);
 	CHECK(!strcmp(text, "0"));
 	hostmem_backend_free(backend);
+	CHECK(open("/dev/null", O_RDONLY | O_CLOEXEC) == 0);
+	with_descriptor_0("memory-backend-fd,id=m0,size=64K", fd);
+	with_descriptor_0("memory-backend-memfd,id=m0,size=64K", -1);
+	with_descriptor_0("memory-backend-ram,id=m0,size=64K,share=on", -1);
+	with_descriptor_0("memory-backend-shm,id=m0,size=64K", -1);
+	with_descriptor_0("memory-backend-file,id=m0,size=64K,share=on,mem-path=.", -1);
+	CHECK(mkdtemp(path));
+	snprintf(options, sizeof(options),
+		 "memory-backend-file,id=m0,size=64K,share=on,mem-path=%s/new", path);
+	with_descriptor_0(options, -1);
+	/* Now it is there. */
+	with_descriptor_0(options, -1);
+	CHECK(!unlink(strstr(options, path)) && !rmdir(path));
 	close(fd);
 	if (kept >= 0) {
 		CHECK(dup2(kept, 0) == 0);
@@ -197,6 +240,28 @@ static void while_completing(void)
 	hostmem_backend_free(completing);
 }
 
+static const struct hostmem_kind nothing = {
+	.name = "nothing",
+	.description = "Has no memory.",
+};
+
+static void without_memory(void)
+{
+	static struct hostmem_placement placement;
+	struct hostmem_error err = { 0 };
+	struct hostmem_backend *backend;
+
+	CHECK(!hostmem_objects_register_kind(objects, &nothing, &err));
+	backend = make("nothing,id=m0,size=64K");
+	CHECK(!hostmem_backend_complete(backend, &err));
+	memset(&placement, 0xff, sizeof(placement));
+	CHECK(!hostmem_backend_get_placement(backend, &placement, &err));
+	CHECK(!placement.resident && !placement.absent && !placement.swapped && !placement.huge &&
+	      !placement.unmapped && !placement.outside && !placement.nodes[1] &&
+	      !placement.policy_changed && !*placement.policy);
+	hostmem_backend_free(backend);
+}
+
 /* ---- All of it ---- */
 
 int main(void)
@@ -213,6 +278,7 @@ int main(void)
 	the_lowest_descriptor();
 	thread_contexts();
 	while_completing();
+	without_memory();
 	hostmem_objects_free(objects);
 	hostmem_host_free(host);
 	printf("%zu checks\n", checks);
