@@ -426,7 +426,10 @@ confined! {
     without_calls_that_preallocation_can_do_without: || {
         let mut host = Host::probe().unwrap();
         host.narrow_calls(!(Calls::PREAD64 | Calls::SCHED_GETAFFINITY | Calls::SET_MEMPOLICY));
-        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        // Only there threads need a policy of their own.
+        let Some(directory) = common::directory_on_disk() else {
+            return;
+        };
         let mut file = format!("share=on,prealloc=on,mem-path={}", directory.path().display());
         if let Some(node) = bindable_node() {
             file += &format!(",policy=bind,host-nodes={node}");
