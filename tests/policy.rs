@@ -8,12 +8,6 @@ use common::refusing;
 use common::Refusal;
 use hostmem::ErrorKind;
 
-fn refused(options: &str) -> (ErrorKind, String) {
-    let failed = ram(options).complete().unwrap_err();
-    common::access::assert_names_errno(&failed.error);
-    (failed.error.kind(), failed.error.to_string())
-}
-
 /// Containers that block mbind must still work.
 #[test]
 fn the_default_policy_makes_no_system_call() {
@@ -72,6 +66,12 @@ mod with_numa {
     use hostmem::Policy;
     use hostmem::Rebind;
     use hostmem::Satisfied;
+
+    fn refused(options: &str) -> (ErrorKind, String) {
+        let failed = ram(options).complete().unwrap_err();
+        common::access::assert_names_errno(&failed.error);
+        (failed.error.kind(), failed.error.to_string())
+    }
 
     /// The first node this process may use; None where the kernel has no NUMA.
     fn usable_node() -> Option<u32> {
