@@ -109,7 +109,7 @@ struct operation {
 	bool ends;
 	/* Changes what the memory has, from the beginning to its middle. */
 	bool discards;
-	/* On a host whose kernel cannot populate. */
+	/* On a host whose kernel cannot populate, and that makes no optional call. */
 	bool old;
 	int (*run)(struct trial *trial, struct hostmem_error *err);
 };
@@ -306,6 +306,11 @@ static int rebind(struct trial *trial, struct hostmem_error *err)
 static int discard(struct trial *trial, struct hostmem_error *err)
 {
 	return hostmem_backend_discard(trial->backend, 0, size_of(trial) / 2, err);
+}
+
+static int scrub(struct trial *trial, struct hostmem_error *err)
+{
+	return hostmem_backend_scrub(trial->backend, 0, size_of(trial) / 2, err);
 }
 
 static int populate(struct trial *trial, struct hostmem_error *err)
@@ -511,6 +516,18 @@ static const struct operation operations[] = {
 	  .options = ",contents=" IMAGE_PATH,
 	  .live = true,
 	  .run = discard_unread },
+	{ .name = "scrub",
+	  .size = SIZE_MAX_TRIED,
+	  .options = "",
+	  .live = true,
+	  .discards = true,
+	  .run = scrub },
+	{ .name = "scrub without optional calls",
+	  .options = "",
+	  .live = true,
+	  .discards = true,
+	  .old = true,
+	  .run = scrub },
 	{ .name = "save", .size = SIZE_HUGE, .options = "", .live = true, .run = save },
 	{ .name = "populate", .options = "", .live = true, .run = populate },
 	{ .name = "populate, bound",
@@ -527,6 +544,11 @@ static const struct operation operations[] = {
 	{ .name = "placement",
 	  .options = ",policy=bind,host-nodes=0",
 	  .live = true,
+	  .run = placement },
+	{ .name = "placement without optional calls",
+	  .options = "",
+	  .live = true,
+	  .old = true,
 	  .run = placement },
 	{ .name = "inhibit", .options = "", .live = true, .run = inhibit },
 	{ .name = "delete", .options = "", .live = true, .ends = true, .run = delete_it },
@@ -1031,6 +1053,9 @@ static bool is_for(const struct operation *operation, const struct subject *subj
 	if (strstr(operation->options, "contents="))
 		return !strstr(subject->options, "file") && !subject->is_users &&
 		       strcmp(subject->name, "embedder's") != 0;
+	/* Of memory that reads as a file of the user's there is no scrubbing. */
+	if (operation->run == scrub && subject->is_users && strstr(subject->options, "share=off"))
+		return false;
 	return operation->run != complete_both || !strstr(subject->options, "/new");
 }
 
@@ -1203,7 +1228,8 @@ static size_t try_others(void)
 
 /* ---- All of it ---- */
 
-/* One that has a kernel before 5.14, of which the first advice is asked first. */
+/* One that has a kernel before 5.14, of which the first advice is asked first, and a filter against
+ * all optional calls. */
 static void probe_hosts(void)
 {
 	struct hostmem_error err = { 0 };
@@ -1214,6 +1240,7 @@ static void probe_hosts(void)
 	must(!hostmem_host_probe(&host, &err), err.message);
 	shim_arm(call, 1, EINVAL);
 	must(!hostmem_host_probe(&old_host, &err) && shim_disarm(), err.message);
+	hostmem_host_narrow_calls(old_host, 0);
 }
 
 static void make_files(void)
