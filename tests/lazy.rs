@@ -40,6 +40,7 @@ use hostmem::ErrorKind;
 use hostmem::Host;
 use hostmem::Methods;
 use hostmem::Objects;
+use hostmem::PieceRange;
 
 const MEMORIES: [&str; 3] = ["thp=always", "thp=never", "thp=always,lock=on"];
 
@@ -358,6 +359,50 @@ fn cancelling_the_background_leaves_it_on_demand() {
     );
     backend.cancel_prealloc().unwrap();
     assert_same(&backend, &bytes, "cancelled");
+}
+
+/// Claimed, released and claimed again in pieces while it is read, each time at another moment.
+#[test]
+fn pieces_come_and_go_while_it_is_read() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let image = pattern(29, SIZE);
+    let path = image_in(images.path(), 0, &image);
+    let page = page_size();
+    for memory in MEMORIES {
+        let options = format!("size={SIZE},{LAZY},{memory},contents={path}");
+        for moment in 0..5 {
+            let backend = complete("ram", &options);
+            thread::sleep(Duration::from_micros(600 * moment));
+            let mut expected = image.clone();
+            for turn in 0..3 {
+                let claim = backend.claim("test").unwrap();
+                let ranges = [0, 1].map(|number| PieceRange {
+                    guest_address: number << 32,
+                    offset: number * (SIZE / 2),
+                    length: SIZE / 2,
+                });
+                let pieces = claim.pieces(&ranges).unwrap();
+                assert_eq!(backend.claim("other").unwrap_err().kind(), ErrorKind::Busy);
+                // The last page of the second piece, then the one before it.
+                let offset = SIZE / 2 - (turn + 1) * page;
+                pieces[1].discard(offset, page).unwrap();
+                let at = (SIZE / 2 + offset) as usize;
+                expected[at..at + page as usize].fill(0);
+                assert_eq!(touch(&claim, at), 0);
+                assert_eq!(touch(&claim, turn as usize), expected[turn as usize]);
+                drop(claim);
+                // The pieces keep the claim.
+                assert_eq!(
+                    backend.can_be_deleted().unwrap_err().kind(),
+                    ErrorKind::Busy
+                );
+            }
+            assert_same(&backend, &expected, &options);
+        }
+    }
 }
 
 #[test]
