@@ -523,6 +523,7 @@ static const struct operation operations[] = {
 	  .discards = true,
 	  .run = scrub },
 	{ .name = "scrub without optional calls",
+	  .size = SIZE_MAX_TRIED,
 	  .options = "",
 	  .live = true,
 	  .discards = true,
