@@ -119,3 +119,14 @@ fn calls_that_rust_does_not_make_are_refused() {
     build(&["--shim"], "c_api", &program, &[]);
     assert_good(Command::new(&program).current_dir(directory.path()));
 }
+
+#[test]
+fn sets_of_numbers_are_compared_by_each() {
+    if is_instrumented() {
+        return;
+    }
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = directory.path().join("sets");
+    build(&[], "sets", &program, &[]);
+    assert_good(&mut Command::new(&program));
+}
