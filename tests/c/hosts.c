@@ -577,6 +577,7 @@ static const struct {
 	{ "memfd,share=on", false, 16, 60, 16, 0, 0 },
 	{ "memfd,share=on", false, 0, 0, 0, 0, 64 },
 	{ "memfd,share=off", false, 64, 8, 16, 0, 40 },
+	{ "memfd,share=off", false, 0, 0, 0, 0, 64 },
 	{ "memfd,share=on", true, 32, 8, 0, 24, 32 },
 	{ "memfd,share=on", true, 32, 8, 16, 8, 32 },
 	{ "memfd,share=on", true, 16, 8, 16, 0, 40 },
@@ -637,9 +638,12 @@ static void try_file_on_disk(struct hostmem_objects *objects)
 		snprintf(options, sizeof(options),
 			 "memory-backend-fd,id=m0,size=64K,policy=bind,host-nodes=0,fd=%d", fd);
 		backend = make(objects, options);
+		/* The memory's own may have the lowest number. */
+		close(0);
 		must(!hostmem_backend_complete(backend, &err) &&
 			     !hostmem_backend_get_placement(backend, &placement, &err),
 		     err.message);
+		check(!placement.unmapped && placement.absent == 65536, options, "absent", "");
 		check(placement.satisfied == UNKNOWN, options, "satisfied", placement.reason);
 		check(strstr(placement.reason, "the kernel ignores the policy"), options, "reason",
 		      placement.reason);
@@ -685,6 +689,7 @@ int main(void)
 	try_refused(old_objects, true);
 	try_placements(objects, info.thp_size);
 	try_file_on_disk(objects);
+	try_file_on_disk(old_objects);
 	try_without_numa(objects);
 	try_rests(objects, false);
 	try_rests(old_objects, true);
