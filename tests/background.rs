@@ -144,7 +144,8 @@ fn what_is_discarded_meanwhile_stays_absent() {
         (512 * MIB - page, page),
     ];
     // Whole ones only: populating a part of a huge page brings all of it.
-    let huge_ranges = [(0, 2 * MIB), (100 * MIB, 20 * MIB), (510 * MIB, 2 * MIB)];
+    let huge = common::thp_size().unwrap_or(page);
+    let huge_ranges = [(0, huge), (3 * huge, 5 * huge), (512 * MIB - huge, huge)];
     for (options, ranges, overlap) in [
         ("thp=never", &ranges[..], 54 * MIB),
         ("thp=never,share=on", &ranges, 54 * MIB),
