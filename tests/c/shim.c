@@ -876,10 +876,14 @@ int hook_eventfd_read(int fd, eventfd_t *value)
 	return fails(CALL_eventfd_read) ? -1 : eventfd_read(fd, value);
 }
 
+/* It fails only where the count is at its most, which wakes all the same (eventfd(2)). */
 int hook_eventfd_write(int fd, eventfd_t value)
 {
+	int result;
+
 	check_fd("eventfd_write", fd);
-	return fails(CALL_eventfd_write) ? -1 : eventfd_write(fd, value);
+	result = eventfd_write(fd, value);
+	return fails(CALL_eventfd_write) ? -1 : result;
 }
 
 /* A close that fails has closed all the same (close(2)). */
