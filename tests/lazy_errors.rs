@@ -32,6 +32,7 @@ use common::lazy::can_serve;
 use common::lazy::touch;
 use common::lazy::DEMAND;
 use common::lazy::LAZY;
+use common::page_size;
 use common::skip;
 use common::Belongings;
 use common::Refusal;
@@ -168,7 +169,7 @@ fn within_time(request: u64, body: impl FnOnce() + Send + 'static) {
 #[test]
 fn zeros_that_cannot_be_put_fail_what_needs_them() {
     let memories = [
-        (UFFDIO_ZEROPAGE, "thp=never", 4096),
+        (UFFDIO_ZEROPAGE, "thp=never", page_size()),
         (UFFDIO_COPY, "hugetlb=on,hugetlbsize=2M,share=off", 2 * MIB),
     ];
     if !can_serve() {
@@ -181,7 +182,7 @@ fn zeros_that_cannot_be_put_fail_what_needs_them() {
         within_time(request, move || {
             let image = Cut::new();
             let options = format!("size={SIZE},{DEMAND},{memory},contents={}", image.path);
-            let kind = if page == 4096 { "ram" } else { "memfd" };
+            let kind = if page == page_size() { "ram" } else { "memfd" };
             let claim = complete(kind, &options).claim("test").unwrap();
             // What is discarded is not read, and becomes zero.
             claim.discard(0, page).unwrap();
@@ -229,11 +230,12 @@ fn what_stays_registered_is_served() {
         assert!(backend.wait_prealloc(Some(TIME)).unwrap());
         let claim = backend.claim("test").unwrap();
         assert_unread(&claim, 0);
-        claim.discard(0, 4096).unwrap();
+        let page = page_size();
+        claim.discard(0, page).unwrap();
         assert_eq!(touch(&claim, 1), 0);
-        claim.discard(0, 4096).unwrap();
-        claim.populate(0, 4096).unwrap();
-        assert_eq!(touch(&claim, 4096), image.bytes[4096]);
+        claim.discard(0, page).unwrap();
+        claim.populate(0, page).unwrap();
+        assert_eq!(touch(&claim, page as usize), image.bytes[page as usize]);
     });
 }
 
@@ -476,15 +478,17 @@ fn images_that_cannot_be_used_are_refused_in_every_mode() {
                 fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
             };
             open(directory.path());
-            let long = image_in(directory.path(), 0, &[1; 4097]);
+            let page = page_size();
+            let long = image_in(directory.path(), 0, &vec![1; page as usize + 1]);
             open(long.as_ref());
             let secret = directory.path().join("secret");
             fs::write(&secret, [1]).unwrap();
             fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
             let secret = secret.to_str().unwrap();
-            let with = |image: &str, mode| new("ram", &format!("size=4K,{mode},contents={image}"));
+            let with =
+                |image: &str, mode| new("ram", &format!("size={page},{mode},contents={image}"));
             for mode in [DEMAND, LAZY, "prealloc=on"] {
-                let parts = ["contents=", "4097", "4096"];
+                let parts = ["contents=", &(page + 1).to_string(), &page.to_string()];
                 assert_refused(with(&long, mode), ErrorKind::Value, &parts);
             }
             // Reading on demand may be refused to nobody before the image is looked at.

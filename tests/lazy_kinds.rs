@@ -148,10 +148,10 @@ fn assert_shared_memory_is_huge(options: &str) {
     let bytes = pattern(5, SIZE);
     let image = image_in(images.path(), 0, &bytes);
     for mode in [DEMAND, LAZY] {
-        let options = format!("size={SIZE},{mode},{options},contents={image}");
+        let with_contents = format!("size={SIZE},{mode},{options},contents={image}");
         let is_huge = || {
-            let backend = complete("memfd", &options);
-            assert_same(&backend, &bytes, &options);
+            let backend = complete("memfd", &with_contents);
+            assert_same(&backend, &bytes, &with_contents);
             backend.wait_prealloc(None).unwrap();
             let claim = backend.claim("test").unwrap();
             let huge = smaps_field(&claim, "ShmemPmdMapped");
@@ -161,8 +161,8 @@ fn assert_shared_memory_is_huge(options: &str) {
             huge == SIZE
         };
         // Where the host has no free huge page at the moment memory stays small.
-        if !(0..10).any(|_| is_huge()) && is_huge_without_contents(&options) {
-            panic!("{options}: small pages");
+        if !(0..10).any(|_| is_huge()) && is_huge_without_contents(options) {
+            panic!("{with_contents}: small pages");
         }
     }
 }

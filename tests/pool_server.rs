@@ -599,7 +599,9 @@ fn the_service_of_the_example_hands_memory_over() {
     let path = directory.path().join("pool");
     let listener = UnixListener::bind(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-    let mut server = on_listener(&listener, &pools.replace("8G", "4M"));
+    // A host may have others.
+    let pools = pools.replace("8G", "4M") + ",hugetlbsize=2M";
+    let mut server = on_listener(&listener, &pools);
     drop(listener);
     let objects = objects();
     let builder = pool::take(&path, "pool0", &objects, "ram0").unwrap();
