@@ -387,7 +387,8 @@ fn the_last_link_keeps_it() {
     let set = objects();
     let context = begin(&set, "");
     let task = format!("/proc/self/task/{}", thread_id(&context));
-    let backend = linked(&set, "m", "size=4M").complete().unwrap();
+    let backend = linked(&set, "m", "size=4M,prealloc-threads=1");
+    let backend = backend.complete().unwrap();
     drop(context);
     assert!(fs::exists(&task).unwrap());
     let error = set.thread_context("tc0").unwrap_err();
