@@ -883,7 +883,7 @@ fn those_behind_a_full_backlog_are_served() {
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
     let server = on_listener(&listener, "2:memory-backend-memfd,size=1M");
     received(&path, "pool0");
-    server.signal(libc::SIGSTOP);
+    server.stop();
     let takers: Vec<_> = (0..20)
         .map(|_| {
             let path = path.clone();

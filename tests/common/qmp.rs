@@ -278,6 +278,17 @@ impl Server {
         assert_eq!(unsafe { libc::kill(self.process.id() as i32, signal) }, 0);
     }
 
+    /// Stops all of its threads: those on other CPUs run on for a moment after the signal.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let mut status = 0;
+        // SAFETY: a child of ours; it stays to be waited for, since it has not ended.
+        let found =
+            unsafe { libc::waitpid(self.process.id() as i32, &mut status, libc::WUNTRACED) };
+        assert_eq!(found, self.process.id() as i32);
+        assert!(libc::WIFSTOPPED(status));
+    }
+
     /// A number of /proc/PID/status, in KiB where it is a size.
     pub fn status(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
