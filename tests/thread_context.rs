@@ -80,6 +80,18 @@ fn thread_id(context: &ThreadContext) -> u64 {
     }
 }
 
+/// The kernel lists a thread that was joined for a moment longer.
+#[track_caller]
+fn assert_ended(task: &str) {
+    for _ in 0..1000 {
+        if !fs::exists(task).unwrap() {
+            return;
+        }
+        thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("{task} is still there");
+}
+
 #[test]
 fn its_thread_runs_where_it_is_told_to() {
     let cpus = allowed_cpus();
@@ -125,7 +137,7 @@ fn its_thread_runs_where_it_is_told_to() {
     assert_eq!(moved, 0);
     assert_eq!(affinity(&context), [cpus[0]]);
     context.delete().unwrap();
-    assert!(!fs::exists(task).unwrap());
+    assert_ended(&task);
 }
 
 #[test]
@@ -399,15 +411,7 @@ fn the_last_link_keeps_it() {
     drop((backend, set));
     assert!(fs::exists(&task).unwrap());
     drop(claim);
-    // The kernel lists a thread that was joined for a moment longer.
-    let mut is_listed = fs::exists(&task).unwrap();
-    for _ in 0..1000 {
-        if is_listed {
-            thread::sleep(std::time::Duration::from_millis(1));
-            is_listed = fs::exists(&task).unwrap();
-        }
-    }
-    assert!(!is_listed);
+    assert_ended(&task);
 }
 
 #[test]
