@@ -168,6 +168,9 @@ pub struct Group {
     enabled: Option<(PathBuf, String)>,
 }
 
+/// Of a control group, with the number of its process.
+const GROUP_NAME: &str = "hostmem test";
+
 impl Group {
     /// None, with the reason told, where this process may not have one of that controller.
     pub fn enter(controller: &str) -> Option<Self> {
@@ -186,7 +189,7 @@ impl Group {
             None => (groups("")?, own_group("")?, true),
         };
         let home = PathBuf::from(format!("{}{own}", root.display()));
-        let path = root.join(format!("hostmem test {}", std::process::id()));
+        let path = root.join(format!("{GROUP_NAME} {}", std::process::id()));
         let mut enabled = None;
         if unified {
             let has = |file: &str| {
@@ -211,6 +214,16 @@ impl Group {
         };
         group.move_process(&group.path).ok()?;
         Some(group)
+    }
+
+    fn has_neighbours(&self) -> bool {
+        let entries = fs::read_dir(self.path.parent().unwrap()).unwrap();
+        entries.flatten().any(|entry| {
+            entry
+                .file_name()
+                .as_bytes()
+                .starts_with(GROUP_NAME.as_bytes())
+        })
     }
 
     fn move_process(&self, to: &Path) -> std::io::Result<()> {
@@ -279,7 +292,8 @@ impl Drop for Group {
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        if let Some((file, word)) = &self.enabled {
+        // Without the controller the groups of other tests would lose their limits.
+        if let Some((file, word)) = self.enabled.as_ref().filter(|_| !self.has_neighbours()) {
             let _ = fs::write(file, word);
         }
     }
