@@ -75,58 +75,40 @@ fn assert_good(command: &mut Command) {
     );
 }
 
-#[test]
-fn threads_at_once_touch_and_leave_nothing_of_others() {
+/// Builds a program of tests/c, and runs it in a directory of its own.
+fn assert_passes(name: &str, options: &[&str], flags: &[&str], arguments: &[&str]) {
     if is_instrumented() {
         return;
     }
     let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = directory.path().join("stress");
-    build(&["--shim"], "stress", &program, &["-DSTRESS_WITH_SHIM"]);
-    assert_good(Command::new(&program).arg("5"));
+    let program = directory.path().join(name);
+    build(options, name, &program, flags);
+    let mut command = Command::new(&program);
+    assert_good(command.args(arguments).current_dir(directory.path()));
+}
+
+#[test]
+fn threads_at_once_touch_and_leave_nothing_of_others() {
+    assert_passes("stress", &["--shim"], &["-DSTRESS_WITH_SHIM"], &["5"]);
 }
 
 #[test]
 fn a_child_that_is_forked_in_the_middle_of_a_call_waits_for_nothing() {
-    if is_instrumented() {
-        return;
-    }
-    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = directory.path().join("forked");
-    build(&[], "forked", &program, &[]);
-    assert_good(&mut Command::new(&program));
+    assert_passes("forked", &[], &[], &[]);
 }
 
 #[cfg(feature = "numa")]
 #[test]
 fn hosts_are_judged_by_what_their_kernel_says() {
-    if is_instrumented() {
-        return;
-    }
-    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = directory.path().join("hosts");
-    build(&["--shim"], "hosts", &program, &[]);
-    assert_good(Command::new(&program).current_dir(directory.path()));
+    assert_passes("hosts", &["--shim"], &[], &[]);
 }
 
 #[test]
 fn calls_that_rust_does_not_make_are_refused() {
-    if is_instrumented() {
-        return;
-    }
-    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = directory.path().join("c_api");
-    build(&["--shim"], "c_api", &program, &[]);
-    assert_good(Command::new(&program).current_dir(directory.path()));
+    assert_passes("c_api", &["--shim"], &[], &[]);
 }
 
 #[test]
 fn sets_of_numbers_are_compared_by_each() {
-    if is_instrumented() {
-        return;
-    }
-    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = directory.path().join("sets");
-    build(&[], "sets", &program, &[]);
-    assert_good(&mut Command::new(&program));
+    assert_passes("sets", &[], &[], &[]);
 }

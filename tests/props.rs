@@ -92,6 +92,10 @@ fn assert_refused(result: Result<(), Error>, kind: ErrorKind, row: &str) -> Stri
     assert!(message.contains("ram0"), "{message}");
     assert!(message.contains(row), "{message}");
     assert_names_errno(&error);
+    // No system call was asked.
+    if matches!(kind, ErrorKind::State | ErrorKind::Type) {
+        assert_eq!(error.raw_os_error(), None, "{message}");
+    }
     message
 }
 

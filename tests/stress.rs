@@ -258,7 +258,13 @@ fn many_threads_do_everything_at_once() {
         let before = Belongings::now().threads();
         let acts = run(1);
         eprintln!("{acts} acts by {THREADS} threads");
-        assert!(acts > 50, "{acts}");
+        // Other machines are emulated.
+        let least = if cfg!(target_arch = "x86_64") {
+            200
+        } else {
+            50
+        };
+        assert!(acts > least, "{acts}");
         assert_eq!(Belongings::now().threads(), before);
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         assert!(!maps.contains("hostmem"), "{maps}");

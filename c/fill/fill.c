@@ -102,7 +102,7 @@ static uint64_t choose_chunk(const struct hm_fill *fill)
 static void find_memory(struct hm_fill *fill)
 {
 	const struct hostmem_backend *backend = fill->backend;
-	bool is_private = !backend->shared && !backend->readonly;
+	bool is_private = !backend->shared && !backend->readonly, in_memory;
 	struct hm_file file;
 
 	if (hm_backend_is_hugetlb(backend))
@@ -110,8 +110,9 @@ static void find_memory(struct hm_fill *fill)
 	fill->most_memory = UINT64_MAX;
 	if (backend->backing.fd < 0 || hm_os_stat(backend->backing.fd, &file))
 		return;
-	fill->copied = is_private && (file.shmem || file.ramfs);
-	if (is_private || file.shmem || file.ramfs)
+	in_memory = file.shmem || file.ramfs;
+	fill->copied = is_private && in_memory;
+	if (is_private || in_memory)
 		return;
 	if (S_ISCHR(file.mode))
 		fill->most_memory = 0;

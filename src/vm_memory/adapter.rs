@@ -128,7 +128,8 @@ pub fn mmap_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<MmapRegion<Pin
 ///
 /// # Errors
 ///
-/// Those of [`mmap_region`], and [`Value`](ErrorKind::Value) (the piece has no guest address).
+/// Those of [`mmap_region`], and [`Value`](ErrorKind::Value) (the piece has no guest address, or its
+/// end is beyond the last guest address).
 pub fn guest_region<B: Bitmap>(piece: &Piece, bitmap: B) -> Result<GuestRegionMmap<Pinned<B>>> {
     let fail = |why: &str| fail(piece, ErrorKind::Value, &why);
     let Some(guest_address) = piece.guest_address() else {

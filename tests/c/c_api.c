@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "hostmem.h"
@@ -134,7 +135,8 @@ static void with_descriptor_0(const char *options, int fd)
 static void the_lowest_descriptor(void)
 {
 	int fd = memfd_create("file", MFD_CLOEXEC), kept = dup(0);
-	char path[] = "c_api.XXXXXX", options[128];
+	static const char path[] = "c_api.directory";
+	char options[128];
 	struct hostmem_error err = { 0 };
 	struct hostmem_backend *backend;
 	char text[16];
@@ -152,7 +154,7 @@ static void the_lowest_descriptor(void)
 	with_descriptor_0("memory-backend-ram,id=m0,size=64K,share=on", -1);
 	with_descriptor_0("memory-backend-shm,id=m0,size=64K", -1);
 	with_descriptor_0("memory-backend-file,id=m0,size=64K,share=on,mem-path=.", -1);
-	CHECK(mkdtemp(path));
+	CHECK(!mkdir(path, 0700));
 	snprintf(options, sizeof(options),
 		 "memory-backend-file,id=m0,size=64K,share=on,mem-path=%s/new", path);
 	with_descriptor_0(options, -1);

@@ -5,6 +5,7 @@
  * be locked.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -625,12 +626,15 @@ static void try_rests(struct hostmem_objects *objects, bool by_blocks)
 static void try_file_on_disk(struct hostmem_objects *objects)
 {
 	static struct hostmem_placement placement;
-	char path[] = "hosts.XXXXXX", options[128];
+	static const char path[] = "hosts.file";
+	char options[128];
 	struct hostmem_error err = { 0 };
 	struct hostmem_backend *backend;
 	struct statfs system;
-	int fd = mkstemp(path);
+	int fd;
 
+	unlink(path);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	must(fd >= 0 && !unlink(path) && !ftruncate(fd, 65536) && !fstatfs(fd, &system), path);
 	if (system.f_type == TMPFS_MAGIC) {
 		printf("skipped: a file on disk: the current directory is in memory\n");

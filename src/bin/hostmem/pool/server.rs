@@ -44,9 +44,10 @@ use crate::Result;
 
 /// Clients that are served at once; more wait until one hangs up.
 const MOST_CLIENTS: usize = 256;
-/// Threads that wait for a client: at least, if there may be more, and at most. A new one maps
+/// Threads that wait for a client, as long as fewer than `MOST_CLIENTS` are served. A new thread maps
 /// memory, for which refilling may keep it waiting, and takes a CPU from the client that is served.
 const SPARE: usize = 4;
+/// When as many wait, a thread that has served a client ends.
 const MOST_SPARE: usize = 2 * SPARE;
 /// How long a client may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(10);
