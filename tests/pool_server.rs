@@ -24,6 +24,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -617,6 +619,27 @@ fn the_service_of_the_example_hands_memory_over() {
     let (status, said) = server.end();
     assert_eq!(status, 0, "{said}");
     assert_eq!(said, "");
+}
+
+/// Also those that come while an answer is written.
+#[test]
+fn no_event_is_lost_to_a_client_that_reads() {
+    const TAKES: usize = 100;
+    let pool = Pool::full(&["2:memory-backend-memfd,size=1M"]);
+    let mut client = Client::connect(&pool.path).negotiate();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (0..TAKES).for_each(|_| drop(received(&pool.path, "pool0")));
+            ended.store(true, Ordering::Relaxed);
+        });
+        while !ended.load(Ordering::Relaxed) {
+            client.must("query-version", json!({}));
+        }
+    });
+    for _ in 0..TAKES {
+        client.wait_event(|event| event["event"] == "X_POOL_TAKEN");
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ const MOST_CLIENTS: usize = 256;
 const SPARE: usize = 4;
 /// When as many wait, a thread that has served a client ends.
 const MOST_SPARE: usize = 2 * SPARE;
+/// Events that wait for an answer to be read.
+const MOST_EVENTS: usize = 64;
 /// How long a client may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what has changed, for events.
@@ -88,6 +90,8 @@ struct Client {
     uid: u32,
     /// Held while something is written; whether capabilities are settled, so that events are on.
     negotiated: Mutex<bool>,
+    /// Events that came while something was written, to be sent after it.
+    events: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Serves clients until a signal comes or one quits; then everything is freed.
@@ -268,6 +272,7 @@ impl Server {
         let answered = client.answer(&with_id(json!({ "return": value }), id));
         if negotiates {
             *client.lock() = true;
+            client.send_events();
         }
         if name == "quit" {
             // It fails if the program is ending already.
@@ -389,6 +394,7 @@ impl Client {
             pid: peer.pid(),
             uid: peer.uid(),
             negotiated: Mutex::new(false),
+            events: Mutex::default(),
         })
     }
 
@@ -399,8 +405,11 @@ impl Client {
     }
 
     fn send(&self, line: &[u8], control: &[ControlMessage<'_>]) -> std::result::Result<(), Sent> {
-        let _lock = self.lock();
-        self.write(line, control)
+        let lock = self.lock();
+        let sent = self.write(line, control);
+        drop(lock);
+        self.send_events();
+        sent
     }
 
     fn answer(&self, answer: &impl Serialize) -> std::result::Result<(), Sent> {
@@ -435,19 +444,30 @@ impl Client {
 
     /// One that is not read in time is dropped: it must not keep others waiting.
     fn event(&self, json: &Json) {
-        let Ok(negotiated) = self.negotiated.try_lock() else {
-            return;
-        };
-        if *negotiated {
-            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            let line = to_line(json);
-            let _ = socket::sendmsg::<()>(
-                self.stream.as_raw_fd(),
-                &[IoSlice::new(&line)],
-                &[],
-                flags,
-                None,
-            );
+        let mut events = self.events();
+        if events.len() < MOST_EVENTS {
+            events.push(to_line(json));
+        }
+        drop(events);
+        self.send_events();
+    }
+
+    fn events(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While another thread writes it is left to that one, which does the same afterwards.
+    fn send_events(&self) {
+        while !self.events().is_empty() {
+            let Ok(negotiated) = self.negotiated.try_lock() else {
+                return;
+            };
+            let events = std::mem::take(&mut *self.events());
+            for line in events.iter().filter(|_| *negotiated) {
+                let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+                let socket = self.stream.as_raw_fd();
+                let _ = socket::sendmsg::<()>(socket, &[IoSlice::new(line)], &[], flags, None);
+            }
         }
     }
 }
