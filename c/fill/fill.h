@@ -85,6 +85,8 @@ bool hm_lazy_read_first(struct hm_lazy *lazy);
 int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
 		    int (*discard)(const struct hostmem_backend *backend,
 				   const struct hm_range *range));
+/* Gives the advice for huge pages, now or when all was read. */
+int hm_lazy_advise_thp(struct hm_lazy *lazy, enum hm_thp thp, struct hostmem_error *err);
 /*
  * Before the memory gets the policy of `values`: what is unread follows it too. Returns 0 or
  * -errno.

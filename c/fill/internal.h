@@ -105,6 +105,9 @@ struct hm_staging {
 	enum hm_staging_way way;
 	/* What HM_STAGING_MOVE would move is copied, since that follows the memory's policy. */
 	_Atomic bool copies;
+	/* No huge pages until all was read; then as `thp` says. */
+	bool keeps_small;
+	enum hm_thp thp;
 	/* What is read and put in place at once, in bytes. */
 	uint64_t unit;
 	/* Where the memory is mapped once more, and how it is populated there. */
@@ -130,6 +133,10 @@ struct hm_scratch {
 /* Registers the memory with the userfaultfd. Returns 0 or -errno; hm_staging_end() may follow. */
 int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend,
 		     const struct hm_values *values, int fault_fd);
+/* Changes the advice for huge pages, now or when all was read. */
+int hm_staging_advise_thp(struct hm_staging *staging, enum hm_thp thp, struct hostmem_error *err);
+/* When all was read. Returns 0, or -1 with the reason: then there stay none. */
+int hm_staging_allow_huge(struct hm_staging *staging, struct hostmem_error *err);
 /* Once nothing is put in place any more. May be called again. */
 void hm_staging_end(struct hm_staging *staging);
 /*

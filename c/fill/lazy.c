@@ -99,7 +99,8 @@ static void set_state(struct hm_lazy *lazy, uint64_t unit, enum unit state)
 
 static void end_unit(struct hm_lazy *lazy, uint64_t unit, bool read)
 {
-	bool all = false;
+	struct hostmem_error err;
+	bool all = false, refused = false;
 
 	pthread_mutex_lock(&lazy->lock);
 	set_state(lazy, unit, read ? UNIT_READ : UNIT_UNREAD);
@@ -107,8 +108,15 @@ static void end_unit(struct hm_lazy *lazy, uint64_t unit, bool read)
 		lazy->units[unit] &= (uint8_t)~UNIT_POISONED;
 	if (read)
 		all = !--lazy->unread_units;
+	if (all)
+		refused = hm_staging_allow_huge(&lazy->staging, &err);
 	pthread_cond_broadcast(&lazy->changed);
 	pthread_mutex_unlock(&lazy->lock);
+	if (refused)
+		hm_backend_warn(lazy->backend, HM_PROPERTY_THP, HM_WARNING_EFFECT,
+				"huge pages stay off: madvise failed when all contents were read "
+				"(%s); set it again",
+				strerror(err.os_error));
 	if (!all)
 		return;
 	/* Nobody has to be held back any more. */
@@ -550,6 +558,17 @@ int hm_lazy_discard(struct hm_lazy *lazy, const struct hm_range *range,
 				   const struct hm_range *range))
 {
 	return hm_gaps_add(&lazy->gaps, range, discard, lazy->backend);
+}
+
+int hm_lazy_advise_thp(struct hm_lazy *lazy, enum hm_thp thp, struct hostmem_error *err)
+{
+	int result;
+
+	/* All may have been read meanwhile. */
+	pthread_mutex_lock(&lazy->lock);
+	result = hm_staging_advise_thp(&lazy->staging, thp, err);
+	pthread_mutex_unlock(&lazy->lock);
+	return result;
 }
 
 int hm_lazy_follow_policy(struct hm_lazy *lazy, const struct hm_values *values)

@@ -132,6 +132,26 @@ static bool may_continue(const struct hm_staging *staging)
 				 &done) == -EFAULT;
 }
 
+/*
+ * Before Linux 6.4 khugepaged makes a huge page also of shared memory that is registered, and fills
+ * what is absent with zeros, which a touch would find. Where a second mapping is written these are
+ * not mapped, and asked for.
+ */
+static int keep_small(struct hm_staging *staging, const struct hm_values *values)
+{
+	const struct hostmem_backend *backend = staging->backend;
+	int result;
+
+	if (staging->way != HM_STAGING_COPY || backend->backing.fd < 0 ||
+	    hm_backend_is_hugetlb(backend))
+		return 0;
+	staging->keeps_small = true;
+	staging->thp = (enum hm_thp)values->thp;
+	result = hm_os_advise(backend->mapping.address, backend->mapping.size, MADV_NOHUGEPAGE);
+	/* A kernel without huge pages. */
+	return result == -EINVAL ? 0 : result;
+}
+
 int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend,
 		     const struct hm_values *values, int fault_fd)
 {
@@ -140,14 +160,35 @@ int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend
 	*staging = (struct hm_staging){ .backend = backend, .fault_fd = fault_fd };
 	choose_way(staging, values);
 	result = register_memory(staging);
-	if (staging->way != HM_STAGING_CONTINUE || (!result && may_continue(staging)))
-		return result;
+	if (staging->way != HM_STAGING_CONTINUE)
+		return result ? result : keep_small(staging, values);
+	if (!result && may_continue(staging))
+		return 0;
 	/* Before Linux 5.14 there is no second mapping. */
 	if (!result)
 		hm_fault_unregister(fault_fd, backend->mapping.address, backend->mapping.size);
 	hm_staging_end(staging);
 	choose_copying(staging);
-	return register_memory(staging);
+	result = register_memory(staging);
+	return result ? result : keep_small(staging, values);
+}
+
+int hm_staging_advise_thp(struct hm_staging *staging, enum hm_thp thp, struct hostmem_error *err)
+{
+	if (!staging->keeps_small)
+		return hm_advise_thp(staging->backend, thp, err);
+	if (hm_advise_check_thp(staging->backend, thp, err))
+		return -1;
+	staging->thp = thp;
+	return 0;
+}
+
+int hm_staging_allow_huge(struct hm_staging *staging, struct hostmem_error *err)
+{
+	if (!staging->keeps_small)
+		return 0;
+	staging->keeps_small = false;
+	return hm_advise_thp(staging->backend, staging->thp, err);
 }
 
 void hm_staging_end(struct hm_staging *staging)

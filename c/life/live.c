@@ -175,7 +175,9 @@ static int apply(struct hostmem_backend *backend, enum hm_property property,
 	case HM_PROPERTY_DUMP:
 		return hm_advise_dump(backend, new->dump, true, err);
 	case HM_PROPERTY_THP:
-		return hm_advise_thp(backend, (enum hm_thp) new->thp, err);
+		return backend->lazy
+			       ? hm_lazy_advise_thp(backend->lazy, (enum hm_thp) new->thp, err)
+			       : hm_advise_thp(backend, (enum hm_thp) new->thp, err);
 	case HM_PROPERTY_LOCK:
 		return change_lock(backend, old, new, err);
 	default:

@@ -84,10 +84,13 @@ static void read_thp_setting(const struct hostmem_backend *backend, char *path, 
 }
 
 /* The kernel takes the advice all the same where it gives no huge pages. */
-static int check_always_huge(const struct hostmem_backend *backend, struct hostmem_error *err)
+int hm_advise_check_thp(const struct hostmem_backend *backend, enum hm_thp thp,
+			struct hostmem_error *err)
 {
 	char path[80], setting[16];
 
+	if (thp != HM_THP_ALWAYS)
+		return 0;
 	if (hm_call_is_thp_disabled(backend->host))
 		return hm_fail(
 			err, HOSTMEM_ERROR_UNSUPPORTED, 0,
@@ -119,7 +122,7 @@ int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct
 		return advise_never_huge(backend, err);
 	if (thp == HM_THP_AUTO && (!huge || backend->mapping.size < huge))
 		return 0;
-	if (thp == HM_THP_ALWAYS && check_always_huge(backend, err))
+	if (hm_advise_check_thp(backend, thp, err))
 		return -1;
 	result = advise(backend, MADV_HUGEPAGE);
 	if (!result || (result == -EINVAL && thp == HM_THP_AUTO))

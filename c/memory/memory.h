@@ -19,6 +19,9 @@ int hm_advise_dump(const struct hostmem_backend *backend, bool dump, bool asked,
 		   struct hostmem_error *err);
 int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp,
 		  struct hostmem_error *err);
+/* Whether this host gives huge pages at all, where they are asked for. */
+int hm_advise_check_thp(const struct hostmem_backend *backend, enum hm_thp thp,
+			struct hostmem_error *err);
 /* populated: whether the pages are there, so that they are locked now and not on first use. */
 int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool populated,
 		   struct hostmem_error *err);

@@ -733,6 +733,18 @@ static bool is_resident(const struct hostmem_memory *memory)
 	return count == memory->size / PAGE;
 }
 
+static bool is_warned_of(const struct trial *trial, const char *property)
+{
+	char text[256];
+
+	for (size_t i = 0; hostmem_backend_get_warning(trial->backend, i, text, sizeof(text), NULL);
+	     i++) {
+		if (!strncmp(text, property, strlen(property)))
+			return true;
+	}
+	return false;
+}
+
 /* What a ready backend says of itself against what the kernel says. */
 static const char *find_lie(const struct trial *trial)
 {
@@ -748,7 +760,8 @@ static const char *find_lie(const struct trial *trial)
 		return "`dump` is not what the kernel does";
 	if (!memory.hugetlb && is_on(trial, "lock", "on") != !!strstr(flags, " lo "))
 		return "`lock` is not what the kernel does";
-	if (!memory.hugetlb && is_on(trial, "thp", "always") && !strstr(flags, " hg "))
+	if (!memory.hugetlb && is_on(trial, "thp", "always") && !strstr(flags, " hg ") &&
+	    !is_warned_of(trial, "thp"))
 		return "`thp` is not what the kernel does";
 	/* A kernel without page merging is no failure unless it was asked for. */
 	hostmem_backend_get_origin(trial->backend, "merge", &merge, NULL);
@@ -816,6 +829,14 @@ static void report(const struct trial *trial, const struct fault *fault, const c
 		*more ? ": " : "", more);
 }
 
+static void report_lie(const struct trial *trial, const struct fault *fault, const char *what)
+{
+	const char *lie = find_lie(trial);
+
+	if (lie)
+		report(trial, fault, what, lie);
+}
+
 static void check_error(const struct trial *trial, const struct fault *fault,
 			const struct hostmem_error *err)
 {
@@ -849,12 +870,12 @@ static void check_failure(struct trial *trial, const struct fault *fault,
 	if (!trial->began && strcmp(description, described) != 0)
 		report(trial, fault, "a failure changed state or properties", description);
 	free(description);
-	if (trial->operation->live && !said && find_lie(trial))
-		report(trial, fault, "after the failure", find_lie(trial));
+	if (trial->operation->live && !said)
+		report_lie(trial, fault, "after the failure");
 	if (trial->operation->run(trial, &err))
 		report(trial, fault, "it does not work again", err.message);
-	else if (find_lie(trial))
-		report(trial, fault, "done again", find_lie(trial));
+	else
+		report_lie(trial, fault, "done again");
 }
 
 static void check_outcome(struct trial *trial, const struct fault *fault, int result,
@@ -862,7 +883,6 @@ static void check_outcome(struct trial *trial, const struct fault *fault, int re
 			  const char *described)
 {
 	bool stays;
-	const char *lie;
 
 	if (!shim_bystanders_are_whole())
 		report(trial, fault, "a mapping of another thread's was changed", "");
@@ -883,9 +903,7 @@ static void check_outcome(struct trial *trial, const struct fault *fault, int re
 		else if (!trial->operation->ends)
 			check_failure(trial, fault, before, described, err);
 	} else if (!trial->operation->ends) {
-		lie = find_lie(trial);
-		if (lie)
-			report(trial, fault, "success, but", lie);
+		report_lie(trial, fault, "success, but");
 	}
 	if (trial->operation->live && !is_untouched(trial))
 		report(trial, fault, "contents were lost", "");

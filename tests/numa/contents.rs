@@ -30,6 +30,7 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 4 * MIB;
 const PATIENCE: Duration = Duration::from_secs(20);
 const IMAGES: &str = "/tmp";
+const KHUGEPAGED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged/";
 const BOUND: &str = "policy=bind,host-nodes=3";
 
 /// Memory that may be read on demand: kind, options, and the first kernel on which it stays huge.
@@ -53,6 +54,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("contents::of_unbound_memory", of_unbound_memory),
         Test::new("contents::rebound", rebound),
         Test::new("contents::discarded", discarded),
+        Test::new("contents::beside_khugepaged", beside_khugepaged),
     ];
     for backing in &BACKINGS {
         tests.push(Test {
@@ -198,6 +200,52 @@ fn on_demand(mode: &str, policy: &str) {
         // With a policy private memory is copied.
         if kernel() >= huge_since && (policy != BOUND || !memory.contains("thp=always")) {
             assert_eq!(seen.huge, SIZE, "{options}");
+        }
+    }
+}
+
+fn scan_all_memory() {
+    let scans = || fs::read_to_string(format!("{KHUGEPAGED}full_scans")).unwrap();
+    // The first may have begun before.
+    for _ in 0..2 {
+        let (before, start) = (scans(), Instant::now());
+        while scans() == before {
+            assert!(start.elapsed() < PATIENCE, "khugepaged does not scan");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Huge pages that the kernel makes meanwhile have no zeros where contents are unread: before
+/// Linux 6.4 it fills the absent parts of shared memory, also where they are registered.
+fn beside_khugepaged() {
+    let _shmem = Setting::set(cells::SHMEM, "advise").unwrap();
+    let _sleep = Setting::set(format!("{KHUGEPAGED}scan_sleep_millisecs"), "1").unwrap();
+    let bytes = bytes();
+    let image = with_image(&bytes);
+    let small = MEMORIES
+        .iter()
+        .filter(|(_, memory, _)| !memory.contains("hugetlb"));
+    for (kind, memory, _) in small {
+        let options = format!(
+            "size={SIZE},{},{memory},contents={image}",
+            image::ON_DEMAND[0]
+        );
+        let backend = complete(kind, &options);
+        let options = format!("{kind},{options}");
+        let claim = backend.claim("test").unwrap();
+        backend.set("thp", "auto").unwrap();
+        for at in (0..SIZE).step_by(MIB as usize) {
+            access::read(&claim, at);
+        }
+        drop(claim);
+        scan_all_memory();
+        assert_same(&backend, &bytes, &options);
+        if *memory == "thp=auto" {
+            scan_all_memory();
+            // What was made huge is mapped so when it is touched.
+            assert_same(&backend, &bytes, &options);
+            assert_eq!(all_there(&backend, &options).huge, SIZE, "{options}");
         }
     }
 }
