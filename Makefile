@@ -16,7 +16,7 @@ DIFFERENT := $(basename $(notdir $(filter-out $(EMPTY) $(SAME),$(wildcard tests/
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test race fuzz soak coverage mutants test-numa test-musl test-arm64 test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
+.PHONY: help run test race fuzz soak coverage mutants test-numa test-musl test-arm64 test-kernels test-package bench bench-ready bench-restore bench-peers lint fmt doc setup-build setup-test setup-musl setup-arm64 setup-lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -59,7 +59,10 @@ test-musl: setup-musl ## the tests on a static build, with musl and without libn
 	scripts/test-musl
 
 test-arm64: setup-arm64 ## the tests on emulated arm64 machines with pages of 4 KiB and of 16 KiB (docs/testing.md)
-	scripts/test-arm64
+	scripts/test-machines arm64
+
+test-kernels: setup-musl setup-test ## the tests on emulated machines with Linux 5.10, 6.1 and 6.12 (docs/testing.md)
+	scripts/test-machines x86-64
 
 test-package: setup-test ## test the package to be published, and a crate that depends on it
 	scripts/package
@@ -84,7 +87,7 @@ lint: setup-lint ## compiler warnings, format, clippy and documentation; any fin
 	cargo clippy --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps $(FEATURES)
 	scripts/oldest-rust
-	scripts/test-arm64 --check
+	scripts/test-machines arm64 --check
 
 fmt: setup-lint ## format C and Rust
 	scripts/lint-c --fix
