@@ -22,11 +22,13 @@ use common::access::smaps_field;
 use common::host::HugePages;
 use common::host::HUGE;
 use common::in_child;
+use common::kernel;
 use common::page_size;
 use common::refusing;
 use common::skip;
 use common::Refusal;
 use hostmem::Backend;
+use hostmem::Claim;
 use hostmem::ErrorKind;
 use tempfile::TempDir;
 
@@ -82,6 +84,15 @@ const SMALL: &[Backing] = &[
     FdPrivate,
 ];
 const LARGE: &[Backing] = &[Huge, HugePrivate, HugeFd, HugeFdPrivate];
+
+/// Those that the kernel can give back.
+fn large() -> &'static [Backing] {
+    if kernel() >= (5, 18) {
+        return LARGE;
+    }
+    skip("Linux before 5.18 cannot give back private huge pages of a user's descriptor");
+    &LARGE[..3]
+}
 
 impl Backing {
     /// Whether the contents behind the memory are the user's and not to be changed.
@@ -267,11 +278,42 @@ fn huge_pages_are_given_back_to_their_pool() {
     let Some(_pool) = HugePages::have(2 * SIZE / HUGE) else {
         return;
     };
-    for &backing in LARGE {
+    for &backing in large() {
         for rest in ["", ",prealloc=on"] {
             discard_and_populate(backing, rest);
             assert_eq!(HugePages::available(), 2 * SIZE / HUGE, "{backing:?}");
         }
+    }
+}
+
+/// As on kernels before 5.18.
+#[test]
+fn private_huge_pages_that_cannot_be_given_back_stay() {
+    let Some(_pool) = HugePages::have(3 * SIZE / HUGE) else {
+        return;
+    };
+    let refusals = [MADV_DONTNEED, MADV_DONTNEED_LOCKED]
+        .map(|advice| Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, advice));
+    let discard = |claim: &Claim| refusing(&refusals, || claim.discard(START, END - START));
+    // A hole in our own file gives back the private copies too.
+    let made = make(HugePrivate, "");
+    let claim = made.backend.claim("test").unwrap();
+    fill(&claim, 0, SIZE, 9);
+    discard(&claim).unwrap();
+    assert!(has(&claim, START, END, 0));
+    drop(claim);
+    drop(made);
+    let anonymous = format!("size={SIZE},hugetlb=on,hugetlbsize=2M");
+    let anonymous = new("ram", &anonymous).complete().unwrap();
+    let made = make(HugeFdPrivate, "");
+    for backend in [&anonymous, &made.backend] {
+        let claim = backend.claim("test").unwrap();
+        fill(&claim, 0, SIZE, 9);
+        let error = discard(&claim).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("5.18"), "{error}");
+        assert!(error.to_string().contains("share=on"), "{error}");
+        assert!(has(&claim, 0, SIZE, 9), "{error}");
     }
 }
 
@@ -305,13 +347,13 @@ fn locked_memory_is_given_back_too() {
         let Some(_pool) = HugePages::have(2 * SIZE / HUGE) else {
             return;
         };
-        for &backing in LARGE {
+        for &backing in large() {
             discard_and_populate(backing, ",lock=on");
         }
         // SAFETY: takes flags.
         let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
         assert_eq!(result, 0);
-        for &backing in LARGE {
+        for &backing in large() {
             discard_and_populate(backing, "");
         }
     });
@@ -458,7 +500,7 @@ fn ranges_are_checked() {
         check(backing, page);
     }
     if let Some(_pool) = HugePages::have(2 * SIZE / HUGE) {
-        for &backing in LARGE {
+        for &backing in large() {
             check(backing, HUGE);
         }
     }

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::host::HugePages;
 use common::in_child;
+use common::kernel;
 use common::ram;
 use common::refusing;
 use common::Refusal;
@@ -144,9 +145,12 @@ fn huge_pages_need_no_descriptor() {
             backend.set("prealloc", true).unwrap();
             assert_eq!(backend.placement().unwrap().huge, 8 << 20);
             assert_eq!(HugePages::free(), 0);
-            claim.discard(2 << 20, 4 << 20).unwrap();
-            assert_eq!(HugePages::free(), 2);
-            backend.populate(2 << 20, 4 << 20).unwrap();
+            // Private huge pages can be given back since 5.18.
+            if share == "on" || kernel() >= (5, 18) {
+                claim.discard(2 << 20, 4 << 20).unwrap();
+                assert_eq!(HugePages::free(), 2);
+                backend.populate(2 << 20, 4 << 20).unwrap();
+            }
             drop(claim);
             backend.delete().unwrap();
             assert_eq!(HugePages::available(), 4);

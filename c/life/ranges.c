@@ -165,6 +165,25 @@ static int discard_for_good(struct hostmem_backend *backend, const struct hm_ran
 					      : run(backend, range);
 }
 
+static int fail_discard(const struct hostmem_backend *backend, const struct hm_range *range,
+			int result, struct hostmem_error *err)
+{
+	enum hostmem_error_kind kind = hm_error_kind_of(-result);
+	const char *hint = "";
+
+	if (result == -EOPNOTSUPP)
+		hint = "; this file system cannot make holes";
+	/* So the kernel answers before it could (madvise(2), mremap(2)). */
+	if (result == -EINVAL && hm_backend_is_hugetlb(backend) && !backend->shared) {
+		kind = HOSTMEM_ERROR_UNSUPPORTED;
+		hint = "; private huge pages can be given back since Linux 5.18, with share=on "
+		       "before too";
+	}
+	return hm_fail(err, kind, -result, "%s: discard of %ju bytes at offset %ju: %s%s",
+		       backend->label, (uintmax_t)range->length, (uintmax_t)range->offset,
+		       strerror(-result), hint);
+}
+
 static int discard_checked(struct hostmem_backend *backend, const struct hm_range *range,
 			   enum hostmem_discard_to to, struct hostmem_error *err)
 {
@@ -179,12 +198,7 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 	if (!range->length)
 		return 0;
 	result = discard_for_good(backend, range, to);
-	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
-				"%s: discard of %ju bytes at offset %ju: %s%s", backend->label,
-				(uintmax_t)range->length, (uintmax_t)range->offset,
-				strerror(-result),
-				result == -EOPNOTSUPP ? "; this file system cannot make holes" : "")
-		      : 0;
+	return result ? fail_discard(backend, range, result, err) : 0;
 }
 
 /* Called with `change`, so that the memory stays where it is. */

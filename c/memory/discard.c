@@ -45,14 +45,15 @@ int hm_discard_range(const struct hostmem_backend *backend, const struct hm_rang
 {
 	uint8_t *address = backend->mapping.address + range->offset;
 	bool own = backend->backing.flags & HOSTMEM_BACKING_OWN;
-	bool huge = hm_backend_is_hugetlb(backend);
-	int result = 0;
+	int result;
 
-	if (backend->backing.fd >= 0 && (backend->shared || own))
+	if (backend->backing.fd >= 0 && (backend->shared || own)) {
 		result = hm_os_punch_hole(backend->backing.fd,
 					  backend->backing.offset + range->offset, range->length);
-	/* A hole in shared huge pages unmaps them everywhere; older kernels refuse the advice. */
-	if (result || (huge && backend->shared))
-		return result;
+		/* A hole in huge pages unmaps them everywhere, private copies too; kernels before
+		 * 5.18 refuse the advice. */
+		if (result || hm_backend_is_hugetlb(backend))
+			return result;
+	}
 	return hm_discard_pages(backend->host, address, range->length);
 }
