@@ -31,6 +31,9 @@ static const char *map_hint(const struct hostmem_backend *backend, const struct 
 		return "; what its descriptor is of cannot be mapped";
 	if (result == -EINVAL && backend->backing.fd >= 0 && !values->share)
 		return "; a guest_memfd, for one, can only be mapped with share=on";
+	if (result == -EPERM && values->share && hm_os_get_seals(backend->backing.fd) > 0)
+		return "; what is sealed against writing can be mapped with share=on since Linux "
+		       "6.7: use share=off";
 	return "";
 }
 

@@ -393,6 +393,15 @@ pub fn kernel() -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
+/// Whether the kernel populates memory by a call, which a test refuses or counts.
+pub fn populates_by_call() -> bool {
+    let does = kernel() >= (5, 14);
+    if !does {
+        skip("MADV_POPULATE_WRITE needs Linux 5.14");
+    }
+    does
+}
+
 /// A field of /proc/meminfo, by its name with the colon, in bytes.
 pub fn meminfo(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap();
