@@ -15,7 +15,6 @@ use std::process::Output;
 use std::process::Stdio;
 
 use common::bindable_node;
-use common::kernel;
 use common::objects;
 use common::skip;
 use hostmem::properties;
@@ -72,14 +71,6 @@ fn keys(json: &Json) -> BTreeSet<&str> {
         .collect()
 }
 
-fn has_prealloc() -> bool {
-    let has = kernel() >= (5, 14);
-    if !has {
-        skip("prealloc needs Linux 5.14");
-    }
-    has
-}
-
 // ---- alloc ----
 
 #[test]
@@ -106,9 +97,6 @@ fn alloc_reports_for_people() {
 
 #[test]
 fn alloc_reports_prealloc() {
-    if !has_prealloc() {
-        return;
-    }
     let text = succeeds(&[
         "alloc",
         "memory-backend-ram,id=ram0,size=16M,prealloc=on,prealloc-threads=2",
@@ -120,9 +108,6 @@ fn alloc_reports_prealloc() {
 
 #[test]
 fn alloc_reports_in_json() {
-    if !has_prealloc() {
-        return;
-    }
     let report = json_of(&[
         "alloc",
         "--json",
@@ -599,9 +584,6 @@ fn bar_of(text: &str, name: &str) -> f64 {
 
 #[test]
 fn alloc_draws_where_the_memory_is() {
-    if !has_prealloc() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("a & b.svg");
     let svg = file.to_str().unwrap();
@@ -784,9 +766,6 @@ fn output_that_cannot_be_written_is_a_failure() {
 
 #[test]
 fn there_is_no_progress_bar_without_a_terminal() {
-    if !has_prealloc() {
-        return;
-    }
     let object = "memory-backend-ram,id=ram0,size=32M,prealloc=on,thp=never";
     // succeeds() wants standard error empty.
     succeeds(&["alloc", object]);

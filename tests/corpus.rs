@@ -22,7 +22,6 @@ use common::bindable_node;
 use common::host::mount;
 use common::host::HugePages;
 use common::in_child;
-use common::kernel;
 use common::skip;
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -77,9 +76,6 @@ impl Object {
         }
         if accepted && self.names_nodes() && !host.has_node_0 {
             return Some("memory cannot be bound to node 0");
-        }
-        if accepted && self.object.contains("prealloc") && kernel() < (5, 14) {
-            return Some("prealloc needs Linux 5.14");
         }
         let absent = self.why.contains("of this host");
         if absent && !(host.has_one_node && host.cpus <= 6) {

@@ -11,7 +11,6 @@ use common::has_address_sanitizer;
 use common::host::has_no_hard_limit;
 use common::host::limit;
 use common::in_child;
-use common::kernel;
 use common::refusing;
 use common::skip;
 use common::Belongings;
@@ -122,9 +121,6 @@ fn narrowing_only_narrows() {
 
 #[test]
 fn every_method_gives_the_same_memory() {
-    if kernel() < (5, 14) {
-        return skip("prealloc needs Linux 5.14");
-    }
     // Not a whole number of huge pages.
     let size = (6 << 20) + (64 << 10);
     for methods in [Methods::NONE, Methods::LAST_PAGE_FIRST, Methods::ALL] {
@@ -194,9 +190,6 @@ fn without_mbind_there_is_no_policy_but_the_default() {
 /// The whole life of a backend where the container never allows mbind.
 #[test]
 fn without_mbind_the_default_policy_works() {
-    if kernel() < (5, 14) {
-        return skip("prealloc needs Linux 5.14");
-    }
     refusing(&[Refusal::new(libc::SYS_mbind, libc::EPERM)], || {
         let host = Host::probe().unwrap();
         for share in ["off", "on"] {

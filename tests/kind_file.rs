@@ -31,6 +31,7 @@ use common::host::HugePages;
 use common::host::HUGE;
 use common::in_child;
 use common::page_size;
+use common::populates_by_call;
 use common::refusing;
 use common::skip;
 use common::Belongings;
@@ -879,6 +880,9 @@ fn a_full_file_system_is_an_error_while_completing() {
 /// The file that was made is removed, not one that somebody put in its place.
 #[test]
 fn only_what_was_made_is_removed() {
+    if !populates_by_call() {
+        return;
+    }
     let directory = directory();
     let path = directory.path().join("new");
     let moved = directory.path().join("moved");
@@ -1073,6 +1077,9 @@ fn what_cannot_be_undone_is_said() {
 /// As long as others have it open, in whatever way, a file keeps what completing made of it.
 #[test]
 fn what_others_have_open_is_not_taken_back() {
+    if !populates_by_call() {
+        return;
+    }
     // Alone, since children that other tests start have its files open for a moment.
     in_child("what_others_have_open_is_not_taken_back", || {
         let directory = directory();

@@ -11,7 +11,6 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::sync::Barrier;
 
-use common::kernel;
 use common::objects;
 use common::skip;
 use common::vm_flags;
@@ -290,9 +289,6 @@ fn the_defaults_record_is_where_objects_begin() {
 
 #[test]
 fn the_defaults_record_preallocates() {
-    if kernel() < (5, 14) {
-        return skip("prealloc needs Linux 5.14");
-    }
     let mut defaults = Defaults::qemu();
     defaults.prealloc = true;
     defaults.prealloc_threads = NonZeroU32::new(3);

@@ -65,9 +65,6 @@ fn placement(backend: &Backend, size: u64) -> Placement {
 
 #[test]
 fn nothing_is_there_before_and_all_after_prealloc() {
-    if kernel() < (5, 14) {
-        return skip("prealloc needs Linux 5.14");
-    }
     let page = page_size();
     for size in [page, 3 * page, 1 << 20, (4 << 20) + page] {
         for options in ["share=off", "share=on", "thp=never", "thp=always"] {
@@ -282,7 +279,7 @@ fn huge_page_on_request() -> Option<u64> {
 
 #[test]
 fn huge_pages_are_counted() {
-    let Some(huge) = huge_page_on_request().filter(|_| kernel() >= (5, 14)) else {
+    let Some(huge) = huge_page_on_request() else {
         return;
     };
     if huge > 32 << 20 {
@@ -371,7 +368,7 @@ fn the_policy_is_in_the_kernels_words() {
 
 #[test]
 fn bound_memory_is_on_its_node() {
-    let Some(node) = bindable_node().filter(|_| kernel() >= (5, 14)) else {
+    let Some(node) = bindable_node() else {
         return;
     };
     for share in ["off", "on"] {

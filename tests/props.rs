@@ -398,10 +398,6 @@ fn live_change(name: &str) -> Option<(String, Value)> {
         | "lock"
         | "share"
         | "x-use-canonical-path-for-ramblock-id" => plain(true.into()),
-        "prealloc" if kernel() < (5, 14) => {
-            skip("prealloc needs Linux 5.14");
-            None
-        }
         "prealloc" => plain(true.into()),
         "contents" => plain("/no/such".into()),
         "contents-order" => plain("/no/such".into()),
@@ -776,9 +772,6 @@ fn bytes_at(claim: &Claim, offsets: &[u64]) -> Vec<u8> {
 
 #[test]
 fn live_prealloc_populates_and_touches_nothing() {
-    if kernel() < (5, 14) {
-        return skip("prealloc needs Linux 5.14");
-    }
     let size = 4 << 20;
     for options in ["share=off", "share=on", "thp=never", "prealloc-threads=2"] {
         let backend = ram(&format!("size={size},{options}")).complete().unwrap();
@@ -808,9 +801,6 @@ fn live_prealloc_populates_and_touches_nothing() {
 
 #[test]
 fn prealloc_cannot_be_undone_by_switching_it_off() {
-    if kernel() < (5, 14) {
-        return skip("prealloc needs Linux 5.14");
-    }
     for mapped in [false, true] {
         let (backend, _claim) = ready("size=64K,prealloc=on", mapped);
         for off in [Value::from(false), Value::from("off")] {
