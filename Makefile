@@ -32,7 +32,7 @@ test: setup-test ## all tests: with all features, with fewer, with musl, and the
 	scripts/test-musl --short
 	scripts/sanitize address,undefined
 	scripts/oracle --test regressions --test backend --test map --test discard --test 'kind_*' --test rollback_kinds
-	scripts/race 20
+	scripts/race 60
 	scripts/fuzz 10
 
 race: setup-test ## six threads use the C at once under ThreadSanitizer; SECONDS=n, SEED=n
