@@ -319,7 +319,7 @@ fn each_whole_huge_page_of_a_range_is_made_huge() {
     let Some(huge) = common::thp_size() else {
         return;
     };
-    if !host.methods().contains(Methods::COLLAPSE) {
+    if !host.methods().contains(Methods::COLLAPSE) || common::kernel() < (6, 1) {
         return skip("MADV_COLLAPSE needs Linux 6.1");
     }
     // More than a chunk of 8 MiB on x86-64.
