@@ -11,8 +11,9 @@
  * huge: there is a pool of at least 8 free huge pages of 2 MiB. With HOSTMEM_EVERY_ERRNO in the
  * environment each call fails with each of its errnos, otherwise with one of them. A second call
  * fails after every n-th fault, n being HOSTMEM_EVERY_PAIR, otherwise 120. With ONLY only kinds of
- * that name are tried, with PART=k/n only every n-th kind, from the k-th on. Prints a line for each
- * kind, and each problem once; exits with 1 when there was one.
+ * that name are tried, with OPERATION only the operation of that name, with PART=k/n only every
+ * n-th kind, from the k-th on. Prints a line for each kind, and each problem once; exits with 1
+ * when there was one.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -42,7 +43,7 @@
 #define IMAGE_PATH "/proc/self/fd/900"
 #define KEPT       0x33
 
-static const char *disk, *shared;
+static const char *disk, *shared, *only_operation;
 static struct hostmem_host *host, *old_host;
 static bool every_errno;
 static size_t pairs, pairs_every = 120;
@@ -1085,6 +1086,8 @@ static size_t try_subject(const struct subject *subject)
 
 	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
 		trial.operation = &operations[i];
+		if (only_operation && strcmp(operations[i].name, only_operation) != 0)
+			continue;
 		if (!is_possible(&operations[i]))
 			printf("skipped: %s: this host cannot do it\n", operations[i].name);
 		else if (is_for(&operations[i], subject))
@@ -1285,6 +1288,7 @@ int main(int argc, char **argv)
 	disk = argv[1];
 	shared = argv[2];
 	every_errno = getenv("HOSTMEM_EVERY_ERRNO");
+	only_operation = getenv("OPERATION");
 	must(!every_pair || (sscanf(every_pair, "%zu", &pairs_every) == 1 && pairs_every),
 	     "HOSTMEM_EVERY_PAIR=n");
 	must(!part || (sscanf(part, "%zu/%zu", &first, &step) == 2 && first && step), "PART=k/n");
@@ -1294,7 +1298,7 @@ int main(int argc, char **argv)
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	make_files();
 	probe_hosts();
-	if (first == 1 && !only)
+	if (first == 1 && !only && !only_operation)
 		count = try_others();
 	for (size_t i = first - 1; i < sizeof(subjects) / sizeof(subjects[0]); i += step) {
 		if (only && !strstr(subjects[i].name, only))
