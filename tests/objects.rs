@@ -256,6 +256,23 @@ fn a_kind_decides_what_share_begins_with() {
     }
 }
 
+/// Of more kinds than a message holds.
+#[test]
+fn a_long_list_of_kinds_is_cut() {
+    let objects = objects();
+    for number in 0..500 {
+        let name = format!("kind-{number}-{}", "x".repeat(100));
+        objects
+            .register_kind(&name, "A test.", false, Plain)
+            .unwrap();
+    }
+    let error = objects.builder("other", "ram0").unwrap_err();
+    let message = error.to_string();
+    assert!(message.starts_with("kind 'other' does not exist; kinds: "));
+    assert!(message.contains("kind-0-xxx"), "{message}");
+    assert!(message.len() < 1024, "{message}");
+}
+
 // ---- Defaults ----
 
 fn with_defaults(defaults: &Defaults) -> Objects {

@@ -3,6 +3,10 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use common::objects;
 use common::ram;
 use hostmem::Builder;
@@ -186,12 +190,19 @@ fn other_sizes_are_refused() {
             Value::Number(1 << 20),
             "{text:?}"
         );
+        // Of an offset only the form is wrong, since it may be 0.
+        let mut offset = objects().builder("memory-backend-file", "file0").unwrap();
+        offset.set("offset", 4096u32).unwrap();
+        let is_zero = size_by_digits(text, 0) == Some(0);
+        assert_eq!(offset.set("offset", text).is_ok(), is_zero, "{text:?}");
+        let expected = if is_zero { 0 } else { 4096 };
+        assert_eq!(offset.get("offset").unwrap(), Value::Number(expected));
     }
 }
 
 /// The value of a size by schoolbook arithmetic on its decimal digits; None where the form refuses
-/// it.
-fn size_by_digits(text: &str) -> Option<u64> {
+/// it, or it is less than the least.
+fn size_by_digits(text: &str, least: u64) -> Option<u64> {
     let (number, shift) = split_suffix(text);
     let (whole, rest) = match number.strip_prefix("0x").or(number.strip_prefix("0X")) {
         Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
@@ -221,7 +232,7 @@ fn size_by_digits(text: &str) -> Option<u64> {
         }
         bytes = bytes * 2 + u128::from(carry);
     }
-    u64::try_from(bytes).ok().filter(|&bytes| bytes != 0)
+    u64::try_from(bytes).ok().filter(|&bytes| bytes >= least)
 }
 
 fn split_suffix(text: &str) -> (&str, u32) {
@@ -673,17 +684,71 @@ fn a_boolean_alone_is_on_and_off_behind_no() {
 #[test]
 fn a_unit_behind_the_suffix_is_answered_by_what_to_write() {
     let mut builder = builder();
+    // What is quoted of a value has at most 128 bytes.
+    let long = |zeros| format!("1{}G", "0".repeat(zeros));
     for (text, instead) in [
-        ("1GB", "write size=1G"),
-        ("512mb", "write size=512m"),
-        ("1.5GiB", "write size=1.5G"),
-        ("2Mi", "write size=2M"),
+        ("1GB", Some("1G")),
+        ("512mb", Some("512m")),
+        ("1.5GiB", Some("1.5G")),
+        ("2Mi", Some("2M")),
+        ("1KB", Some("1K")),
+        ("16EB", Some("16E")),
+        (&format!("{}B", long(125)), Some(&*long(125))),
+        (&format!("{}B", long(126)), None),
+        ("GB", None),
+        ("1XB", None),
+        ("1BB", None),
+        ("1GX", None),
+        ("1GBB", None),
+        ("1G B", None),
+        ("1.", None),
     ] {
         let error = builder.set("size", text).expect_err(text);
-        assert!(error.to_string().ends_with(instead), "{error}");
+        let message = error.to_string();
+        match instead {
+            Some(size) => assert!(
+                message.ends_with(&format!("write size={size}")),
+                "{message}"
+            ),
+            None => assert!(message.contains("expected a size below 16E"), "{message}"),
+        }
+        assert_eq!(error.raw_os_error(), None, "{message}");
     }
-    let error = builder.set("share", "ON").unwrap_err().to_string();
-    assert!(error.contains("share=on or share=off"), "{error}");
+}
+
+/// Words that are looked up, not only that there are some.
+#[test]
+fn messages_say_what_can_be_written() {
+    let mut context = objects().thread_context("ram0").unwrap();
+    for (error, message) in [
+        (
+            builder().set("share", "ON").unwrap_err(),
+            "ram0: share=ON: write share=on or share=off",
+        ),
+        (
+            builder().set("reserve", "ON").unwrap_err(),
+            "ram0: reserve=ON: write reserve=on, reserve=off or reserve=try",
+        ),
+        (
+            builder().set("prealloc-mode", "x").unwrap_err(),
+            "ram0: prealloc-mode=x: expected wait or background",
+        ),
+        (
+            builder().set("thp", "x").unwrap_err(),
+            "ram0: thp=x: expected auto, always or never",
+        ),
+        (
+            builder().set("host-nodes", [0, 1024]).unwrap_err(),
+            "ram0: host-nodes: node 1024: expected ids below 1024",
+        ),
+        (
+            context.set("cpu-affinity", [8192]).unwrap_err(),
+            "ram0: cpu-affinity: CPU 8192: expected ids below 8192",
+        ),
+    ] {
+        assert_eq!(error.to_string(), message);
+        assert_eq!(error.raw_os_error(), None, "{message}");
+    }
 }
 
 /// A path that an object has in QOM is as good as its id.
@@ -695,6 +760,15 @@ fn a_link_may_be_a_path() {
         .parse(format!("{KIND},id=ram0,prealloc-context=/objects/tc0"))
         .unwrap();
     assert_eq!(builder.get_text("prealloc-context").unwrap(), "tc0");
+    let longest = "x".repeat(128);
+    let _other = objects
+        .thread_context(&longest)
+        .unwrap()
+        .complete()
+        .unwrap();
+    let mut builder = builder;
+    builder.set("prealloc-context", &*longest).unwrap();
+    assert_eq!(builder.get_text("prealloc-context").unwrap(), longest);
     for other in [
         "/objects/tc1",
         "/objects/",
@@ -745,7 +819,7 @@ fn an_option_string_is_cut_at_no_length() {
 fn ids_begin_with_a_letter() {
     let longest = "x".repeat(128);
     for id in [
-        "a", "Z", "a1", "ram0", "a-", "a.", "a_", "A-b.c_9", &longest,
+        "a", "z", "A", "Z", "a1", "ram0", "a-", "a.", "a_", "A-b.c_9", &longest,
     ] {
         let objects = objects();
         let builder = objects.builder(KIND, id).unwrap();
@@ -859,6 +933,55 @@ fn messages_are_of_whole_characters() {
     }
 }
 
+/// At each limit of UTF-8 (RFC 3629): a byte that begins no character is `?`, as control characters
+/// are.
+#[test]
+fn messages_are_of_characters_only() {
+    let mut builder = objects().builder("memory-backend-file", "file0").unwrap();
+    builder.set("size", 4096u32).unwrap();
+    for (bytes, expected) in [
+        (&b"\x01\x1f \x7e\x7f"[..], "?? ~?"),
+        // C1 control characters, which are two bytes.
+        (b"\xc2\x80\xc2\x85\xc2\x9b\xc2\x9f", "????????"),
+        (b"\xc2\xa0\xc2\xbf\xdf\xbf", "\u{a0}\u{bf}\u{7ff}"),
+        (b"\xe0\xa0\x80\xe0\xbf\xbf", "\u{800}\u{fff}"),
+        (b"\xe1\x80\x80\xec\xbf\xbf", "\u{1000}\u{cfff}"),
+        (b"\xed\x80\x80\xed\x9f\xbf", "\u{d000}\u{d7ff}"),
+        (b"\xee\x80\x80\xef\xbf\xbf", "\u{e000}\u{ffff}"),
+        (b"\xf0\x90\x80\x80\xf0\xbf\xbf\xbf", "\u{10000}\u{3ffff}"),
+        (b"\xf1\x80\x80\x80\xf3\xbf\xbf\xbf", "\u{40000}\u{fffff}"),
+        (b"\xf4\x80\x80\x80\xf4\x8f\xbf\xbf", "\u{100000}\u{10ffff}"),
+        // Never the first byte.
+        (b"\x80", "?"),
+        (b"\xbf", "?"),
+        (b"\xc0\x80\xc1\xbf", "????"),
+        (b"\xf5\x80\x80\x80", "????"),
+        (b"\xf8\x88\x80\x80\x80\xff", "??????"),
+        // Longer than needed, surrogates, above the last.
+        (b"\xe0\x80\x80\xe0\x9f\xbf", "??????"),
+        (b"\xed\xa0\x80\xed\xbf\xbf", "??????"),
+        (b"\xf0\x80\x80\x80\xf0\x8f\xbf\xbf", "????????"),
+        (b"\xf4\x90\x80\x80\xf4\xbf\xbf\xbf", "????????"),
+        // Cut short.
+        (b"\xc3", "?"),
+        (b"\xe1\x80", "??"),
+        (b"\xf1\x80\x80", "???"),
+        (b"\xc3\x7e", "?~"),
+        (b"\xc3\xc3\xa9", "?é"),
+        (b"\xe1\x80\xc3\xa9", "??é"),
+        (b"\xe1x\x80", "?x?"),
+        (b"\xf1\x80\x80x", "???x"),
+    ] {
+        let path = [b"/no such directory/", bytes].concat();
+        let path = Path::new(OsStr::from_bytes(&path));
+        builder.set("mem-path", path).unwrap();
+        let failed = builder.complete().unwrap_err();
+        let quoted = format!("mem-path=/no such directory/{expected}: cannot");
+        assert!(failed.to_string().contains(&quoted), "{bytes:?}: {failed}");
+        builder = failed.object;
+    }
+}
+
 // ---- Anything at all ----
 
 /// Parts of option strings, half of them sensible.
@@ -900,7 +1023,7 @@ proptest! {
     fn a_size_is_what_its_digits_say(text in size_text()) {
         let mut builder = builder();
         let set = builder.set("size", text.as_str());
-        match size_by_digits(&text) {
+        match size_by_digits(&text, 1) {
             Some(bytes) => {
                 prop_assert!(set.is_ok(), "{:?}", set);
                 prop_assert_eq!(builder.get("size").unwrap(), Value::Number(bytes));

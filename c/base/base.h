@@ -79,9 +79,9 @@ bool hm_text_is_id(const char *text);
 /*
  * Takes the next "key=value" or "value" off *options, which moves past it; ",," in a value is one
  * comma. *key is NULL for a lone value. Both are cut out of the caller's writable string. Returns
- * 1, or 0 at the end.
+ * false at the end.
  */
-int hm_text_next_option(char **options, char **key, char **value);
+bool hm_text_next_option(char **options, char **key, char **value);
 
 const char *hm_text_state(enum hostmem_state state);
 

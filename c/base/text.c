@@ -202,13 +202,19 @@ static size_t character_length(const unsigned char *text)
 	return length;
 }
 
+/* One of ASCII or of C1, U+0080 to U+009F, of which NEL ends a line and CSI commands a terminal. */
+static bool is_control(const unsigned char *text)
+{
+	return *text < 0x20 || *text == 0x7f || (*text == 0xc2 && text[1] < 0xa0);
+}
+
 void hm_text_clean(char *text)
 {
 	while (*text) {
-		unsigned char first = (unsigned char)*text;
-		size_t length = character_length((const unsigned char *)text);
+		const unsigned char *first = (const unsigned char *)text;
+		size_t length = is_control(first) ? 0 : character_length(first);
 
-		if (!length || first < 0x20 || first == 0x7f)
+		if (!length)
 			*text = '?';
 		text += length ? length : 1;
 	}
@@ -266,19 +272,19 @@ static char *take_part(char **options)
 	return part;
 }
 
-int hm_text_next_option(char **options, char **key, char **value)
+bool hm_text_next_option(char **options, char **key, char **value)
 {
 	char *part, *equals;
 
 	if (!**options)
-		return 0;
+		return false;
 	part = take_part(options);
 	equals = strchr(part, '=');
 	*key = equals ? part : NULL;
 	*value = equals ? equals + 1 : part;
 	if (equals)
 		*equals = '\0';
-	return 1;
+	return true;
 }
 
 void hm_text_join(char *text, size_t size, const char *separator, const char *word)

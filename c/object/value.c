@@ -116,7 +116,7 @@ static int parse_bool(const char *id, const struct hm_row *row, struct hm_value 
 		      struct hostmem_error *err)
 {
 	const char *name = row->public.name;
-	bool is_on = false;
+	bool is_on;
 
 	if (!hm_text_parse_bool(value->text, &is_on)) {
 		value->number = is_on;
