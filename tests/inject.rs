@@ -4,7 +4,7 @@
 //! advises, truncates, closes or removes that is not its own; also while six threads use it at
 //! once, by tests/c/stress.c. And a process forks in the middle of a call, by tests/c/forked.c.
 //! Hosts that this one is not are in tests/c/hosts.c, calls that Rust does not make in
-//! tests/c/c_api.c.
+//! tests/c/c_api.c, files that change while they are opened in tests/c/paths.c.
 
 mod common;
 
@@ -106,6 +106,11 @@ fn hosts_are_judged_by_what_their_kernel_says() {
 #[test]
 fn calls_that_rust_does_not_make_are_refused() {
     assert_passes("c_api", &["--shim"], &[], &[]);
+}
+
+#[test]
+fn a_path_that_changes_meanwhile_is_not_followed() {
+    assert_passes("paths", &["--shim"], &[], &[]);
 }
 
 #[test]

@@ -104,6 +104,7 @@ enum call { CALLS(ENUMERATOR) CALL_COUNT };
 const struct shim_call shim_calls[] = { CALLS(ROW){ NULL, { 0 } } };
 
 int (*shim_open_instead)(const char *path);
+void (*shim_before_open)(const char *path);
 
 struct fault {
 	_Atomic int call, error;
@@ -804,6 +805,8 @@ int hook_open(const char *path, int flags, ...)
 	mode_t mode = 0;
 	int fd;
 
+	if (shim_before_open)
+		shim_before_open(path);
 	if (fails(CALL_open))
 		return -1;
 	if (shim_open_instead && is_for_reading(flags)) {
@@ -906,7 +909,8 @@ int hook_fcntl(int fd, int command, unsigned long argument)
 	int result;
 
 	/* What an embedder's kind returns becomes the library's, which closes it on exec first. */
-	if (command == F_SETFD && fd >= 0 && fd < MOST_DESCRIPTORS && descriptors[fd] == FOREIGN)
+	if (command == F_SETFD && fd >= 0 && fd < MOST_DESCRIPTORS && descriptors[fd] == FOREIGN &&
+	    fcntl(fd, F_GETFD) >= 0)
 		take(fd, DUPLICATE);
 	if (!duplicates && command != F_GETFL && command != F_GET_SEALS)
 		check_fd("fcntl", fd);

@@ -82,5 +82,7 @@ void shim_limit_mappings(size_t bytes);
  */
 #define SHIM_REAL (-1000)
 extern int (*shim_open_instead)(const char *path);
+/* Is called before each path is opened, as another process may change it in this moment. */
+extern void (*shim_before_open)(const char *path);
 
 #endif
