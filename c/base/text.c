@@ -38,10 +38,10 @@ int hm_text_take_digits(const char **text, int base, uint64_t *value)
 	int digit;
 
 	while ((digit = digit_value(**text, base)) >= 0) {
+		(*text)++;
 		if (__builtin_mul_overflow(result, (uint64_t)base, &result) ||
 		    __builtin_add_overflow(result, (uint64_t)digit, &result))
 			return -1;
-		(*text)++;
 	}
 	if (*text == start)
 		return -1;

@@ -28,14 +28,14 @@ static int fail(const struct hostmem_backend *backend, const struct hm_values *v
 
 /* ---- Checking ---- */
 
-/* Looks at what the path leads to without opening it for use. Returns 1 when nothing is there. */
+/* Looks at what the path leads to without opening it for use. */
 static int look(const char *path, struct hm_file *file)
 {
 	int fd = hm_os_open(path, O_PATH);
 	int result;
 
 	if (fd < 0)
-		return fd == -ENOENT ? 1 : fd;
+		return fd;
 	result = hm_os_stat(fd, file);
 	hm_os_close(fd);
 	return result;
@@ -99,7 +99,7 @@ static int check_path(const struct hostmem_backend *backend, const struct hm_val
 {
 	struct hm_file file;
 	int result = look(values->mem_path, &file);
-	bool missing = result == 1;
+	bool missing = result == -ENOENT;
 	char target[PATH_MAX];
 
 	if (missing &&
@@ -108,14 +108,13 @@ static int check_path(const struct hostmem_backend *backend, const struct hm_val
 	if (missing)
 		result = look_at_parent(values->mem_path, &file);
 	if (result)
-		return fail(backend, values, "look at it", result < 0 ? result : -ENOENT, err);
+		return fail(backend, values, "look at it", result, err);
 	if (check_hugetlbfs(backend, values, &file, err))
 		return -1;
-	if (missing || S_ISDIR(file.mode))
+	/* Of what kind a file is, is looked at when it is opened. */
+	if (missing || S_ISDIR(file.mode) || (!file.size && !values->readonly))
 		return check_new(backend, values, &file, err);
-	if (hm_check_file_type(backend, "mem-path", values->mem_path, &file, err))
-		return -1;
-	return !file.size && !values->readonly ? check_new(backend, values, &file, err) : 0;
+	return 0;
 }
 
 static int check(void *data, const struct hostmem_backend *backend, struct hostmem_error *err)
@@ -231,8 +230,10 @@ static int grow(const struct hostmem_backend *backend, const struct hm_values *v
 	struct hm_file file;
 	int result = hm_os_stat(fd, &file);
 
-	if (result || !S_ISREG(file.mode) || file.size || values->readonly)
-		return result ? fail(backend, values, "look at it", result, err) : 0;
+	if (result)
+		return fail(backend, values, "look at it", result, err);
+	if (!S_ISREG(file.mode) || file.size || values->readonly)
+		return 0;
 	result = hm_os_set_size(fd, values->offset + values->size);
 	if (result)
 		return fail(backend, values, "grow it", result, err);
@@ -273,7 +274,7 @@ static void undo(void *data, const struct hostmem_backend *backend,
 		if (result > 0)
 			result = hm_os_unlink(values.mem_path);
 		append_stays(err, "; the file that was made stays: ", result);
-	} else if (backing->made & MADE_SIZE && sole > 0) {
+	} else if (sole > 0) {
 		append_stays(err, "; the file keeps the size it was given: ",
 			     hm_os_set_size(backing->fd, 0));
 	} else {
