@@ -16,11 +16,13 @@ use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use common::access::closes_on_exec;
 use common::in_child;
 use common::page_size;
 use common::skip;
@@ -113,15 +115,21 @@ fn refused(builder: Builder) -> CompleteError {
 }
 
 fn memfd(size: u64) -> OwnedFd {
+    memfd_with(libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING, size).unwrap()
+}
+
+/// None where the kernel cannot make one with these flags.
+fn memfd_with(flags: libc::c_uint, size: u64) -> Option<OwnedFd> {
     let name = CString::new("test").unwrap();
     // SAFETY: the text outlives the call.
-    let fd =
-        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
-    assert!(fd >= 0);
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    if fd < 0 {
+        return None;
+    }
     // SAFETY: just made, and nobody else's.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     file.set_len(size).unwrap();
-    file.into()
+    Some(file.into())
 }
 
 fn backing(fd: impl Into<OwnedFd>) -> Answer {
@@ -318,6 +326,37 @@ fn an_offset_inside_a_page_is_refused() {
     let (kind, _) = fake(|_| Ok(BackingFd::new(memfd(2 * SIZE)).offset(100).into()));
     let failed = refused(builder(kind));
     assert_eq!(failed.error.kind(), ErrorKind::Value, "{failed}");
+}
+
+/// Also where what failed before was of larger pages, which then leave no trace.
+#[test]
+fn a_backing_decides_which_pages_there_are() {
+    let huge = || memfd_with(libc::MFD_HUGETLB | libc::MFD_HUGE_2MB, 4 << 20);
+    if huge().is_none() {
+        return skip("this kernel has no huge pages of 2 MiB");
+    }
+    let first = AtomicBool::new(true);
+    let (kind, count) = fake(move |_| match first.swap(false, Ordering::Relaxed) {
+        true => backing(huge().unwrap()),
+        false => Ok(Backing::Anonymous),
+    });
+    let failed = refused(builder(kind));
+    let words = "size=262144 is not a multiple of the backing's page size, 2097152 bytes";
+    assert!(failed.to_string().contains(words), "{failed}");
+    assert_eq!((failed.error.kind(), count.undone()), (ErrorKind::Value, 1));
+    // What fails before it is asked has nothing to undo.
+    let failed = refused(failed.object.share(false).size(100));
+    assert_eq!(count.undone(), 1, "{failed}");
+    let backend = failed.object.size(SIZE).complete().unwrap();
+    let claim = backend.claim("vm0").unwrap();
+    assert_eq!(claim.memory().page_size(), page_size());
+}
+
+#[test]
+fn a_descriptor_is_closed_when_a_program_is_executed() {
+    let (kind, _) = fake(|request| backing(memfd_with(0, request.size()?).unwrap()));
+    let backend = builder(kind).complete().unwrap();
+    assert!(closes_on_exec(&backend.claim("vm0").unwrap()));
 }
 
 #[test]

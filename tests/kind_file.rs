@@ -930,7 +930,12 @@ fn a_file_of_huge_pages_is_one() {
                 drop((claim, completed));
                 let _ = fs::remove_file(&new);
                 assert_eq!(HugePages::available(), 3, "{options}");
-                for options in ["size=1M", "size=3M", "size=2M,offset=4K"] {
+                for options in [
+                    "size=1M",
+                    "size=3M",
+                    "size=2M,offset=4K",
+                    "size=2M,align=64K",
+                ] {
                     let options = format!("{options},share={share}");
                     assert_refused(backend(path, &options), ErrorKind::Value, &[]);
                     assert_eq!(entries(directory.path()).len(), 0, "{options}");

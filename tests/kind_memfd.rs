@@ -141,6 +141,19 @@ fn the_descriptor_is_named_and_closes_on_exec() {
 }
 
 #[test]
+fn without_a_memfd_there_is_no_memory() {
+    for share in ["on", "off"] {
+        let builder = memfd(&format!("size=64K,share={share}"));
+        let failed = refusing(&[no_memfd()], || builder.complete().unwrap_err());
+        assert_eq!(failed.error.raw_os_error(), Some(libc::EPERM), "{failed}");
+        assert!(failed
+            .to_string()
+            .contains("cannot create a memfd of 65536 bytes"));
+        failed.object.complete().unwrap();
+    }
+}
+
+#[test]
 fn writes_reach_the_descriptor_where_it_is_shared_only() {
     for (share, expected) in [("on", 7), ("off", 0)] {
         let backend = memfd(&format!("size=64K,share={share}"))

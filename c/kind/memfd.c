@@ -19,7 +19,7 @@ static int create(const char *name, unsigned int flags)
 
 static unsigned int huge_flags(uint64_t page_size)
 {
-	if (page_size <= hm_os_page_size())
+	if (!page_size)
 		return 0;
 	return MFD_HUGETLB | (unsigned int)__builtin_ctzll(page_size) << MFD_HUGE_SHIFT;
 }

@@ -105,6 +105,20 @@ static void descriptors_that_are_none(void)
 	hostmem_backend_free(backend);
 }
 
+static int allocate_plain(void *data, const struct hostmem_backend *backend,
+			  struct hostmem_backing *backing, struct hostmem_error *err)
+{
+	(void)data, (void)backend, (void)err;
+	backing->fd = memfd_create("plain", 0);
+	return ftruncate(backing->fd, 65536);
+}
+
+static const struct hostmem_kind plain = {
+	.name = "plain",
+	.description = "A descriptor that stays open when a program is executed.",
+	.allocate = allocate_plain,
+};
+
 /* In a process without standard input the next descriptor has number 0. */
 static void with_descriptor_0(const char *options, int fd)
 {
@@ -126,10 +140,21 @@ static void with_descriptor_0(const char *options, int fd)
 		CHECK((seals & 7) == (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
 	memset(memory.address, 1, memory.size);
 	CHECK(!hostmem_backend_discard(backend, 0, memory.size, &err) && !*(char *)memory.address);
+	memset(memory.address, 1, memory.size);
 	hostmem_backend_free(backend);
 	CHECK(fcntl(0, F_GETFD) < 0);
 	/* For what follows. */
 	CHECK(open("/dev/null", O_RDONLY | O_CLOEXEC) == 0);
+}
+
+static void check_zero(const char *path)
+{
+	struct hostmem_error err = { 0 };
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char byte = 1;
+
+	CHECK(fd >= 0 && read(fd, &byte, 1) == 1 && !byte);
+	close(fd);
 }
 
 static void the_lowest_descriptor(void)
@@ -142,6 +167,7 @@ static void the_lowest_descriptor(void)
 	char text[16];
 
 	CHECK(!ftruncate(fd, 65536));
+	CHECK(!hostmem_objects_register_kind(objects, &plain, &err));
 	backend = make("memory-backend-fd,id=m0,size=64K");
 	close(0);
 	CHECK(!hostmem_backend_set_fd(backend, "fd", fd, &err));
@@ -150,14 +176,17 @@ static void the_lowest_descriptor(void)
 	hostmem_backend_free(backend);
 	CHECK(open("/dev/null", O_RDONLY | O_CLOEXEC) == 0);
 	with_descriptor_0("memory-backend-fd,id=m0,size=64K", fd);
+	with_descriptor_0("plain,id=m0,size=64K,share=on", -1);
 	with_descriptor_0("memory-backend-memfd,id=m0,size=64K", -1);
 	with_descriptor_0("memory-backend-ram,id=m0,size=64K,share=on", -1);
 	with_descriptor_0("memory-backend-shm,id=m0,size=64K", -1);
 	with_descriptor_0("memory-backend-file,id=m0,size=64K,share=on,mem-path=.", -1);
 	CHECK(!mkdir(path, 0700));
 	snprintf(options, sizeof(options),
-		 "memory-backend-file,id=m0,size=64K,share=on,mem-path=%s/new", path);
+		 "memory-backend-file,id=m0,size=64K,share=on,discard-data=on,mem-path=%s/new",
+		 path);
 	with_descriptor_0(options, -1);
+	check_zero(strstr(options, path));
 	/* Now it is there. */
 	with_descriptor_0(options, -1);
 	CHECK(!unlink(strstr(options, path)) && !rmdir(path));
