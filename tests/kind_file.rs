@@ -245,6 +245,44 @@ fn a_directory_keeps_no_file_that_cannot_be_unlinked() {
     }
 }
 
+/// overlayfs copies a file when it is opened for writing, and one with several names is another
+/// file then.
+#[test]
+fn a_file_that_is_copied_when_it_is_opened_is_used() {
+    in_child("a_file_that_is_copied_when_it_is_opened_is_used", || {
+        let directory = directory();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["lower", "upper", "both"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        if !host::mount("tmpfs", &at("lower"), "") || !host::mount("tmpfs", &at("upper"), "") {
+            return;
+        }
+        for name in ["upper/files", "upper/work"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        numbered(&at("lower/file"), SIZE);
+        fs::hard_link(at("lower/file"), at("lower/other")).unwrap();
+        let path = directory.path().to_str().unwrap();
+        let options =
+            format!("lowerdir={path}/lower,upperdir={path}/upper/files,workdir={path}/upper/work");
+        if !host::mount("overlay", &at("both"), &options) {
+            return;
+        }
+        let path = at("both/file");
+        let before = path.metadata().unwrap().ino();
+        let completed = backend(&path, "size=64K,share=on").complete().unwrap();
+        if path.metadata().unwrap().ino() == before {
+            skip("this overlayfs gives the copy the number of the file");
+        }
+        let claim = completed.claim("test").unwrap();
+        assert_eq!(read(&claim, 0), 1);
+        write(&claim, 0, 7);
+        assert_eq!(fs::read(&path).unwrap()[0], 7);
+        assert_eq!(fs::read(at("both/other")).unwrap()[0], 1);
+    });
+}
+
 #[test]
 fn reading_only_needs_something_to_read() {
     let directory = directory();

@@ -143,7 +143,8 @@ static bool is_same_file(const struct hm_file *one, const struct hm_file *other)
 
 /*
  * Opens what was looked at and nothing else, neither waiting for it nor becoming its terminal. By
- * its path, since a jail may have no /proc.
+ * its path, since a jail may have no /proc. -ESTALE when it is another file by now: the path was
+ * given another one, or overlayfs copied the file to open it for writing.
  */
 static int reopen(const struct hm_values *values, const struct hm_file *looked_at)
 {
@@ -173,7 +174,7 @@ static int make_nameless(const struct hostmem_backend *backend, const struct hm_
 		    fd, err);
 }
 
-/* Opens the existing file or directory that `fd` has looked up. */
+/* Opens the existing file or directory that `fd` has looked up. -ESTALE: look it up again. */
 static int open_found(const struct hostmem_backend *backend, const struct hm_values *values, int fd,
 		      struct hostmem_backing *backing, struct hostmem_error *err)
 {
@@ -193,7 +194,9 @@ static int open_found(const struct hostmem_backend *backend, const struct hm_val
 			       "%s: mem-path=%.512s: cannot be opened for writing; for a private "
 			       "copy of a file that may only be read use readonly=on,rom=off",
 			       backend->label, values->mem_path);
-	return opened < 0 ? fail(backend, values, "open it", opened, err) : opened;
+	if (opened >= 0 || opened == -ESTALE)
+		return opened;
+	return fail(backend, values, "open it", opened, err);
 }
 
 /* Opens or makes the file; returns its descriptor. */
@@ -208,7 +211,10 @@ static int open_or_make(const struct hostmem_backend *backend, const struct hm_v
 			int opened = open_found(backend, values, fd, backing, err);
 
 			hm_os_close(fd);
-			return opened;
+			if (opened != -ESTALE)
+				return opened;
+			fd = opened;
+			continue;
 		}
 		if (fd != -ENOENT || values->readonly)
 			break;
@@ -220,7 +226,11 @@ static int open_or_make(const struct hostmem_backend *backend, const struct hm_v
 		if (fd != -EEXIST)
 			break;
 	}
-	return fail(backend, values, fd == -ENOENT ? "find it" : "make it", fd, err);
+	return fail(backend, values,
+		    fd == -ENOENT   ? "find it"
+		    : fd == -ESTALE ? "open it"
+				    : "make it",
+		    fd, err);
 }
 
 /* An empty file gets the size that is wanted; any other keeps its own. */
