@@ -245,6 +245,66 @@ fn a_directory_keeps_no_file_that_cannot_be_unlinked() {
     }
 }
 
+/// As on file systems that cannot make a file without a name.
+fn without_nameless_files() -> Vec<Refusal> {
+    let nameless = libc::O_TMPFILE as u64;
+    common::opening(libc::EOPNOTSUPP, nameless, nameless)
+}
+
+#[test]
+fn a_file_that_had_a_name_for_an_instant_has_none() {
+    let directory = directory();
+    let refusals = without_nameless_files();
+    let completed = refusing(&refusals, || {
+        backend(directory.path(), "size=64K,share=on").complete()
+    })
+    .unwrap();
+    assert_eq!(entries(directory.path()), Vec::<OsString>::new());
+    let claim = completed.claim("test").unwrap();
+    assert!(closes_on_exec(&claim));
+    let file = descriptor(&claim);
+    let status = file.metadata().unwrap();
+    assert_eq!((status.nlink(), status.len()), (0, SIZE));
+    assert_eq!(status.mode() & 0o777, 0o600);
+    write(&claim, 4096, 7);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 4096).unwrap();
+    assert_eq!(byte, [7]);
+}
+
+#[test]
+fn a_name_that_cannot_be_removed_is_said() {
+    in_child("a_name_that_cannot_be_removed_is_said", || {
+        let directory = directory();
+        let before = Belongings::now().without_stacks();
+        let refused = |refused: Vec<Refusal>| {
+            let mut refusals = without_nameless_files();
+            refusals.extend(refused);
+            refusing(&refusals, || {
+                let failed = backend(directory.path(), "size=64K").complete();
+                let error = failed.unwrap_err().error;
+                assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                (error.raw_os_error(), error.to_string())
+            })
+        };
+        let create = libc::O_CREAT as u64;
+        let (errno, message) = refused(common::opening(libc::EACCES, create, create));
+        assert_eq!(errno, Some(libc::EACCES));
+        assert!(message.contains("make a file in it"), "{message}");
+        assert_eq!(entries(directory.path()), Vec::<OsString>::new());
+
+        let (errno, message) = refused(common::unlinking(libc::EPERM));
+        assert_eq!(errno, Some(libc::EPERM));
+        let words = "remove the name, hostmem-*, of the file made in it, which stays";
+        assert!(message.contains(words), "{message}");
+        let [name] = &entries(directory.path())[..] else {
+            panic!("not one file");
+        };
+        assert!(name.to_str().unwrap().starts_with("hostmem-"), "{name:?}");
+        assert_eq!(Belongings::now().without_stacks(), before);
+    });
+}
+
 /// overlayfs copies a file when it is opened for writing, and one with several names is another
 /// file then.
 #[test]
@@ -508,6 +568,23 @@ fn a_path_that_is_no_file_is_refused_at_once() {
         }
     }
     assert_eq!(entries(directory.path()).len(), 5, "nothing was made");
+}
+
+/// A message has room for 1023 bytes, and two paths may be longer: it ends between two characters.
+#[test]
+fn a_message_that_is_too_long_is_cut() {
+    let directory = directory();
+    let long = vec!["é".repeat(120); 3].join("/");
+    let deep = directory.path().join(&long);
+    fs::create_dir_all(&deep).unwrap();
+    for first in ["", "x"] {
+        let link = deep.join(format!("link{first}"));
+        symlink(format!("{first}{long}"), &link).unwrap();
+        let error = backend(&link, "size=64K").complete().unwrap_err().error;
+        let message = error.to_string();
+        assert!(message.ends_with("é..."), "{message}");
+        assert!((1022..=1023).contains(&message.len()), "{message}");
+    }
 }
 
 /// A character device whose driver hands out no memory; None, having said so, where none can be

@@ -23,6 +23,7 @@ use common::in_child;
 use common::page_size;
 use common::refusing;
 use common::skip;
+use common::unlinking;
 use common::Belongings;
 use common::Refusal;
 use hostmem::Builder;
@@ -142,6 +143,25 @@ fn without_random_numbers_there_is_no_name_to_guess() {
     let failed = refusing(&refusal, || builder.complete().unwrap_err());
     assert_eq!(failed.error.raw_os_error(), Some(libc::ENOSYS));
     assert!(failed.object.complete().is_ok());
+}
+
+#[test]
+fn a_name_that_cannot_be_removed_is_said() {
+    in_child("a_name_that_cannot_be_removed_is_said", || {
+        let before = Belongings::now().without_stacks();
+        let builder = shm("size=64K");
+        let refusals = unlinking(libc::EACCES);
+        let failed = refusing(&refusals, || builder.complete().unwrap_err());
+        let message = failed.error.to_string();
+        let mut words = message.split_whitespace();
+        let stays = words.find(|word| word.starts_with("/dev/shm/hostmem-"));
+        fs::remove_file(stays.unwrap_or_else(|| panic!("{message}"))).unwrap();
+        assert!(message.ends_with("stays"), "{message}");
+        assert_eq!(failed.error.kind(), ErrorKind::Io);
+        assert_eq!(failed.error.raw_os_error(), Some(libc::EACCES));
+        drop(failed);
+        assert_eq!(Belongings::now().without_stacks(), before);
+    });
 }
 
 #[test]
