@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * Hosts that this one is not, as files of /sys and /proc describe them: which nodes a policy may
- * name, whether memory is where its policy wants it, what the overcommit mode forbids, and what may
- * be locked.
+ * name, whether memory is where its policy wants it, what the overcommit mode forbids, what may be
+ * locked, and what control groups leave.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -70,11 +70,18 @@ static void use_nodes(const char *with_memory, const char *allowed)
 	snprintf(status, sizeof(status), "Mems_allowed_list:\t%s\n", allowed);
 }
 
+/* A control group's: paths and contents by turns; one without contents is a directory. */
+static const char *const *group_files;
+
 static const char *contents_of(const char *path)
 {
 	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
 		if (!strcmp(path, files[i].path) && *files[i].contents)
 			return files[i].contents;
+	}
+	for (size_t i = 0; group_files && group_files[i]; i += 2) {
+		if (!strcmp(path, group_files[i]))
+			return group_files[i + 1];
 	}
 	return NULL;
 }
@@ -656,6 +663,102 @@ static void try_file_on_disk(struct hostmem_objects *objects)
 	close(fd);
 }
 
+/* ---- Control groups ---- */
+
+#define UNIFIED       "1 1 0:1 / /groups rw - cgroup2 cgroup2 rw\n"
+#define MEMORY        "1 1 0:1 / /groups rw - cgroup cgroup rw,memory\n"
+#define MEMINFO(swap) "/proc/meminfo", "MemAvailable: 8388608 kB\nSwapFree: " swap " kB\n"
+#define LIMIT_OF_2M   "/groups/a/memory.max", "2097152\n", "/groups/a/memory.current", "0\n"
+#define OLD_LIMIT(usage)                                                                           \
+	"/groups/a/memory.limit_in_bytes", "2097152\n", "/groups/a/memory.usage_in_bytes",         \
+		usage "\n"
+
+/* What is left of the 3153920 bytes that 2 MiB and their margin need; NULL: enough. */
+static const struct {
+	const char *mounts, *group, *available;
+	const char *files[16];
+} groups[] = {
+	{ UNIFIED, "0::/a\n", "2097152", { "/groups/a", "", LIMIT_OF_2M, MEMINFO("0") } },
+	{ UNIFIED,
+	  "0::/a\n",
+	  "2097152",
+	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("8192"), "/groups/a/memory.swap.max", "0\n",
+	    "/groups/a/memory.swap.current", "0\n" } },
+	{ UNIFIED,
+	  "0::/a\n",
+	  NULL,
+	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("8192"), "/groups/a/memory.swap.max", "max\n",
+	    "/groups/a/memory.swap.current", "0\n" } },
+	{ UNIFIED,
+	  "0::/a\n",
+	  "2621440",
+	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("512"), "/groups/a/memory.swap.max", "max\n",
+	    "/groups/a/memory.swap.current", "0\n" } },
+	{ UNIFIED,
+	  "0::/a\n",
+	  "2621440",
+	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("8192"), "/groups/a/memory.swap.max", "2097152\n",
+	    "/groups/a/memory.swap.current", "1572864\n" } },
+	{ MEMORY,
+	  "1:memory:/a\n",
+	  "2621440",
+	  { "/groups/a", "", OLD_LIMIT("0"), MEMINFO("8192"),
+	    "/groups/a/memory.memsw.limit_in_bytes", "2621440\n",
+	    "/groups/a/memory.memsw.usage_in_bytes", "0\n" } },
+	{ MEMORY,
+	  "1:memory:/a\n",
+	  "2621440",
+	  { "/groups/a", "", OLD_LIMIT("0"), MEMINFO("512"),
+	    "/groups/a/memory.memsw.limit_in_bytes", "9223372036854771712\n",
+	    "/groups/a/memory.memsw.usage_in_bytes", "0\n" } },
+	/* What is in the page cache counts as free in both. */
+	{ MEMORY,
+	  "1:memory:/a\n",
+	  "2621440",
+	  { "/groups/a", "", OLD_LIMIT("65536"), MEMINFO("8192"), "/groups/a/memory.stat",
+	    "total_inactive_file 65536\n", "/groups/a/memory.memsw.limit_in_bytes", "2621440\n",
+	    "/groups/a/memory.memsw.usage_in_bytes", "65536\n" } },
+	/* The mount shows a group above the namespace that the paths are seen from. */
+	{ "1 1 0:1 /../.. /groups/a rw - cgroup2 cgroup2 rw\n",
+	  "0::/b\n",
+	  "2097152",
+	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("0") } },
+	/* The mount does not show the group. */
+	{ "1 1 0:1 /b /groups/a rw - cgroup2 cgroup2 rw\n",
+	  "0::/a\n",
+	  NULL,
+	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("0") } },
+};
+
+static void try_groups(struct hostmem_objects *objects)
+{
+	static const char options[] = "memory-backend-ram,id=m0,size=2M,prealloc=on";
+
+	for (size_t i = 0; i < ARRAY_LEN(groups); i++) {
+		struct hostmem_backend *backend = make(objects, options);
+		const char *all[ARRAY_LEN(groups[i].files) + 5] = {
+			"/proc/self/cgroup",
+			groups[i].group,
+			"/proc/thread-self/mountinfo",
+			groups[i].mounts,
+		};
+		struct hostmem_error err = { 0 };
+		char row[96], what[96];
+		bool is_short;
+
+		memcpy(all + 4, groups[i].files, sizeof(groups[i].files));
+		group_files = all;
+		is_short = hostmem_backend_complete(backend, &err);
+		group_files = NULL;
+		snprintf(what, sizeof(what), ": %s bytes are available under the memory limit of",
+			 groups[i].available ? groups[i].available : "");
+		snprintf(row, sizeof(row), "group %zu", i);
+		check(is_short == !!groups[i].available && (!is_short || strstr(err.message, what)),
+		      options, row, err.message);
+		hostmem_backend_free(backend);
+	}
+}
+
 /* ---- All of it ---- */
 
 static struct hostmem_objects *objects_on(const struct hostmem_host *host)
@@ -697,6 +800,7 @@ int main(void)
 	try_without_numa(objects);
 	try_rests(objects, false);
 	try_rests(old_objects, true);
+	try_groups(objects);
 	hostmem_objects_free(old_objects);
 	hostmem_objects_free(objects);
 	hostmem_host_free(old);
