@@ -386,3 +386,28 @@ fn merge_may_be_tried_after_completing() {
         backend.claim("vm0").unwrap().populate(0, 1 << 20).unwrap();
     });
 }
+
+/// As of memory of a device that the kernel does not manage: an error only where it was asked for.
+#[test]
+fn memory_that_cannot_be_dumped_is_refused_where_it_has_to_be() {
+    const MADV_DODUMP: u64 = 17;
+    let undumped = [Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, MADV_DODUMP)];
+    refusing(&undumped, || {
+        let backend = ram("size=1M").complete().unwrap();
+        let error = backend.set("dump", true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        let (kind, message) = refused("size=1M,dump=on");
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(message.contains("use dump=off"), "{message}");
+    });
+}
+
+/// For another reason than the limit, which is not named then.
+#[test]
+fn a_lock_that_the_kernel_refuses_is_an_error() {
+    let refusal = [Refusal::new(libc::SYS_mlock2, libc::ENOSYS)];
+    let (kind, message) = refusing(&refusal, || refused("size=1M,lock=on"));
+    assert_eq!(kind, ErrorKind::Unsupported);
+    assert!(message.contains("lock=on: the kernel refused"), "{message}");
+    assert!(!message.contains("RLIMIT"), "{message}");
+}

@@ -423,6 +423,12 @@ fn what_cannot_be_is_refused_by_name() {
         ),
         (
             "ram",
+            format!("{EAGER},contents-poison=on"),
+            ErrorKind::Value,
+            ["contents-poison=on", "needs contents"],
+        ),
+        (
+            "ram",
             format!("{EAGER},contents={missing}"),
             ErrorKind::Io,
             ["contents", &missing],

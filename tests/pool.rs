@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 use std::time::Instant;
@@ -19,8 +20,10 @@ use common::host::HUGE;
 use common::in_child;
 use common::in_forked_child;
 use common::objects;
+use common::refusing;
 use common::skip;
 use common::Belongings;
+use common::Refusal;
 use hostmem::ErrorKind;
 use hostmem::Objects;
 use hostmem::Pool;
@@ -278,6 +281,43 @@ fn each_file_of_a_directory_is_another() {
         descriptor(&claim).metadata().unwrap().ino()
     };
     assert_ne!(inode("vm0"), inode("vm1"));
+}
+
+/// Each has a private copy of what the descriptor is of.
+#[test]
+fn each_copy_of_a_file_is_another() {
+    let objects = objects();
+    let file = memfd("user", 0, SIZE);
+    file.write_all_at(&[5; 64], 0).unwrap();
+    let options = format!("fd,share=off,size=8M,fd={}", file.as_raw_fd());
+    let pool = full_pool(&objects, &options, 2);
+    drop(file);
+    for id in ["vm0", "vm1", "vm2", "vm3"] {
+        let taken = pool.take(id).unwrap();
+        let claim = taken.backend.claim("test").unwrap();
+        assert!(has(&claim, 0, 64, 5), "{id}");
+        fill(&claim, 0, 64, 9);
+    }
+}
+
+#[test]
+fn a_pool_without_a_descriptor_for_its_file_is_none() {
+    in_child("a_pool_without_a_descriptor_for_its_file_is_none", || {
+        let objects = objects();
+        let file = memfd("user", 0, SIZE);
+        let fd = file.as_raw_fd();
+        let before = Belongings::now().without_stacks();
+        let options = format!("memory-backend-fd,id=m0,share=off,size=8M,fd={fd}");
+        let template = objects.parse(options).unwrap();
+        let refusal =
+            Refusal::new(libc::SYS_fcntl, libc::EMFILE).only(1, libc::F_DUPFD_CLOEXEC as u64);
+        let failed = refusing(&[refusal], || Pool::new(template, 1)).unwrap_err();
+        let message = failed.to_string();
+        assert!(message.contains("fd cannot be duplicated"), "{message}");
+        assert_eq!(failed.kind(), ErrorKind::NoMemory, "{message}");
+        assert_eq!(failed.raw_os_error(), Some(libc::EMFILE), "{message}");
+        assert_eq!(Belongings::now().without_stacks(), before);
+    });
 }
 
 #[test]

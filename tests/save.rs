@@ -354,6 +354,29 @@ fn a_failing_write_is_named() {
     claim.save(&file, 0).unwrap();
 }
 
+/// A memfd whose size, or whose contents, others must not change.
+#[test]
+fn a_sealed_file_is_no_image() {
+    for (size, seal, words) in [
+        (MIB, libc::F_SEAL_GROW, "cannot give the file its size"),
+        (2 * MIB, libc::F_SEAL_WRITE, "the image is incomplete"),
+    ] {
+        let backend = complete("ram", "size=2M");
+        let claim = backend.claim("test").unwrap();
+        write(&claim, 0, 3);
+        let file = memfd("image", libc::MFD_ALLOW_SEALING, size);
+        // SAFETY: seals a descriptor that is open.
+        assert_eq!(
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seal) },
+            0
+        );
+        let error = fails(&claim, &file, 0, words);
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        assert_eq!(file.metadata().unwrap().len(), size);
+    }
+}
+
 #[test]
 fn it_can_be_interrupted_and_others_are_busy_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
