@@ -32,6 +32,7 @@ use common::refusing;
 use common::skip;
 use common::smaps;
 use common::Refusal;
+use hostmem::Claim;
 use hostmem::ErrorKind;
 use hostmem::Host;
 use hostmem::Methods;
@@ -178,6 +179,62 @@ fn shared_memory_stays_huge() {
     if let Some(_advise) = Setting::set(setting, "advise") {
         assert_shared_memory_is_huge("thp=auto");
     }
+}
+
+/// The advice about huge pages of the one mapping.
+fn has_flag(claim: &Claim, flag: &str) -> bool {
+    let memory = claim.memory();
+    let entries = smaps(memory.as_ptr() as u64, memory.len());
+    entries[0].1["VmFlags"].split(' ').any(|each| each == flag)
+}
+
+/// Shared memory that is copied, of which older kernels would make huge pages with zeros.
+#[test]
+fn there_are_no_huge_pages_until_all_is_read() {
+    if !can_serve() || common::thp_size().is_none() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let image = image_in(images.path(), 0, &pattern(8, SIZE));
+    let mut host = Host::probe().unwrap();
+    host.narrow_methods(!Methods::CONTINUE);
+    let objects = Objects::new(&host, &common::defaults()).unwrap();
+    let make = |kind: &str, thp: &str| {
+        let options = format!("size={SIZE},{DEMAND},thp={thp},contents={image}");
+        let builder = objects.parse(format!("memory-backend-{kind},id=m0,{options}"));
+        builder.unwrap().complete().unwrap()
+    };
+    for (kind, before, after, flag) in [
+        ("memfd", "always", "always", "hg"),
+        ("memfd", "never", "always", "hg"),
+        ("memfd", "always", "never", "nh"),
+        ("shm", "always", "auto", "hg"),
+    ] {
+        let what = format!("{kind}, {before}, {after}");
+        let backend = make(kind, before);
+        let claim = backend.claim("test").unwrap();
+        touch(&claim, 0);
+        backend.set("thp", after).unwrap();
+        assert!(has_flag(&claim, "nh") && !has_flag(&claim, "hg"), "{what}");
+        backend.set("prealloc", true).unwrap();
+        assert!(has_flag(&claim, flag), "{what}");
+        backend.set("thp", "never").unwrap();
+        assert!(has_flag(&claim, "nh"), "{what}");
+    }
+    // Refused when all is read, it is a warning, and can be given again.
+    let backend = make("memfd", "always");
+    let refusal = Refusal::new(libc::SYS_madvise, libc::EAGAIN).only(2, libc::MADV_HUGEPAGE as u64);
+    refusing(&[refusal], || backend.set("prealloc", true)).unwrap();
+    let warnings = backend.warnings();
+    assert!(
+        warnings
+            .iter()
+            .any(|text| text.starts_with("thp: huge pages stay off")),
+        "{warnings:?}"
+    );
+    backend.set("thp", "always").unwrap();
+    assert!(has_flag(&backend.claim("test").unwrap(), "hg"));
+    assert_eq!(backend.warnings(), [""; 0]);
 }
 
 /// Memory of each page is mapped once, so that it can move to another node.

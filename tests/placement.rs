@@ -646,6 +646,8 @@ fn what_has_no_effect_is_a_warning() {
         let (_, backend) = warnings("memfd", "size=64K");
         backend.set("merge", true).unwrap();
         assert!(backend.warnings()[0].contains("merge=on has no effect"));
+        backend.set("merge", false).unwrap();
+        assert_eq!(backend.warnings(), [""; 0]);
         let Some(_pool) = HugePages::have(1) else {
             return;
         };

@@ -190,7 +190,9 @@ int hm_live_apply(struct hostmem_backend *backend, enum hm_property property,
 {
 	int result = apply(backend, property, old, new, err);
 
-	if (!result && backend->mapping.size)
-		hm_effect_warn(backend, property, new);
+	if (result || !backend->mapping.size)
+		return result;
+	hm_backend_unwarn(backend, property, HM_WARNING_EFFECT);
+	hm_effect_warn(backend, property, new);
 	return result;
 }

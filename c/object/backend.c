@@ -310,6 +310,31 @@ bool hm_backend_is_running(const struct hostmem_backend *backend)
 
 /* ---- Warnings ---- */
 
+/* Where that warning is, or where the next one comes. Called with the lock held. */
+static struct hm_warning **find_warning(struct hostmem_backend *backend, enum hm_property property,
+					enum hm_warning_cause cause)
+{
+	struct hm_warning **place = &backend->warnings;
+
+	while (*place && ((*place)->property != property || (*place)->cause != cause))
+		place = &(*place)->next;
+	return place;
+}
+
+void hm_backend_unwarn(struct hostmem_backend *backend, enum hm_property property,
+		       enum hm_warning_cause cause)
+{
+	struct hm_warning **place, *old;
+
+	pthread_mutex_lock(&backend->lock);
+	place = find_warning(backend, property, cause);
+	old = *place;
+	if (old)
+		*place = old->next;
+	pthread_mutex_unlock(&backend->lock);
+	free(old);
+}
+
 void hm_backend_warn(struct hostmem_backend *backend, enum hm_property property,
 		     enum hm_warning_cause cause, const char *format, ...)
 {
@@ -329,9 +354,7 @@ void hm_backend_warn(struct hostmem_backend *backend, enum hm_property property,
 	va_end(arguments);
 	hm_text_clean(added->text);
 	pthread_mutex_lock(&backend->lock);
-	place = &backend->warnings;
-	while (*place && ((*place)->property != property || (*place)->cause != cause))
-		place = &(*place)->next;
+	place = find_warning(backend, property, cause);
 	replaced = *place;
 	added->next = replaced ? replaced->next : NULL;
 	*place = added;

@@ -392,6 +392,9 @@ int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostme
 void hm_backend_warn(struct hostmem_backend *backend, enum hm_property property,
 		     enum hm_warning_cause cause, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* Once it is not true any more. */
+void hm_backend_unwarn(struct hostmem_backend *backend, enum hm_property property,
+		       enum hm_warning_cause cause);
 /* Whether it was freed in a callback of the filling thread. */
 bool hm_backend_is_orphaned(const struct hostmem_backend *backend);
 /* Whether a preallocation of its ready memory runs. */
