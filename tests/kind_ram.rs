@@ -9,9 +9,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 
+use common::access::new;
 use common::host::HugePages;
 use common::in_child;
 use common::kernel;
+use common::populates_by_call;
 use common::ram;
 use common::refusing;
 use common::Refusal;
@@ -125,6 +127,33 @@ fn shared_memory_is_never_more_than_its_size() {
         descriptor(&claim).metadata().unwrap().blocks() * 512,
         8 << 20
     );
+}
+
+#[test]
+fn huge_pages_of_no_size_are_refused() {
+    for share in ["off", "on"] {
+        let builder = ram(&format!("size=8G,hugetlb=on,hugetlbsize=1,share={share}"));
+        let failed = builder.complete().unwrap_err();
+        let words = "hugetlbsize=1: this host has no huge pages of that size";
+        assert!(failed.to_string().contains(words), "{failed}");
+    }
+}
+
+/// Of a file that is the user's own, what was filled stays.
+#[test]
+fn of_memory_that_cannot_be_filled_nothing_stays() {
+    if !populates_by_call() {
+        return;
+    }
+    let populate = || Refusal::new(libc::SYS_madvise, libc::ENOMEM).only(2, 23);
+    let fault = || Refusal::new(libc::SYS_userfaultfd, libc::ENOSYS);
+    for kind in ["ram", "memfd", "shm"] {
+        let builder = new(kind, "size=2M,share=on,prealloc=on,thp=never");
+        let failed = refusing(&[populate(), fault()], || builder.complete().unwrap_err());
+        let message = failed.to_string();
+        assert_eq!(failed.error.raw_os_error(), Some(libc::ENOMEM), "{message}");
+        assert!(!message.contains("stays"), "{message}");
+    }
 }
 
 /// Anonymous huge pages from the host's pool: no descriptor, reserved, given back.

@@ -142,6 +142,8 @@ fn without_random_numbers_there_is_no_name_to_guess() {
     let refusal = [Refusal::new(libc::SYS_getrandom, libc::ENOSYS)];
     let failed = refusing(&refusal, || builder.complete().unwrap_err());
     assert_eq!(failed.error.raw_os_error(), Some(libc::ENOSYS));
+    let words = "cannot create POSIX shared memory";
+    assert!(failed.to_string().contains(words), "{failed}");
     assert!(failed.object.complete().is_ok());
 }
 
