@@ -685,19 +685,26 @@ fn a_boolean_alone_is_on_and_off_behind_no() {
 fn a_unit_behind_the_suffix_is_answered_by_what_to_write() {
     let mut builder = builder();
     // What is quoted of a value has at most 128 bytes.
-    let long = |zeros| format!("1{}G", "0".repeat(zeros));
+    let long = |zeros| format!("{}1G", "0".repeat(zeros));
     for (text, instead) in [
         ("1GB", Some("1G")),
         ("512mb", Some("512m")),
         ("1.5GiB", Some("1.5G")),
         ("2Mi", Some("2M")),
         ("1KB", Some("1K")),
-        ("16EB", Some("16E")),
+        ("15.5EB", Some("15.5E")),
+        ("1BB", Some("1B")),
         (&format!("{}B", long(125)), Some(&*long(125))),
         (&format!("{}B", long(126)), None),
         ("GB", None),
         ("1XB", None),
-        ("1BB", None),
+        // What is no size without the unit either.
+        ("16EB", None),
+        ("18446744073709551616GB", None),
+        ("1.5.5GB", None),
+        (".5GB", None),
+        ("1.GB", None),
+        ("..GB", None),
         ("1GX", None),
         ("1GBB", None),
         ("1G B", None),

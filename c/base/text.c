@@ -227,12 +227,17 @@ int hm_text_copy(const char *text, char *buffer, size_t size)
 
 size_t hm_text_find_size_unit(const char *text)
 {
-	size_t digits = strspn(text, "0123456789."), unit = digits;
 	static const char *const rest[] = { "b", "i", "ib" };
+	size_t unit = strspn(text, "0123456789.") + 1;
+	uint64_t value;
+	/* As much as a message quotes. */
+	char size[128];
 
-	if (!digits || !text[digits] || suffix_shift((char[]){ text[digits], '\0' }) < 10)
+	if (unit >= sizeof(size))
 		return 0;
-	unit++;
+	hm_text_copy(text, size, unit + 1);
+	if (hm_text_parse_size(size, &value))
+		return 0;
 	for (size_t i = 0; i < HM_ARRAY_LEN(rest); i++) {
 		if (!strcasecmp(text + unit, rest[i]))
 			return unit;

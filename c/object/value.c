@@ -148,7 +148,7 @@ static int fail_size(const char *id, const struct hm_row *row, const char *text,
 {
 	int length = (int)hm_text_find_size_unit(text);
 
-	if (length && length < 128)
+	if (length)
 		return hm_fail(err, HOSTMEM_ERROR_VALUE, 0, "%s: %s=%.128s: write %s=%.*s", id,
 			       row->public.name, text, row->public.name, length, text);
 	return fail_text(id, row, text,
