@@ -281,6 +281,7 @@ static void without_memory(void)
 	static struct hostmem_placement placement;
 	struct hostmem_error err = { 0 };
 	struct hostmem_backend *backend;
+	struct hostmem_pool *pool;
 
 	CHECK(!hostmem_objects_register_kind(objects, &nothing, &err));
 	backend = make("nothing,id=m0,size=64K");
@@ -291,6 +292,45 @@ static void without_memory(void)
 	      !placement.unmapped && !placement.outside && !placement.nodes[1] &&
 	      !placement.policy_changed && !*placement.policy);
 	hostmem_backend_free(backend);
+	FAILS(VALUE, "nothing: pool: a nothing has no memory to keep ready",
+	      hostmem_pool_new_from_options(objects, &pool, "nothing,size=64K", 1, &err));
+}
+
+/* ---- Objects that are not what a call needs ---- */
+
+static void templates(void)
+{
+	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
+	struct hostmem_error err = { 0 };
+	struct hostmem_pool *pool = NULL;
+
+	CHECK(!hostmem_backend_complete(backend, &err));
+	FAILS(STATE, "m0: pool: the template is ready", hostmem_pool_new(&pool, backend, 1, &err));
+	FAILS(STATE, "can only be set before", hostmem_backend_set_label(backend, "a", &err));
+	hostmem_backend_free(backend);
+	FAILS(VALUE, "the kind is missing",
+	      hostmem_pool_new_from_options(objects, &pool, "size=64K", 1, &err));
+	FAILS(VALUE, "does not exist", hostmem_pool_new_from_options(objects, &pool, "x", 1, &err));
+	CHECK(!pool);
+}
+
+/* The memory cannot be saved to it, also where nobody wants to know why. */
+static void errors_for_nobody(void)
+{
+	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
+	int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	struct hostmem_save_result saved;
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+
+	CHECK(fd >= 0 && !ftruncate(fd, 65536) && !fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+	CHECK(!hostmem_backend_complete(backend, &err));
+	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
+	memset(memory.address, 1, memory.size);
+	FAILS(IO, "the image is incomplete", hostmem_backend_save(backend, &saved, fd, 0, &err));
+	CHECK(hostmem_backend_save(backend, &saved, fd, 0, NULL) == -1);
+	hostmem_backend_free(backend);
+	close(fd);
 }
 
 /* ---- All of it ---- */
@@ -310,6 +350,8 @@ int main(void)
 	thread_contexts();
 	while_completing();
 	without_memory();
+	templates();
+	errors_for_nobody();
 	hostmem_objects_free(objects);
 	hostmem_host_free(host);
 	printf("%zu checks\n", checks);

@@ -1192,12 +1192,76 @@ static int make_context(struct hostmem_error *err)
 	return result;
 }
 
+/* What fails on the pool's own thread is tried again, after a pause unless the count is set. */
+static int withdraw(struct hostmem_pool *pool, struct hostmem_error *err)
+{
+	struct hostmem_backend *backend;
+
+	while (hostmem_pool_wait(pool, 1, 10, NULL)) {
+		if (hostmem_pool_set_count(pool, 1, err))
+			return -1;
+	}
+	if (hostmem_pool_withdraw(pool, &backend, "taken", err))
+		return -1;
+	hostmem_backend_free(backend);
+	return 0;
+}
+
+static int use_pool(struct hostmem_objects *objects, struct hostmem_error *err)
+{
+	struct hostmem_backend *template;
+	struct hostmem_pool *pool;
+	int result;
+
+	if (hostmem_backend_new_from_options(
+		    objects, &template, "memory-backend-fd,id=template,size=64K,share=off", err))
+		return -1;
+	result = hostmem_backend_set_fd(template, "fd", IMAGE, err);
+	if (!result)
+		result = hostmem_pool_new(&pool, template, 1, err);
+	hostmem_backend_free(template);
+	if (result)
+		return -1;
+	result = withdraw(pool, err);
+	hostmem_pool_free(pool);
+	return result;
+}
+
+static int use_directory(struct hostmem_objects *objects, struct hostmem_error *err)
+{
+	struct hostmem_pool *pool;
+	char options[PATH_MAX + 64];
+	int result;
+
+	snprintf(options, sizeof(options), "memory-backend-file,size=64K,share=on,mem-path=%s",
+		 shared);
+	if (hostmem_pool_new_from_options(objects, &pool, options, 1, err))
+		return -1;
+	result = withdraw(pool, err);
+	hostmem_pool_free(pool);
+	return result;
+}
+
+static int make_pools(struct hostmem_error *err)
+{
+	struct hostmem_objects *objects;
+	int result;
+
+	if (hostmem_objects_new(&objects, host, &no_defaults, NULL, 0, err))
+		return -1;
+	result = use_pool(objects, err);
+	if (!result)
+		result = use_directory(objects, err);
+	hostmem_objects_free(objects);
+	return result;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct hostmem_error *err);
 } others[] = {
 	{ "probe", probe },   { "topology", read_topology },      { "objects", make_objects },
-	{ "options", parse }, { "thread-context", make_context },
+	{ "options", parse }, { "thread-context", make_context }, { "pool", make_pools },
 };
 
 static bool try_other(size_t index, const struct fault *fault)
