@@ -3,16 +3,21 @@
 
 mod common;
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread;
 
+use common::access::memfd;
+use common::host::HugePages;
+use common::host::HUGE;
 use common::in_child;
 use common::in_forked_child;
 use common::page_size;
 use common::ram;
 use common::refusing;
+use common::skip;
 use common::Refusal;
 use hostmem::Access;
 use hostmem::Backend;
@@ -437,6 +442,56 @@ fn a_private_file_can_be_discarded_to_zero() {
 }
 
 #[test]
+fn zero_in_the_place_of_a_file_is_locked_and_reserved_as_it_was() {
+    common::in_child(
+        "zero_in_the_place_of_a_file_is_locked_and_reserved_as_it_was",
+        || {
+            for (options, flag) in [("lock=on", "lo"), ("reserve=off", "nr")] {
+                if options == "lock=on" && !common::host::is_root() {
+                    skip("this process may not lock its memory");
+                    continue;
+                }
+                let (_file, _backend, claim) = private_file(options);
+                let page = page_size();
+                claim.discard_to(page, page, DiscardTo::Zero).unwrap();
+                assert_eq!([read(&claim, 0), read(&claim, page)], [7, 0]);
+                let at = claim.memory().as_ptr().wrapping_add(page as usize);
+                let flags = common::vm_flags(at);
+                assert!(flags.contains(&flag.to_owned()), "{options}: {flags:?}");
+            }
+        },
+    );
+}
+
+/// Of the file's huge pages, one for what takes their place, and what the mapping reserves.
+#[test]
+fn zero_in_the_place_of_a_huge_file_is_huge() {
+    common::in_child("zero_in_the_place_of_a_huge_file_is_huge", || {
+        let Some(_pool) = HugePages::have(6) else {
+            return;
+        };
+        let file = memfd("huge", libc::MFD_HUGETLB | libc::MFD_HUGE_2MB, 2 * HUGE);
+        let complete = |share| {
+            let fd = file.as_raw_fd();
+            let options = format!("memory-backend-fd,id=f0,size=4M,share={share},fd={fd}");
+            let backend = common::objects().parse(options).unwrap().complete();
+            backend.unwrap().claim("test").unwrap()
+        };
+        let shared = complete("on");
+        for at in [0, HUGE] {
+            write(&shared, at, 7);
+        }
+        let private = complete("off");
+        private.discard_to(HUGE, HUGE, DiscardTo::Zero).unwrap();
+        assert_eq!([read(&private, 0), read(&private, HUGE)], [7, 0]);
+        assert_eq!(read(&shared, HUGE), 7);
+        let at = private.memory().as_ptr().wrapping_add(HUGE as usize);
+        let flags = common::vm_flags(at);
+        assert!(flags.contains(&"ht".to_owned()), "{flags:?}");
+    });
+}
+
+#[test]
 fn what_cannot_be_mapped_leaves_the_range_as_it_was() {
     if common::has_address_sanitizer() {
         return;
@@ -514,6 +569,13 @@ fn a_range_is_made_inaccessible_and_back() {
         claim.discard(2 * page, page).unwrap();
         claim.protect(0, SIZE, Access::All).unwrap();
         assert_eq!(read(&claim, 2 * page), 0, "{options}");
+        claim.protect(page, 0, Access::None).unwrap();
+        assert_eq!(read(&claim, page), 7, "{options}");
+        let refusal = [Refusal::new(libc::SYS_mprotect, libc::ENOMEM).only(1, page)];
+        let error = refusing(&refusal, || claim.protect(page, page, Access::None));
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
+        assert!(error.to_string().contains("vm.max_map_count"), "{error}");
         let error = claim.protect(0, SIZE + page, Access::None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
         piece.protect(SIZE, page, Access::None).unwrap_err();
@@ -522,4 +584,21 @@ fn a_range_is_made_inaccessible_and_back() {
     claim.protect(0, SIZE, Access::None).unwrap();
     claim.protect(0, SIZE, Access::All).unwrap();
     assert_eq!(&permissions(&claim, 0)[..3], "r--");
+}
+
+#[test]
+fn nothing_is_made_inaccessible_while_it_is_filled() {
+    let options = "memory-backend-ram,id=m0,size=4G,thp=never,prealloc=on,\
+                   prealloc-mode=background,prealloc-threads=1";
+    let backend = common::objects()
+        .parse(options)
+        .unwrap()
+        .complete()
+        .unwrap();
+    let claim = backend.claim("test").unwrap();
+    let error = claim.protect(0, page_size(), Access::None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    backend.cancel_prealloc().unwrap();
+    assert!(backend.wait_prealloc(None).is_err());
+    claim.protect(0, page_size(), Access::None).unwrap();
 }

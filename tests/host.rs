@@ -200,6 +200,19 @@ fn without_mbind_the_default_policy_works() {
     });
 }
 
+/// For another reason than a filter or an old kernel.
+#[test]
+fn a_policy_that_the_host_cannot_do_is_refused_with_the_reason() {
+    let Some(node) = bindable_node() else {
+        return;
+    };
+    let host = probe_refusing(&[Refusal::new(libc::SYS_mbind, libc::EIO)]);
+    let options = format!("size=64K,policy=bind,host-nodes={node}");
+    let words = ["policy=bind", "cannot do it", "Input/output error"];
+    assert_unsupported(&host, &options, &words);
+    complete(&host, "size=64K").unwrap();
+}
+
 #[test]
 fn without_preferred_many_one_node_is_preferred_as_before() {
     let Some(node) = bindable_node() else {

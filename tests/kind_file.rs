@@ -1045,14 +1045,18 @@ fn a_file_of_huge_pages_is_one() {
                 drop((claim, completed));
                 let _ = fs::remove_file(&new);
                 assert_eq!(HugePages::available(), 3, "{options}");
-                for options in [
-                    "size=1M",
-                    "size=3M",
-                    "size=2M,offset=4K",
-                    "size=2M,align=64K",
+                for (options, word) in [
+                    ("size=1M", "size"),
+                    ("size=3M", "size"),
+                    ("size=2M,offset=4K", "offset"),
+                    ("size=2M,align=64K", "align=65536"),
                 ] {
                     let options = format!("{options},share={share}");
-                    assert_refused(backend(path, &options), ErrorKind::Value, &[]);
+                    assert_refused(
+                        backend(path, &options),
+                        ErrorKind::Value,
+                        &[word, "2097152"],
+                    );
                     assert_eq!(entries(directory.path()).len(), 0, "{options}");
                 }
                 assert_refused(

@@ -379,6 +379,27 @@ fn without_reserve_the_pool_may_be_short() {
     }
 }
 
+/// Nothing is reserved, so that no shortage is met before it is mapped.
+#[test]
+fn huge_pages_that_cannot_be_mapped_are_refused() {
+    let flags = libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
+    // SAFETY: reads the name.
+    let fd = unsafe { libc::memfd_create(c"probe".as_ptr(), flags) };
+    if fd < 0 {
+        return skip("the host has no huge pages of 2 MiB");
+    }
+    // SAFETY: opened above.
+    unsafe { libc::close(fd) };
+    let huge = "size=2M,hugetlb=on,hugetlbsize=2M,reserve=off";
+    let fill = [Refusal::new(libc::SYS_mmap, libc::ENOMEM).only(1, HUGE)];
+    let failed = refusing(&fill, || memfd(huge).complete().unwrap_err());
+    assert_eq!(failed.error.kind(), ErrorKind::NoMemory, "{failed}");
+    assert!(
+        failed.to_string().contains("raise nr_hugepages"),
+        "{failed}"
+    );
+}
+
 /// The pool has all that is wanted, so it is not what to look at.
 #[test]
 fn address_space_that_is_short_is_not_the_pools_fault() {

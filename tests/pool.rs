@@ -283,6 +283,36 @@ fn each_file_of_a_directory_is_another() {
     assert_ne!(inode("vm0"), inode("vm1"));
 }
 
+#[test]
+fn a_pool_fits_into_the_nodes_that_it_is_bound_to() {
+    let Some(node) = common::bindable_node() else {
+        return;
+    };
+    let objects = objects();
+    let bound = format!("policy=bind,host-nodes={node}");
+    let options = format!("memory-backend-ram,size=1T,{bound}");
+    let error = Pool::parse(&objects, options, 1000).unwrap_err();
+    let message = error.to_string();
+    let total = message.split("the ").nth(1).unwrap().split(' ').next();
+    let meminfo = format!("/sys/devices/system/node/node{node}/meminfo");
+    let meminfo = fs::read_to_string(meminfo).unwrap();
+    let line = meminfo.lines().find(|line| line.contains("MemTotal:"));
+    let kib: u64 = line
+        .unwrap()
+        .split_whitespace()
+        .nth(3)
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(total.unwrap(), (kib << 10).to_string(), "{message}");
+    let pool = pool(&objects, &format!("ram,size=1M,{bound}"), 1);
+    assert!(!pool.wait(1, Some(Duration::ZERO)).unwrap() || pool.status().ready == 1);
+    assert!(pool.wait(1, None).unwrap());
+    let taken = pool.take("vm0").unwrap();
+    let policy = taken.backend.placement().unwrap().policy;
+    assert_eq!(policy, format!("bind:{node}"));
+}
+
 /// Each has a private copy of what the descriptor is of.
 #[test]
 fn each_copy_of_a_file_is_another() {

@@ -569,6 +569,26 @@ fn room_on_a_file_system_is_foreseen() {
         no_room(error.error, 4 * MIB, 6 * MIB);
         assert!(!directory.path().join("b").exists());
 
+        // Twice the same file needs its room once, and parts of it that do not overlap each.
+        let twice = |options: [&str; 2]| {
+            let name = |id: &str, options| {
+                let file = format!("memory-backend-file,id={id},share=on,mem-path={path}/twice");
+                set.parse(format!("{file},prealloc=on,{options}")).unwrap()
+            };
+            let both = vec![name("one", options[0]), name("other", options[1])];
+            hostmem::Builder::complete_all(both)
+        };
+        let file = File::create_new(directory.path().join("twice")).unwrap();
+        file.set_len(6 * MIB).unwrap();
+        let failed = twice(["size=3M", "size=3M,offset=3M"]).map(|_| ());
+        let failed = failed.unwrap_err();
+        no_room(failed.error.clone(), 4 * MIB, 6 * MIB);
+        // The failure holds the backends, which have the ids.
+        drop(failed);
+        drop(twice(["size=3M,offset=1M", "size=3M,offset=1M"]).unwrap());
+        fs::remove_file(directory.path().join("twice")).unwrap();
+        drop(file);
+
         // What a file has already needs no room, in whichever part.
         let half = begin("half", "size=4M").complete().unwrap();
         for _ in 0..2 {

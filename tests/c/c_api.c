@@ -279,6 +279,7 @@ static const struct hostmem_kind nothing = {
 static void without_memory(void)
 {
 	static struct hostmem_placement placement;
+	static const char *const properties[] = { "prealloc", "lock", "merge", "dump" };
 	struct hostmem_error err = { 0 };
 	struct hostmem_backend *backend;
 	struct hostmem_pool *pool;
@@ -291,6 +292,9 @@ static void without_memory(void)
 	CHECK(!placement.resident && !placement.absent && !placement.swapped && !placement.huge &&
 	      !placement.unmapped && !placement.outside && !placement.nodes[1] &&
 	      !placement.policy_changed && !*placement.policy);
+	/* There is nothing to do it to. */
+	for (size_t i = 0; i < ARRAY_LEN(properties); i++)
+		CHECK(!hostmem_backend_set_text(backend, properties[i], "on", &err));
 	hostmem_backend_free(backend);
 	FAILS(VALUE, "nothing: pool: a nothing has no memory to keep ready",
 	      hostmem_pool_new_from_options(objects, &pool, "nothing,size=64K", 1, &err));
@@ -312,6 +316,23 @@ static void templates(void)
 	      hostmem_pool_new_from_options(objects, &pool, "size=64K", 1, &err));
 	FAILS(VALUE, "does not exist", hostmem_pool_new_from_options(objects, &pool, "x", 1, &err));
 	CHECK(!pool);
+}
+
+static void nothing_to_free(void)
+{
+	struct hostmem_error err = { 0 };
+	struct hostmem_topology *topology;
+	uint32_t cpu = 7;
+
+	hostmem_backend_free(NULL);
+	hostmem_thread_context_free(NULL);
+	hostmem_pool_free(NULL);
+	hostmem_objects_free(NULL);
+	hostmem_host_free(NULL);
+	hostmem_topology_free(NULL);
+	CHECK(!hostmem_topology_read(&topology, &err));
+	CHECK(!hostmem_topology_get_cpus(topology, 1000, &cpu, 1) && cpu == 7);
+	hostmem_topology_free(topology);
 }
 
 /* The memory cannot be saved to it, also where nobody wants to know why. */
@@ -351,6 +372,7 @@ int main(void)
 	while_completing();
 	without_memory();
 	templates();
+	nothing_to_free();
 	errors_for_nobody();
 	hostmem_objects_free(objects);
 	hostmem_host_free(host);
