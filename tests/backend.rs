@@ -377,3 +377,97 @@ fn what_was_completed_has_its_memory_at_once() {
     assert_eq!(claim.memory().len(), SIZE);
     assert_eq!(claim.memory().page_size(), common::page_size());
 }
+
+/// What it is and its name, and nothing of the memory's contents.
+#[test]
+fn what_is_printed_names_the_object() {
+    let objects = common::objects();
+    let context = objects.thread_context("tc0").unwrap();
+    assert!(format!("{context:?}").starts_with("ThreadContextBuilder { id: \"tc0\""));
+    assert_eq!(context.id(), "tc0");
+    let context = context.complete().unwrap();
+    assert!(format!("{context:?}").starts_with("ThreadContext { id: \"tc0\", state: Ready"));
+    let backend = ram("size=64K").complete().unwrap();
+    let words = "Backend { id: \"ram0\", kind: \"memory-backend-ram\", state: Ready";
+    assert!(format!("{backend:?}").starts_with(words), "{backend:?}");
+    let claim = backend.claim("vm0").unwrap();
+    let words = "Claim { id: \"ram0\", owner: \"vm0\"";
+    assert!(format!("{claim:?}").starts_with(words), "{claim:?}");
+    let memory = format!("{:?}", claim.memory());
+    assert!(memory.contains("len: 65536, page_size: "), "{memory}");
+    let inhibited = claim.inhibit_discard("vfio0").unwrap();
+    let words = "DiscardInhibited { id: \"ram0\", name: \"vfio0\" }";
+    assert_eq!(format!("{inhibited:?}"), words);
+    let piece = format!("{:?}", claim.piece(1 << 30).unwrap());
+    let words = "Piece { id: \"ram0\", guest_address: Some(1073741824), offset: 0, length: 65536";
+    assert!(piece.starts_with(words), "{piece}");
+    let dump = hostmem::properties()
+        .find(|one| one.name() == "dump")
+        .unwrap();
+    let words = "Property { name: \"dump\", value_type: Bool";
+    assert!(format!("{dump:?}").starts_with(words), "{dump:?}");
+    assert!(!dump.is_write_only());
+}
+
+/// Where a program has errors of std alone.
+#[test]
+fn an_error_becomes_one_of_std() {
+    let refused = |options: &str| ram(options).complete().unwrap_err().error;
+    let error = refused("size=3");
+    let (message, error) = (error.to_string(), std::io::Error::from(error));
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), message);
+    let protect = [Refusal::new(libc::SYS_mprotect, libc::ENOMEM).only(1, 65536)];
+    let error = refusing(&protect, || refused("size=64K"));
+    let error = std::io::Error::from(error);
+    assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
+    let inner = error.get_ref().unwrap().downcast_ref::<hostmem::Error>();
+    assert_eq!(inner.unwrap().raw_os_error(), Some(libc::ENOMEM));
+    let backend = ram("size=64K").complete().unwrap();
+    let claim = backend.claim("vm0").unwrap();
+    let _inhibited = claim.inhibit_discard("vfio0").unwrap();
+    for (error, kind) in [
+        (
+            claim.discard(0, 65536).unwrap_err(),
+            std::io::ErrorKind::ResourceBusy,
+        ),
+        (
+            backend.set("size", 1u64).unwrap_err(),
+            std::io::ErrorKind::Other,
+        ),
+        (
+            backend.set("no", 1u64).unwrap_err(),
+            std::io::ErrorKind::InvalidInput,
+        ),
+    ] {
+        let message = error.to_string();
+        assert_eq!(std::io::Error::from(error).kind(), kind, "{message}");
+    }
+}
+
+/// By the names that options have.
+#[test]
+fn a_builder_sets_what_options_set() {
+    let builder = ram("size=64K")
+        .prealloc_mode(hostmem::PreallocMode::Background)
+        .prealloc_watch(false)
+        .prealloc_context("tc0");
+    let error = builder.complete().unwrap_err();
+    // There is no such thread-context; it is the first error of the chain.
+    assert!(error.to_string().contains("tc0"), "{error}");
+    let objects = common::objects();
+    let _context = objects.thread_context("tc0").unwrap().complete().unwrap();
+    let builder = objects
+        .builder("memory-backend-ram", "ram0")
+        .unwrap()
+        .prealloc_mode(hostmem::PreallocMode::Background)
+        .prealloc_watch(false)
+        .prealloc_context("tc0");
+    for (property, value) in [
+        ("prealloc-mode", "background"),
+        ("prealloc-watch", "off"),
+        ("prealloc-context", "tc0"),
+    ] {
+        assert_eq!(builder.get_text(property).unwrap(), value, "{property}");
+    }
+}

@@ -956,3 +956,39 @@ fn a_taker_out_of_descriptors_is_told_so() {
         assert_eq!(received(&pool.path, "pool0").0.size, SIZE);
     });
 }
+
+/// Another program that listens there, or one that ends meanwhile.
+#[test]
+fn what_is_no_answer_of_a_pool_is_an_error() {
+    let greeting = r#"{"QMP": {}}"#;
+    let done = r#"{"return": {}}"#;
+    let memory = r#"{"return": {"offset": 0, "page-size": 4096}}"#;
+    for (answer, words) in [
+        (String::new(), "end of file"),
+        (greeting.to_owned(), "end of file"),
+        ("x".repeat(8 << 20), "too long"),
+        ("none\n".into(), "expected"),
+        (
+            format!("{greeting}\n{done}\n{memory}\n"),
+            "has no descriptor",
+        ),
+        (format!("{greeting}\n{{}}\n"), "no answer"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let error = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                // It may have hung up.
+                let _ = stream.write_all(answer.as_bytes());
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = stream.read_to_end(&mut Vec::new());
+            });
+            pool::receive(&path, "pool0").unwrap_err()
+        });
+        let message = error.to_string();
+        assert!(message.starts_with(path.to_str().unwrap()), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+}

@@ -105,6 +105,14 @@ fn its_thread_runs_where_it_is_told_to() {
         builder.get("cpu-affinity").unwrap(),
         Value::List(cpus.clone())
     );
+    // As text is read, whatever it is given as.
+    builder.set("cpu-affinity", true).unwrap_err();
+    let last = *cpus.last().unwrap();
+    builder.set("cpu-affinity", u64::from(last)).unwrap();
+    assert_eq!(
+        builder.get("cpu-affinity").unwrap(),
+        Value::List(vec![last])
+    );
     builder.set("cpu-affinity", [cpus[0]]).unwrap();
     assert_eq!(
         builder.get("cpu-affinity").unwrap(),
