@@ -31,6 +31,7 @@ use common::page_size;
 use common::refusing;
 use common::skip;
 use common::smaps;
+use common::thp_size;
 use common::Refusal;
 use hostmem::Claim;
 use hostmem::ErrorKind;
@@ -259,6 +260,45 @@ fn nothing_is_mapped_twice_afterwards() {
             assert!(start.elapsed() < Duration::from_secs(10), "{options}");
             thread::yield_now();
         }
+    }
+}
+
+/// What `thp` says while shared memory is unread holds from when it was read: before, where contents
+/// are copied, it has no huge pages.
+#[test]
+fn advice_for_unread_memory_holds_when_it_was_read() {
+    if !can_serve() || thp_size().is_none() {
+        return skip("contents are not served, or there are no transparent huge pages");
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = image_bytes(SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    let mut host = Host::probe().unwrap();
+    host.narrow_methods(Methods::NONE);
+    let objects = Objects::new(&host, &common::defaults()).unwrap();
+    for (before, after) in [("never", "always"), ("always", "never")] {
+        let options = format!(
+            "memory-backend-memfd,id=m0,size={SIZE},{DEMAND},thp={before},contents={image}"
+        );
+        let backend = objects.parse(&options).unwrap().complete().unwrap();
+        let address = backend.claim("test").unwrap().memory().as_ptr();
+        let advice = || {
+            let flags = common::vm_flags(address);
+            let has = |flag: &str| flags.contains(&flag.to_owned());
+            (has("hg"), has("nh"))
+        };
+        assert_eq!(advice(), (false, true), "{before}");
+        backend.set("thp", after).unwrap();
+        assert_eq!(advice(), (false, true), "{before} to {after}");
+        assert_eq!(backend.get_text("thp").unwrap(), after);
+        assert_same(&backend, &bytes, &options);
+        let start = Instant::now();
+        let expected = (after == "always", after == "never");
+        // The thread that serves it says so after the last page is there.
+        while advice() != expected && start.elapsed().as_secs() < 20 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(advice(), expected, "{before} to {after}");
     }
 }
 

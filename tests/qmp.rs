@@ -562,6 +562,37 @@ fn restored(client: &mut Client<ChildStdin>, images: &Path) {
     client.must("object-add", object);
 }
 
+/// On a file system that makes no file without a name the image has its name from the begin.
+#[test]
+fn an_image_with_a_name_goes_where_saving_fails() {
+    let nameless = libc::O_TMPFILE as u64;
+    let directory = tempfile::tempdir().unwrap();
+    let saved = directory.path().join("saved");
+    for fails in [true, false] {
+        let mut refusals = common::opening(libc::EOPNOTSUPP, nameless, nameless);
+        if fails {
+            refusals.push(Refusal::new(libc::SYS_pwrite64, libc::EIO));
+        }
+        // A program has the filters of the thread that executes it.
+        let (_server, client) = common::refusing(&refusals, Server::hostmem_on_streams);
+        let mut client = client.negotiate();
+        let image = directory.path().join("image");
+        fs::write(&image, [7; 65536]).unwrap();
+        let contents = json!({ "prealloc": true, "contents": image });
+        client.must("object-add", with(ram("a", 65536), contents));
+        let arguments = json!({ "id": "a", "path": saved });
+        if fails {
+            let message = client.fails("GenericError", "x-save", arguments);
+            assert!(message.contains("Input/output error"), "{message}");
+            assert!(!saved.exists());
+        } else {
+            client.must("x-save", arguments);
+            assert_eq!(fs::read(&saved).unwrap(), [7; 65536]);
+            assert_eq!(saved.metadata().unwrap().mode() & 0o777, 0o600);
+        }
+    }
+}
+
 #[test]
 fn a_save_that_does_not_fit_leaves_no_file() {
     where_little_fits(|client, file| {
