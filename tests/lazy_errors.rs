@@ -5,6 +5,8 @@ mod common;
 
 use std::fs;
 use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::AtomicUsize;
@@ -146,6 +148,50 @@ fn a_failed_background_stays_failed_until_it_begins_again() {
     assert_unread(&claim, 0);
     drop(claim);
     assert_same(&backend, &image.bytes, &options);
+}
+
+/// For event loops that were told of the background by it.
+#[test]
+fn the_event_of_a_background_tells_of_later_reads_that_fail() {
+    if !can_serve() {
+        return;
+    }
+    let image = Cut::new();
+    let options = format!("size={SIZE},{DEMAND},contents={}", image.path);
+    let backend = complete("ram", &options);
+    assert!(backend.prealloc_event().is_none());
+    image.cut();
+    backend.set("prealloc-mode", "background").unwrap();
+    backend.set("prealloc", true).unwrap();
+    backend.wait_prealloc(None).unwrap_err();
+    let mut event: File = backend
+        .prealloc_event()
+        .unwrap()
+        .try_clone_to_owned()
+        .unwrap()
+        .into();
+    let is_readable = |milliseconds| {
+        let fd = backend.prealloc_event().unwrap().as_raw_fd();
+        let mut poll = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry, which outlives the call.
+        unsafe { libc::poll(&mut poll, 1, milliseconds) == 1 }
+    };
+    assert!(is_readable(0));
+    event.read_exact(&mut [0; 8]).unwrap();
+    assert!(!is_readable(0));
+    let claim = backend.claim("test").unwrap();
+    thread::scope(|scope| {
+        let (claim, bytes) = (&claim, &image.bytes);
+        scope.spawn(move || assert_eq!(touch(claim, 12 << 20), bytes[12 << 20]));
+        let told = is_readable(TIME.as_millis() as i32);
+        image.mend();
+        claim.retry_contents().unwrap();
+        assert!(told);
+    });
 }
 
 const UFFDIO_UNREGISTER: u64 = 0x8010_aa01;

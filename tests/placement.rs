@@ -25,7 +25,10 @@ use common::skip;
 use common::smaps;
 use common::Refusal;
 use hostmem::Backend;
+use hostmem::Calls;
 use hostmem::Claim;
+use hostmem::Host;
+use hostmem::Objects;
 use hostmem::Placement;
 use hostmem::Satisfied;
 
@@ -185,6 +188,27 @@ fn the_files_blocks_tell_where_the_kernel_may_not_be_asked() {
         let seen = placement(&part, size / 2);
         assert_eq!((seen.unmapped, seen.absent), (0, size / 2));
     });
+}
+
+/// Before Linux 6.5 each page is looked at, some thousand at once.
+#[test]
+fn shared_memory_is_counted_without_cachestat() {
+    const SIZE: u64 = 192 << 20;
+    let mut host = Host::probe().unwrap();
+    host.narrow_calls(!Calls::CACHESTAT);
+    let objects = Objects::new(&host, &common::defaults()).unwrap();
+    let options = format!("memory-backend-memfd,id=m0,size={SIZE},thp=never");
+    let backend = objects.parse(options).unwrap().complete().unwrap();
+    let claim = backend.claim("test").unwrap();
+    // On both sides of where one look ends and the next begins.
+    let page = page_size();
+    for at in (0..SIZE).step_by(32 << 20) {
+        claim.populate(at, 3 * page).unwrap();
+    }
+    claim.populate((64 << 20) - page, page).unwrap();
+    let placement = backend.placement().unwrap();
+    assert_eq!(placement.resident, 19 * page);
+    assert_eq!(placement.absent, SIZE - 19 * page);
 }
 
 /// Looked for page by page, it would take minutes.
