@@ -215,8 +215,16 @@ bool hm_os_is_other_process(pid_t process);
 
 /* For faults of user space only, which needs no privilege. */
 int hm_fault_open(void);
-/* For those that the kernel runs into too, as KVM does. poisons: it has hm_fault_poison(), 6.6. */
-int hm_fault_open_kernel(bool *poisons);
+/* What this kernel has. */
+struct hm_fault_features {
+	/* hm_fault_poison(), Linux 6.6. */
+	bool poison;
+	/* hm_fault_move(), Linux 6.8. */
+	bool move;
+};
+
+/* For those that the kernel runs into too, as KVM does. */
+int hm_fault_open_kernel(struct hm_fault_features *features);
 /*
  * Puts copies of pages, or the pages themselves (6.8), into absent places and wakes the threads
  * that wait there; *done: bytes up to the first place where that failed.

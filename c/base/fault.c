@@ -54,6 +54,7 @@ struct message {
 #define EVENT_PAGEFAULT 0x12
 
 #define FEATURE_POISON (1u << 14)
+#define FEATURE_MOVE   (1u << 16)
 
 #define IOCTL_NEW        _IO(0xaa, 0x00)
 #define IOCTL_WAKE       _IOR(0xaa, 0x02, struct range)
@@ -73,7 +74,7 @@ static int call(int fd, unsigned long request, void *argument)
 }
 
 /* fd: a userfaultfd, or -errno. */
-static int agree(int fd, bool *poisons)
+static int agree(int fd, struct hm_fault_features *features)
 {
 	struct api api = { .api = API };
 	int result;
@@ -81,7 +82,8 @@ static int agree(int fd, bool *poisons)
 	if (fd < 0)
 		return fd;
 	result = call(fd, IOCTL_API, &api);
-	*poisons = api.features & FEATURE_POISON;
+	features->poison = api.features & FEATURE_POISON;
+	features->move = api.features & FEATURE_MOVE;
 	if (!result)
 		return fd;
 	close(fd);
@@ -91,12 +93,12 @@ static int agree(int fd, bool *poisons)
 int hm_fault_open(void)
 {
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | USER_MODE_ONLY);
-	bool poisons;
+	struct hm_fault_features features;
 
-	return agree(fd < 0 ? -errno : fd, &poisons);
+	return agree(fd < 0 ? -errno : fd, &features);
 }
 
-int hm_fault_open_kernel(bool *poisons)
+int hm_fault_open_kernel(struct hm_fault_features *features)
 {
 	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd = -1;
 
@@ -106,7 +108,7 @@ int hm_fault_open_kernel(bool *poisons)
 	}
 	if (fd < 0)
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	return agree(fd < 0 ? -errno : fd, poisons);
+	return agree(fd < 0 ? -errno : fd, features);
 }
 
 int hm_fault_register(int fault_fd, uint8_t *address, uint64_t size, bool minor)

@@ -130,9 +130,10 @@ struct hm_scratch {
 	struct hm_set nodes;
 };
 
-/* Registers the memory with the userfaultfd. Returns 0 or -errno; hm_staging_end() may follow. */
+/* Registers the memory with the userfaultfd, which can move pages or not. Returns 0 or -errno;
+ * hm_staging_end() may follow. */
 int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend,
-		     const struct hm_values *values, int fault_fd);
+		     const struct hm_values *values, int fault_fd, bool moves);
 /* Changes the advice for huge pages, now or when all was read. */
 int hm_staging_advise_thp(struct hm_staging *staging, enum hm_thp thp, struct hostmem_error *err);
 /* When all was read. Returns 0, or -1 with the reason: then there stay none. */

@@ -455,17 +455,18 @@ static int fail_start(const struct hm_lazy *lazy, const char *what, int result,
 static int open_fault(struct hm_lazy *lazy, const struct hm_values *values,
 		      struct hostmem_error *err)
 {
-	bool poisons;
+	struct hm_fault_features features;
 	int result;
 
-	lazy->fault_fd = hm_fault_open_kernel(&poisons);
+	lazy->fault_fd = hm_fault_open_kernel(&features);
 	if (lazy->fault_fd < 0)
 		return hm_contents_fail_faults(lazy->backend, -lazy->fault_fd, err);
-	if (lazy->poisons && !poisons)
+	if (lazy->poisons && !features.poison)
 		return hm_fail(err, HOSTMEM_ERROR_UNSUPPORTED, 0,
 			       "%s: contents-poison=on needs Linux 6.6; use contents-poison=off",
 			       lazy->backend->label);
-	result = hm_staging_begin(&lazy->staging, lazy->backend, values, lazy->fault_fd);
+	result = hm_staging_begin(&lazy->staging, lazy->backend, values, lazy->fault_fd,
+				  features.move);
 	return result ? fail_start(lazy, "register with the userfaultfd", result, err) : 0;
 }
 

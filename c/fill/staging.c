@@ -96,11 +96,11 @@ static void choose_copying(struct hm_staging *staging)
 	staging->unit = page > SMALL_UNIT ? page : SMALL_UNIT;
 }
 
-static void choose_way(struct hm_staging *staging, const struct hm_values *values)
+static void choose_way(struct hm_staging *staging, const struct hm_values *values, bool moves)
 {
 	const struct hostmem_backend *backend = staging->backend;
 
-	if (can_move(backend, values)) {
+	if (moves && can_move(backend, values)) {
 		staging->way = HM_STAGING_MOVE;
 		staging->unit = backend->host->thp_size;
 	} else if (can_map_again(staging, values)) {
@@ -153,12 +153,12 @@ static int keep_small(struct hm_staging *staging, const struct hm_values *values
 }
 
 int hm_staging_begin(struct hm_staging *staging, struct hostmem_backend *backend,
-		     const struct hm_values *values, int fault_fd)
+		     const struct hm_values *values, int fault_fd, bool moves)
 {
 	int result;
 
 	*staging = (struct hm_staging){ .backend = backend, .fault_fd = fault_fd };
-	choose_way(staging, values);
+	choose_way(staging, values, moves);
 	result = register_memory(staging);
 	if (staging->way != HM_STAGING_CONTINUE)
 		return result ? result : keep_small(staging, values);

@@ -102,8 +102,8 @@ static int ask_fault(void)
 
 static int ask_fault_kernel(void)
 {
-	bool poisons;
-	int fd = hm_fault_open_kernel(&poisons);
+	struct hm_fault_features features;
+	int fd = hm_fault_open_kernel(&features);
 
 	if (fd < 0)
 		return -fd;
