@@ -366,10 +366,8 @@ fn a_sealed_file_is_no_image() {
         write(&claim, 0, 3);
         let file = memfd("image", libc::MFD_ALLOW_SEALING, size);
         // SAFETY: seals a descriptor that is open.
-        assert_eq!(
-            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seal) },
-            0
-        );
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seal) };
+        assert_eq!(result, 0);
         let error = fails(&claim, &file, 0, words);
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
