@@ -114,6 +114,11 @@ fn a_path_that_changes_meanwhile_is_not_followed() {
 }
 
 #[test]
+fn messages_are_cut_at_their_limit() {
+    assert_passes("errors", &[], &[], &[]);
+}
+
+#[test]
 fn sets_of_numbers_are_compared_by_each() {
     assert_passes("sets", &[], &[], &[]);
 }

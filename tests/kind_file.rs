@@ -746,6 +746,30 @@ fn a_path_has_at_most_4095_bytes_of_any_encoding() {
     }
 }
 
+/// Of 1023 bytes, the last three dots, in front of a character that does not fit.
+#[test]
+fn a_message_that_is_too_long_is_cut_and_says_so() {
+    let directory = directory();
+    let base = directory.path().to_str().unwrap();
+    for letter in ["x", "é", "日", "𝄞"] {
+        for beginning in ["", "a", "ab", "abc"] {
+            let name = letter.repeat(48 / letter.len()) + "/";
+            let target = beginning.to_owned() + &name.repeat(11);
+            symlink(&target, directory.path().join("link")).unwrap();
+            // Slashes add up to one.
+            let path = format!("{base}{}link", "/".repeat(600));
+            let failed = backend(Path::new(&path), "size=64K")
+                .complete()
+                .unwrap_err();
+            let whole = format!("m0: mem-path={path:.512} is a symbolic link to {target}");
+            let fits = (0..=1020).rfind(|&end| whole.is_char_boundary(end));
+            let expected = format!("{}...", &whole[..fits.unwrap()]);
+            assert_eq!(failed.to_string(), expected);
+            fs::remove_file(directory.path().join("link")).unwrap();
+        }
+    }
+}
+
 #[test]
 fn the_address_is_aligned_as_asked() {
     let directory = directory();
