@@ -404,16 +404,24 @@ fn memory_stays_locked_where_discarding_fails() {
             return skip("this process may not lock its memory");
         }
         let made = make(Ram, ",lock=on,prealloc=on");
-        let refusals = [
-            Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, MADV_DONTNEED),
-            Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, MADV_DONTNEED_LOCKED),
-        ];
-        refusing(&refusals, || {
-            let claim = made.backend.claim("test").unwrap();
-            let error = claim.discard(START, END - START).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-        });
-        assert!(is_locked(&made));
+        for (last, errno) in [
+            // What the lock does not keep, and the lock itself.
+            (
+                Refusal::new(libc::SYS_madvise, libc::EINVAL).only(2, MADV_DONTNEED),
+                libc::EINVAL,
+            ),
+            (Refusal::new(libc::SYS_munlock, libc::EPERM), libc::EPERM),
+        ] {
+            let locked = Refusal::new(libc::SYS_madvise, libc::EINVAL);
+            let locked = locked.only(2, MADV_DONTNEED_LOCKED);
+            refusing(&[locked, last], || {
+                let claim = made.backend.claim("test").unwrap();
+                let error = claim.discard(START, END - START).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+            });
+            assert!(is_locked(&made));
+        }
     });
 }
 

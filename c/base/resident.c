@@ -29,8 +29,6 @@ int hm_resident_count_cached(int fd, uint64_t offset, uint64_t size, uint64_t *c
 	struct cache_range range = { .offset = offset, .length = size };
 	struct cache cache;
 
-	if (fd < 0)
-		return -EBADF;
 	if (syscall(SYS_cachestat, fd, &range, &cache, 0))
 		return -errno;
 	*cached = cache.present * hm_os_page_size();
