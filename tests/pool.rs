@@ -192,9 +192,11 @@ fn a_bad_id_takes_nothing() {
         let error = pool.take(id).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value, "{error}");
         assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(pool.withdraw(id).unwrap_err(), error);
     }
     let status = pool.status();
     assert_eq!((status.ready, status.taken, status.made), (1, 0, 0));
+    assert_eq!(status.count, 1);
     assert!(pool.take("vm1").unwrap().was_ready);
 }
 

@@ -306,6 +306,7 @@ static void templates(void)
 {
 	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
 	struct hostmem_error err = { 0 };
+	struct hostmem_thread_context *context;
 	struct hostmem_pool *pool = NULL;
 
 	CHECK(!hostmem_backend_complete(backend, &err));
@@ -314,6 +315,8 @@ static void templates(void)
 	hostmem_backend_free(backend);
 	FAILS(VALUE, "the kind is missing",
 	      hostmem_pool_new_from_options(objects, &pool, "size=64K", 1, &err));
+	FAILS(VALUE, "the kind is missing",
+	      hostmem_thread_context_new_from_options(objects, &context, "id=t0", &err));
 	FAILS(VALUE, "does not exist", hostmem_pool_new_from_options(objects, &pool, "x", 1, &err));
 	CHECK(!pool);
 }

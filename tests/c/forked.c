@@ -124,6 +124,7 @@ static void read_records(void)
 	CHECK(result.bytes == SIZE);
 	CHECK(hostmem_backend_get_prealloc_event(mapped) == -1);
 	CHECK(!hostmem_backend_get_unread(mapped, NULL));
+	CHECK(!hostmem_backend_get_faulted(mapped, NULL, 0));
 	CHECK(!hostmem_backend_wait_prealloc(mapped, UINT64_MAX, NULL));
 	CHECK(!hostmem_backend_cancel_prealloc(mapped, NULL));
 	hostmem_backend_interrupt(mapped);
@@ -185,6 +186,7 @@ static void use_the_pool(void)
 	FAILS(STATE, hostmem_pool_take(pool, &taken, &ready, "taken", &err));
 	FAILS(STATE, hostmem_pool_set_count(pool, 2, &err));
 	FAILS(STATE, hostmem_pool_wait(pool, 1, UINT64_MAX, &err));
+	hostmem_pool_rest(pool, 1);
 	hostmem_pool_get_status(pool, &status);
 	CHECK(!status.count && !status.ready && !status.taken);
 	hostmem_pool_free(pool);

@@ -39,6 +39,8 @@
 /* Descriptors of an image that memory begins with, and of the file that it is saved to. */
 #define IMAGE      900
 #define SAVED      901
+#define ORDER      902
+#define ORDER_PATH "/proc/self/fd/902"
 #define IMAGE_SIZE (200ul << 10)
 #define IMAGE_PATH "/proc/self/fd/900"
 #define KEPT       0x33
@@ -431,7 +433,8 @@ static const struct operation operations[] = {
 	  .run = complete },
 	{ .name = "restore", .options = ",prealloc=on,contents=" IMAGE_PATH, .run = restore },
 	{ .name = "restore, background",
-	  .options = ",prealloc=on,prealloc-mode=background,contents=" IMAGE_PATH,
+	  .options = ",prealloc=on,prealloc-mode=background,contents=" IMAGE_PATH
+		     ",contents-order=" ORDER_PATH,
 	  .run = restore },
 	{ .name = "restore, background, huge, bound, locked",
 	  .size = SIZE_HUGE,
@@ -1332,6 +1335,7 @@ static void probe_hosts(void)
 static void make_files(void)
 {
 	static char image[IMAGE_SIZE];
+	static const char order[] = "4096 4096\n0 4096\n";
 	int fd = memfd_create("image", MFD_CLOEXEC);
 
 	memset(image, FILL, sizeof(image));
@@ -1340,6 +1344,10 @@ static void make_files(void)
 		     dup3(memfd_create("saved", MFD_CLOEXEC), SAVED, O_CLOEXEC) == SAVED &&
 		     !ftruncate(SAVED, SIZE_MAX_TRIED),
 	     "image");
+	fd = memfd_create("order", MFD_CLOEXEC);
+	must(fd >= 0 && write(fd, order, strlen(order)) == (ssize_t)strlen(order) &&
+		     dup3(fd, ORDER, O_CLOEXEC) == ORDER,
+	     "order");
 }
 
 int main(int argc, char **argv)
