@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use common::access::assert_refused;
 use common::access::new;
@@ -39,6 +40,7 @@ use common::skip;
 use common::Belongings;
 use common::Refusal;
 use hostmem::Backend;
+use hostmem::Claim;
 use hostmem::ErrorKind;
 
 const TIME: Duration = Duration::from_secs(20);
@@ -236,6 +238,36 @@ fn zeros_that_cannot_be_put_fail_what_needs_them() {
             assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
         });
     }
+}
+
+/// The image was read, but the kernel has no page for it.
+#[test]
+fn contents_that_cannot_be_put_in_place_are_said() {
+    in_child("contents_that_cannot_be_put_in_place_are_said", || {
+        if !can_serve() {
+            return;
+        }
+        let image = Cut::new();
+        let options = format!("size={SIZE},{DEMAND},thp=never,contents={}", image.path);
+        let refusal = Refusal::new(libc::SYS_ioctl, libc::ENOMEM).only(1, UFFDIO_COPY);
+        let backend = common::refusing(&[refusal], || complete("ram", &options));
+        // Its thread waits for ever, so that the memory has to stay as long as the process.
+        let claim: &Claim = Box::leak(Box::new(backend.claim("test").unwrap()));
+        thread::spawn(|| touch(claim, 5 << 20));
+        let start = Instant::now();
+        let error = loop {
+            if let (_, Some(error)) = claim.unread() {
+                break error;
+            }
+            assert!(start.elapsed() < TIME, "it is not said");
+            thread::sleep(Duration::from_millis(5));
+        };
+        let message = error.to_string();
+        let words = "cannot put them in place at offset 5242880 of the memory";
+        assert!(message.contains(words), "{message}");
+        assert_eq!(error.kind(), ErrorKind::NoMemory, "{message}");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{message}");
+    });
 }
 
 /// mlockall(2) populates memory as it becomes accessible, where mlock2(2) cannot prevent it.
