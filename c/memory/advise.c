@@ -158,19 +158,25 @@ int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values 
 
 static int fail_lock(const struct hostmem_backend *backend, int result, struct hostmem_error *err)
 {
-	uint64_t limit = 0;
+	uint64_t limit;
+	char text[96];
 
-	if (result == -ENOMEM || result == -EPERM || result == -EAGAIN) {
-		hm_call_get_limit(backend->host, RLIMIT_MEMLOCK, &limit);
-		return hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, -result,
-			       "%s: lock=on: the kernel refused to lock %zu bytes (%s); "
-			       "RLIMIT_MEMLOCK is %ju bytes: raise it (ulimit -l) or use lock=off",
-			       backend->label, backend->mapping.size, strerror(-result),
-			       (uintmax_t)limit);
-	}
-	return hm_fail(err, hm_error_kind_of(-result), -result,
-		       "%s: lock=on: the kernel refused to lock %zu bytes: %s", backend->label,
-		       backend->mapping.size, strerror(-result));
+	if (result != -ENOMEM && result != -EPERM && result != -EAGAIN)
+		return hm_fail(err, hm_error_kind_of(-result), -result,
+			       "%s: lock=on: the kernel refused to lock %zu bytes: %s",
+			       backend->label, backend->mapping.size, strerror(-result));
+	hm_fail(err, HOSTMEM_ERROR_NO_MEMORY, -result,
+		"%s: lock=on: the kernel refused to lock %zu bytes (%s)", backend->label,
+		backend->mapping.size, strerror(-result));
+	/* Where it cannot be read it is the likely reason all the same. */
+	if (hm_call_get_limit(backend->host, RLIMIT_MEMLOCK, &limit))
+		snprintf(text, sizeof(text), "; raise RLIMIT_MEMLOCK (ulimit -l) or use lock=off");
+	else
+		snprintf(text, sizeof(text),
+			 "; RLIMIT_MEMLOCK is %ju bytes: raise it (ulimit -l) or use lock=off",
+			 (uintmax_t)limit);
+	hm_error_append(err, text);
+	return -1;
 }
 
 int hm_advise_lock(const struct hostmem_backend *backend, bool lock, bool populated,
