@@ -6,6 +6,7 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -61,13 +62,22 @@ impl NewFile {
         self.is_kept = true;
         Ok(())
     }
+
+    /// Not what somebody else has put in its place.
+    fn remove(&self) -> io::Result<()> {
+        let (own, there) = (self.file.metadata()?, fs::symlink_metadata(&self.path)?);
+        if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
+            fs::remove_file(&self.path)?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.is_nameless && !self.is_kept {
             // A failure is the second one, and cannot be reported.
-            let _ = fs::remove_file(&self.path);
+            let _ = self.remove();
         }
     }
 }
@@ -93,4 +103,32 @@ fn create_nameless(path: &Path) -> io::Result<File> {
 
 fn link_of(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a file system without O_TMPFILE.
+    fn create_with_a_name(path: &Path) -> NewFile {
+        NewFile {
+            file: for_the_owner().create_new(true).open(path).unwrap(),
+            path: path.to_owned(),
+            is_nameless: false,
+            is_kept: false,
+        }
+    }
+
+    #[test]
+    fn only_the_file_that_was_made_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        drop(create_with_a_name(&path));
+        assert!(!path.exists());
+        let file = create_with_a_name(&path);
+        fs::rename(&path, directory.path().join("moved")).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"another's");
+    }
 }
