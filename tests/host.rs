@@ -206,9 +206,9 @@ fn a_policy_that_the_host_cannot_do_is_refused_with_the_reason() {
     let Some(node) = bindable_node() else {
         return;
     };
-    let host = probe_refusing(&[Refusal::new(libc::SYS_mbind, libc::EIO)]);
+    let host = probe_refusing(&[Refusal::new(libc::SYS_mbind, libc::ENXIO)]);
     let options = format!("size=64K,policy=bind,host-nodes={node}");
-    let words = ["policy=bind", "cannot do it", "Input/output error"];
+    let words = ["policy=bind", "cannot do it", "No such device or address"];
     assert_unsupported(&host, &options, &words);
     complete(&host, "size=64K").unwrap();
 }
