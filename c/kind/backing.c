@@ -48,6 +48,13 @@ static int check_pages(const struct hostmem_backend *backend, const struct hm_va
 	return 0;
 }
 
+static int fail_access(const struct hostmem_backend *backend, int result, struct hostmem_error *err)
+{
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, -result,
+		       "%s: its backing is no open descriptor: %s", backend->label,
+		       strerror(-result));
+}
+
 static int check_access(const struct hostmem_backend *backend, const struct hm_values *values,
 			struct hostmem_error *err)
 {
@@ -56,9 +63,7 @@ static int check_access(const struct hostmem_backend *backend, const struct hm_v
 	if (access == O_RDWR || (access == O_RDONLY && (!values->share || backend->readonly)))
 		return 0;
 	if (access < 0)
-		return hm_fail(err, HOSTMEM_ERROR_VALUE, -access,
-			       "%s: its backing is no open descriptor: %s", backend->label,
-			       strerror(-access));
+		return fail_access(backend, access, err);
 	return hm_fail(err, HOSTMEM_ERROR_VALUE, 0,
 		       "%s: share=on needs a backing that is open for reading and writing, this "
 		       "one is %s",
@@ -109,8 +114,11 @@ int hm_backing_make(struct hostmem_backend *backend, const struct hm_values *val
 		return -1;
 	backend->backing = backing;
 	backend->allocated = true;
-	if (backing.fd >= 0)
-		hm_os_close_on_exec(backing.fd);
+	if (backing.fd >= 0 && hm_os_close_on_exec(backing.fd) == -EBADF) {
+		/* The number may be another thread's by the time it would be closed. */
+		backend->backing.fd = -1;
+		return fail_access(backend, -EBADF, err);
+	}
 	return check_backing(backend, values, err);
 }
 

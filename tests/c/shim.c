@@ -908,11 +908,14 @@ int hook_fcntl(int fd, int command, unsigned long argument)
 	bool duplicates = command == F_DUPFD_CLOEXEC;
 	int result;
 
-	/* What an embedder's kind returns becomes the library's, which closes it on exec first. */
-	if (command == F_SETFD && fd >= 0 && fd < MOST_DESCRIPTORS && descriptors[fd] == FOREIGN &&
-	    fcntl(fd, F_GETFD) >= 0)
+	/* What an embedder's kind returns becomes the library's, which closes it on exec first. It
+	 * may be closed. */
+	bool is_of_kind = command == F_SETFD && fd >= 0 && fd < MOST_DESCRIPTORS &&
+			  descriptors[fd] == FOREIGN;
+
+	if (is_of_kind && fcntl(fd, F_GETFD) >= 0)
 		take(fd, DUPLICATE);
-	if (!duplicates && command != F_GETFL && command != F_GET_SEALS)
+	if (!duplicates && !is_of_kind && command != F_GETFL && command != F_GET_SEALS)
 		check_fd("fcntl", fd);
 	if (fails(CALL_fcntl))
 		return -1;
