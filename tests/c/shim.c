@@ -113,8 +113,8 @@ struct fault {
 };
 
 static struct fault fault = { .call = CALL_COUNT }, second = { .call = CALL_COUNT };
-/* Since the fault. */
-static _Atomic size_t calls_since[CALL_COUNT];
+/* Since the fault was armed, and since it came up. */
+static _Atomic size_t calls_armed[CALL_COUNT], calls_since[CALL_COUNT];
 
 static void arm(struct fault *armed, size_t call, uint64_t nth, int error)
 {
@@ -127,7 +127,7 @@ static void arm(struct fault *armed, size_t call, uint64_t nth, int error)
 void shim_arm(size_t call, uint64_t nth, int error)
 {
 	for (size_t i = 0; i < CALL_COUNT; i++)
-		calls_since[i] = 0;
+		calls_armed[i] = calls_since[i] = 0;
 	arm(&fault, call, nth, error);
 }
 
@@ -145,6 +145,11 @@ bool shim_disarm(void)
 bool shim_second_failed(void)
 {
 	return second.fired;
+}
+
+size_t shim_count_armed(size_t call)
+{
+	return calls_armed[call];
 }
 
 size_t shim_count_since(size_t call)
@@ -166,6 +171,7 @@ static bool fails(enum call call)
 {
 	if (fault.call == CALL_COUNT)
 		return false;
+	calls_armed[call]++;
 	if (!fault.fired)
 		return fires(&fault, call);
 	calls_since[call]++;
@@ -342,6 +348,11 @@ void shim_leave_out_neighbours(void)
 	without_neighbours = true;
 }
 
+static bool is_next_to(const struct range *range, uintptr_t first, uintptr_t end)
+{
+	return range->end == first || range->first == end;
+}
+
 /* Around all that the library has next to this range. Called with the lock. */
 static void put_neighbours(uintptr_t first, uintptr_t end)
 {
@@ -355,7 +366,7 @@ static void put_neighbours(uintptr_t first, uintptr_t end)
 		for (size_t i = 0; i < owned.len; i++) {
 			const struct range *range = &owned.all[i];
 
-			if (range->end == first || range->first == end) {
+			if (is_next_to(range, first, end)) {
 				first = range->end == first ? range->first : first;
 				end = range->first == end ? range->end : end;
 				grows = true;
@@ -374,13 +385,25 @@ static void check_neighbour(const struct range *range)
 		violation("has written next to its memory, at %p", (const void *)bytes);
 }
 
-/* After this range was unmapped. Called with the lock. */
+static bool is_next_to_owned(const struct range *range)
+{
+	for (size_t i = 0; i < owned.len; i++) {
+		if (is_next_to(range, owned.all[i].first, owned.all[i].end))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * After this range was unmapped; one that is next to another range of the library's stays. Called
+ * with the lock.
+ */
 static void take_neighbours(uintptr_t first, uintptr_t end)
 {
 	for (size_t i = neighbours.len; i-- > 0;) {
 		const struct range range = neighbours.all[i];
 
-		if (range.end != first && range.first != end)
+		if (!is_next_to(&range, first, end) || is_next_to_owned(&range))
 			continue;
 		check_neighbour(&range);
 		munmap((void *)range.first, range.end - range.first);

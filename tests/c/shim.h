@@ -39,6 +39,8 @@ void shim_arm(size_t call, uint64_t nth, int error);
 void shim_arm_second(size_t call, uint64_t nth, int error);
 /* Whether the first failed since; nothing fails any more. */
 bool shim_disarm(void);
+/* How often a call was made between arming and disarming. */
+size_t shim_count_armed(size_t call);
 /* Of the time between the first failure and disarming: whether the second failed, and how often a
  * call was made. */
 bool shim_second_failed(void);
