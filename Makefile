@@ -7,9 +7,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 FEATURES := --all-features
 
 # Without features run the tests of what a feature can change: neither those that are empty then, nor
-# those that have no policy, build no C and read no bindings.
+# those that have no policy and read no bindings, nor the fault injection, whose calls are then some
+# of those that all features make.
 EMPTY := $(shell grep -l '^.!.cfg' tests/*.rs)
-SAME := $(patsubst %,tests/%.rs,build_script claim compile_fail contents discard_kinds examples inhibit \
+SAME := $(patsubst %,tests/%.rs,build_script claim compile_fail contents discard_kinds examples inhibit inject \
 	kind_fd kind_file kind_memfd kind_ram kind_shm lazy lazy_errors lazy_kinds lazy_order limits map \
 	piece populate properties_doc save scrub security_doc thp)
 DIFFERENT := $(basename $(notdir $(filter-out $(EMPTY) $(SAME),$(wildcard tests/*.rs))))
@@ -25,7 +26,7 @@ run: setup-build ## build the program and allocate 1 GiB of guest memory on node
 	cargo build --release $(FEATURES)
 	@scripts/run
 
-test: setup-test ## all tests: with all features, with fewer, with musl, and the C under ASan, UBSan and TSan; fuzzed for 60 seconds
+test: setup-test ## all tests: with all features, with fewer, with musl, and the C under ASan, UBSan and TSan; fuzzed for 10 seconds a target
 	cargo test $(FEATURES)
 	cargo test --no-default-features --lib $(DIFFERENT:%=--test %)
 	cargo test --no-default-features --features numa --test host --test policy
