@@ -8,6 +8,8 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -535,6 +537,41 @@ fn what_is_withdrawn_is_not_replaced() {
     pool.set_count(1).unwrap();
     assert!(pool.wait(1, PATIENCE).unwrap());
     assert!(pool.take("vm3").unwrap().was_ready);
+}
+
+#[test]
+fn what_cannot_be_taken_changes_no_count() {
+    let objects = objects();
+    let pool = full_pool(&objects, "ram,size=64K", 3);
+    let _other = objects.builder("memory-backend-ram", "vm0").unwrap();
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for take in [Pool::withdraw, |pool: &Pool, id: &str| {
+            pool.take(id).map(|taken| taken.backend)
+        }] {
+            let (pool, ends) = (&pool, &ends);
+            scope.spawn(move || {
+                while !ends.load(Ordering::Relaxed) {
+                    take(pool, "vm0").unwrap_err();
+                }
+            });
+        }
+        let start = Instant::now();
+        let mut rounds = (0..).take_while(|_| start.elapsed() < Duration::from_millis(500));
+        let wrong = rounds.find(|round| {
+            let count = 1 + round % 3;
+            pool.set_count(count).unwrap();
+            let status = pool.status();
+            status.count != count || status.ready > count
+        });
+        ends.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, None);
+    });
+    pool.set_count(2).unwrap();
+    let full = wait_until(&pool, "it is full", |status| {
+        status.ready == 2 && !status.filling
+    });
+    assert_eq!((full.count, full.taken, full.made), (2, 0, 0));
 }
 
 /// Those who have taken memory go first, but not for ever.

@@ -38,6 +38,8 @@ struct hostmem_pool {
 	pthread_cond_t changed;
 	struct entry *ready;
 	uint32_t ready_len, count;
+	/* Being taken, which may fail: they are ready again then. */
+	uint32_t leaving;
 	/* The largest count that the host was found to have memory for. */
 	uint32_t checked;
 	/* What the thread makes now; NULL: nothing. */
@@ -194,7 +196,7 @@ static void *refill(void *data)
 	hm_call_name_thread(pool->template->host, name_of(pool));
 	pthread_mutex_lock(&pool->lock);
 	while (!pool->ending) {
-		if (pool->ready_len >= pool->count)
+		if (pool->ready_len + pool->leaving >= pool->count)
 			pthread_cond_wait(&pool->changed, &pool->lock);
 		else if (hm_os_nanoseconds() < pool->retry_at)
 			wait_until(pool, pool->retry_at);
@@ -345,25 +347,49 @@ static int enter(struct hostmem_backend *backend, const char *id, struct hostmem
 	return 0;
 }
 
-static struct hostmem_backend *take_ready(struct hostmem_pool *pool, const char *id,
-					  struct entry *entry, struct hostmem_error *err)
+/* One that is not replaced before it is taken for good. Called with the lock held. */
+static struct entry *begin_taking(struct hostmem_pool *pool)
+{
+	struct entry *entry = pop(pool);
+
+	pool->leaving += entry != NULL;
+	return entry;
+}
+
+/* The count may have been lowered meanwhile. */
+static void put_back(struct hostmem_pool *pool, struct entry *entry)
 {
 	struct hostmem_backend *backend = entry->backend;
-	int failed = enter(backend, id, err);
+	struct entry *surplus;
 
-	if (failed) {
-		hm_text_copy(name_of(pool), backend->id, sizeof(backend->id));
-		hm_text_copy(name_of(pool), backend->label, sizeof(backend->label));
-	}
+	hm_text_copy(name_of(pool), backend->id, sizeof(backend->id));
+	hm_text_copy(name_of(pool), backend->label, sizeof(backend->label));
 	pthread_mutex_lock(&pool->lock);
-	if (failed)
-		push(pool, entry);
-	else
-		pool->taken++;
+	pool->leaving--;
+	push(pool, entry);
+	surplus = pop_surplus(pool);
 	pthread_cond_broadcast(&pool->changed);
 	pthread_mutex_unlock(&pool->lock);
-	if (failed)
+	free_entries(surplus);
+}
+
+static struct hostmem_backend *take_ready(struct hostmem_pool *pool, const char *id,
+					  struct entry *entry, bool lower_count,
+					  struct hostmem_error *err)
+{
+	struct hostmem_backend *backend = entry->backend;
+
+	if (enter(backend, id, err)) {
+		put_back(pool, entry);
 		return NULL;
+	}
+	pthread_mutex_lock(&pool->lock);
+	pool->leaving--;
+	pool->taken++;
+	if (lower_count && pool->count)
+		pool->count--;
+	pthread_cond_broadcast(&pool->changed);
+	pthread_mutex_unlock(&pool->lock);
 	free(entry);
 	backend->values.prealloc_mode = pool->template->values.prealloc_mode;
 	hm_mapping_name(backend);
@@ -397,10 +423,10 @@ int hostmem_pool_take(struct hostmem_pool *pool, struct hostmem_backend **backen
 	if (check_process(pool, "take", err) || hm_objects_check_id(id, err))
 		return -1;
 	pthread_mutex_lock(&pool->lock);
-	entry = pop(pool);
+	entry = begin_taking(pool);
 	rest(pool, REST_NS);
 	pthread_mutex_unlock(&pool->lock);
-	taken = entry ? take_ready(pool, id, entry, err) : make(pool, id, err);
+	taken = entry ? take_ready(pool, id, entry, false, err) : make(pool, id, err);
 	if (!taken)
 		return -1;
 	*backend = taken;
@@ -417,22 +443,16 @@ int hostmem_pool_withdraw(struct hostmem_pool *pool, struct hostmem_backend **ba
 	if (check_process(pool, "withdraw", err) || hm_objects_check_id(id, err))
 		return -1;
 	pthread_mutex_lock(&pool->lock);
-	entry = pop(pool);
-	if (entry)
-		pool->count--;
+	entry = begin_taking(pool);
 	pthread_mutex_unlock(&pool->lock);
 	if (!entry)
 		return hm_fail(err, HOSTMEM_ERROR_BUSY, 0, "%s: pool: withdraw: none is ready",
 			       name_of(pool));
-	taken = take_ready(pool, id, entry, err);
-	if (taken) {
-		*backend = taken;
-		return 0;
-	}
-	pthread_mutex_lock(&pool->lock);
-	pool->count++;
-	pthread_mutex_unlock(&pool->lock);
-	return -1;
+	taken = take_ready(pool, id, entry, true, err);
+	if (!taken)
+		return -1;
+	*backend = taken;
+	return 0;
 }
 
 void hostmem_pool_rest(struct hostmem_pool *pool, uint64_t milliseconds)
