@@ -48,7 +48,7 @@ pub struct Received {
 
 /// Takes a backend's memory from a pool of the server that listens on a socket, and makes a backend
 /// of kind `memory-backend-fd` of it, in state configuring. Its preallocation only maps what is
-/// there.
+/// there. Waits as [`receive`] does.
 ///
 /// # Errors
 ///
@@ -65,7 +65,8 @@ pub fn take(path: impl AsRef<Path>, pool: &str, objects: &Objects, id: &str) -> 
         .prealloc(true))
 }
 
-/// Takes a backend's memory from a pool of the server that listens on a socket.
+/// Takes a backend's memory from a pool of the server that listens on a socket. Waits until the
+/// server answers, for as long as it takes to make the memory where none is ready.
 ///
 /// # Errors
 ///
