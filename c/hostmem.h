@@ -646,7 +646,7 @@ int hostmem_backend_get_origin(const struct hostmem_backend *backend, const char
 /*
  * A warning about the backend, at an index: it was configured in a deprecated form, or something
  * that it was asked for has no effect. Returns its length, 0 beyond the last one. They change as
- * the backend does.
+ * the backend does. One for which there was no memory is missing.
  */
 int hostmem_backend_get_warning(const struct hostmem_backend *backend, size_t index, char *buffer,
 				size_t size, struct hostmem_error *err);

@@ -852,11 +852,18 @@ static void report(const struct trial *trial, const struct fault *fault, const c
 		*more ? ": " : "", more);
 }
 
+/* Without memory for it there is no warning. */
+static bool lacks_warning(const struct fault *fault, const char *lie)
+{
+	return !strncmp(lie, "`thp`", 5) && fault->second &&
+	       !strcmp(shim_calls[fault->second->call].name, "calloc");
+}
+
 static void report_lie(const struct trial *trial, const struct fault *fault, const char *what)
 {
 	const char *lie = find_lie(trial);
 
-	if (lie)
+	if (lie && !lacks_warning(fault, lie))
 		report(trial, fault, what, lie);
 }
 
