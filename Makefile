@@ -69,6 +69,7 @@ test-package: setup-test ## test the package to be published, and a crate that d
 	scripts/package
 
 bench: setup-build ## compare with the bare system calls (docs/benchmarks.md)
+	cargo bench $(FEATURES) --bench life
 	cargo bench $(FEATURES) --bench prealloc
 
 bench-ready: setup-test ## the part of bench-peers about pools and scrubbing, 5 minutes
