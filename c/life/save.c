@@ -153,7 +153,7 @@ int hostmem_backend_save(struct hostmem_backend *backend, struct hostmem_save_re
 			 int32_t fd, uint64_t offset, struct hostmem_error *err)
 {
 	struct hm_save_request request = { .backend = backend, .fd = fd, .offset = offset };
-	uint64_t start = hm_os_nanoseconds(), written = 0;
+	uint64_t start = hm_os_nanoseconds(), written = 0, size;
 	struct hm_values values;
 	int failed;
 
@@ -174,11 +174,13 @@ int hostmem_backend_save(struct hostmem_backend *backend, struct hostmem_save_re
 	request.threads = values.prealloc_threads ? values.prealloc_threads
 						  : hm_topology_count_cpus(backend->host);
 	failed = save(&request, &written, err);
+	/* From here on the backend may be deleted. */
+	size = backend->mapping.size;
 	hm_running_end(backend, NULL);
 	if (!failed)
 		*saved = (struct hostmem_save_result){
 			.written = written,
-			.holes = backend->mapping.size - written,
+			.holes = size - written,
 			.nanoseconds = hm_os_nanoseconds() - start,
 		};
 	return failed;
