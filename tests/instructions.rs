@@ -51,8 +51,14 @@ fn has_valgrind() -> bool {
     version.is_ok_and(|output| output.status.success())
 }
 
-/// The sum of a profile, without what is the shim's own. The line after a call has what the callee
-/// took, which is counted there.
+/// What comparing and searching texts takes depends on where in a page they are, so on the length of
+/// every text of the library.
+fn depends_on_place(file: &str) -> bool {
+    file.contains("/multiarch/str")
+}
+
+/// The sum of a profile, without what is the shim's own and what changes for no reason. The line
+/// after a call has what the callee took, which is counted there.
 fn sum(profile: &str) -> u64 {
     let mut file = "";
     let mut is_call = false;
@@ -67,7 +73,7 @@ fn sum(profile: &str) -> u64 {
             is_call = true;
         } else if line.starts_with(|first: char| first.is_ascii_digit()) {
             let cost: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();
-            if !is_call && !file.ends_with("/shim.c") {
+            if !is_call && !file.ends_with("/shim.c") && !depends_on_place(file) {
                 sum += cost;
             }
             is_call = false;
