@@ -116,7 +116,9 @@ impl Piece {
 
     /// Makes a range inaccessible, as memory that is unplugged, or accessible again. Its contents
     /// stay. An access to inaccessible memory, by this process or through vm-memory, raises
-    /// `SIGSEGV`; by a guest it ends `KVM_RUN` with `EFAULT`. It cannot be populated.
+    /// `SIGSEGV`; by a guest it ends `KVM_RUN` with `EFAULT`. It cannot be populated. It can be saved
+    /// and scrubbed where it is absent, and shared memory of a file can always be saved; else these
+    /// fail.
     ///
     /// Offset and length are in bytes, multiples of the [page size](Memory::page_size), inside the
     /// piece. Each inaccessible range takes up to two more mappings of the process.

@@ -563,7 +563,7 @@ fn a_range_is_made_inaccessible_and_back() {
             written
         };
         assert_eq!(written, -1, "{options}");
-        claim.populate(page, page).unwrap_err();
+        assert_inaccessible(claim.populate(page, page));
         claim.protect(page, page, Access::All).unwrap();
         assert_eq!(read(&claim, page), 7, "{options}");
         claim.discard(2 * page, page).unwrap();
@@ -584,6 +584,74 @@ fn a_range_is_made_inaccessible_and_back() {
     claim.protect(0, SIZE, Access::None).unwrap();
     claim.protect(0, SIZE, Access::All).unwrap();
     assert_eq!(&permissions(&claim, 0)[..3], "r--");
+}
+
+/// The bytes that saving the memory writes.
+fn saved(claim: &Claim) -> hostmem::Result<Vec<u8>> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    claim.save(&file, 0)?;
+    Ok(std::fs::read(file.path()).unwrap())
+}
+
+#[track_caller]
+fn assert_inaccessible(result: hostmem::Result<impl std::fmt::Debug>) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+    assert!(error.to_string().contains("inaccessible"), "{error}");
+}
+
+/// Saving reads memory and scrubbing writes it: each on the thread that asks for it, or on others.
+#[test]
+fn what_is_inaccessible_is_neither_read_nor_overwritten() {
+    let page = page_size();
+    for options in ["share=off", "share=on", "share=off,prealloc-threads=4"] {
+        let (_backend, claim) = ready(&format!("{options},thp=never"));
+        fill(&claim);
+        // Two ranges become one, and its middle accessible again.
+        claim.protect(page, 2 * page, Access::None).unwrap();
+        claim.protect(3 * page, 2 * page, Access::None).unwrap();
+        claim.protect(2 * page, page, Access::All).unwrap();
+        assert_inaccessible(claim.scrub(0, SIZE));
+        assert_inaccessible(claim.scrub(4 * page, page));
+        claim.scrub(2 * page, page).unwrap();
+        claim.scrub(5 * page, page).unwrap();
+        write(&claim, 0, 7);
+        assert_inaccessible(claim.populate(0, 2 * page));
+        claim.populate(2 * page, page).unwrap();
+        match saved(&claim) {
+            // Its file is read, which can be.
+            Ok(bytes) if options == "share=on" => assert_eq!(bytes[3 * page as usize], 7),
+            result => assert_inaccessible(result.map(|bytes| bytes.len())),
+        }
+        // What is absent is known to be zero.
+        claim.discard(page, page).unwrap();
+        claim.discard(3 * page, 2 * page).unwrap();
+        claim.scrub(page, page).unwrap();
+        claim.scrub(3 * page, 2 * page).unwrap();
+        let bytes = saved(&claim).unwrap();
+        let firsts: Vec<_> = bytes.chunks(page as usize).map(|page| page[0]).collect();
+        assert_eq!(firsts[..8], [7, 0, 0, 0, 0, 0, 7, 7], "{options}");
+        assert!(firsts[8..].iter().all(|&byte| byte == 7), "{options}");
+        claim.protect(0, SIZE, Access::All).unwrap();
+        claim.scrub(0, SIZE).unwrap();
+        assert_eq!(read(&claim, SIZE - page), 0);
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_inaccessible_memory_is_inaccessible() {
+    let page = page_size();
+    let (_file, _backend, claim) = private_file("share=off");
+    claim.protect(2 * page, 2 * page, Access::None).unwrap();
+    claim.protect(5 * page, page, Access::None).unwrap();
+    claim.discard_to(0, 3 * page, DiscardTo::Zero).unwrap();
+    let seen = [0, 1, 2, 3, 4, 5].map(|n| permissions(&claim, n * page)[..3].to_owned());
+    assert_eq!(seen, ["rw-", "rw-", "---", "---", "rw-", "---"]);
+    claim.discard_to(0, SIZE, DiscardTo::Zero).unwrap();
+    let seen = [0, 1, 2, 3, 4, 5].map(|n| permissions(&claim, n * page)[..3].to_owned());
+    assert_eq!(seen, ["rw-", "rw-", "---", "---", "rw-", "---"]);
+    claim.protect(0, SIZE, Access::All).unwrap();
+    assert_eq!(read(&claim, 2 * page), 0);
 }
 
 #[test]

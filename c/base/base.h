@@ -414,19 +414,33 @@ void hm_rwlock_read(struct hm_rwlock *rwlock);
 void hm_rwlock_write(struct hm_rwlock *rwlock);
 void hm_rwlock_unlock(struct hm_rwlock *rwlock);
 
-/* ---- gaps.c: ranges that a fill skips ---- */
+/* ---- gaps.c: lists of ranges, and those that a fill skips ---- */
 
 /* A range of a backend's memory, or of a fill, in bytes. */
 struct hm_range {
 	uint64_t offset, length;
 };
 
+/* Sorted, apart from each other. All 0: none. */
+struct hm_ranges {
+	struct hm_range *all;
+	size_t len;
+};
+
+/* Makes room for the next call of add or remove, which then cannot fail. Returns 0 or -ENOMEM. */
+int hm_ranges_reserve(struct hm_ranges *ranges);
+void hm_ranges_add(struct hm_ranges *ranges, struct hm_range range);
+void hm_ranges_remove(struct hm_ranges *ranges, struct hm_range range);
+void hm_ranges_clear(struct hm_ranges *ranges);
+bool hm_ranges_overlap(const struct hm_ranges *ranges, const struct hm_range *range);
+/* Takes the next part outside all ranges off *rest; false when there is none. */
+bool hm_ranges_next_part(const struct hm_ranges *ranges, struct hm_range *rest,
+			 struct hm_range *part);
+
 struct hm_gaps {
 	/* Held for reading while a chunk is populated, for writing to add a range. */
 	struct hm_rwlock lock;
-	/* Sorted, apart from each other. */
-	struct hm_range *ranges;
-	size_t len;
+	struct hm_ranges ranges;
 };
 
 void hm_gaps_init(struct hm_gaps *gaps);

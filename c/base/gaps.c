@@ -1,14 +1,120 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Ranges of a backend's memory that were discarded while a fill runs, so that it skips them.
- * Workers hold the lock for reading while they populate a chunk: once hm_gaps_add() has returned,
- * no worker populates that range any more.
+ * Lists of ranges of a backend's memory: those that were discarded while a fill runs, so that it
+ * skips them, and those that are inaccessible. Workers hold the lock for reading while they
+ * populate a chunk: once hm_gaps_add() has returned, no worker populates that range any more.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base.h"
+
+static uint64_t end_of(const struct hm_range *range)
+{
+	return range->offset + range->length;
+}
+
+/* ---- Lists of ranges ---- */
+
+/* How many of the ranges end before the offset. */
+static size_t count_before(const struct hm_ranges *ranges, uint64_t offset)
+{
+	size_t first = 0, end = ranges->len;
+
+	while (first < end) {
+		size_t middle = first + (end - first) / 2;
+
+		if (end_of(&ranges->all[middle]) < offset)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	return first;
+}
+
+int hm_ranges_reserve(struct hm_ranges *ranges)
+{
+	struct hm_range *grown = realloc(ranges->all, (ranges->len + 1) * sizeof(grown[0]));
+
+	if (!grown)
+		return -ENOMEM;
+	ranges->all = grown;
+	return 0;
+}
+
+/* Puts the range in the place of all that it touches, so that ranges stay sorted and apart. */
+void hm_ranges_add(struct hm_ranges *ranges, struct hm_range range)
+{
+	struct hm_range *all = ranges->all;
+	size_t first = count_before(ranges, range.offset), after = first;
+
+	for (; after < ranges->len && all[after].offset <= end_of(&range); after++) {
+		uint64_t end = end_of(&range), other = end_of(&all[after]);
+
+		if (all[after].offset < range.offset)
+			range.offset = all[after].offset;
+		range.length = (other > end ? other : end) - range.offset;
+	}
+	memmove(&all[first + 1], &all[after], (ranges->len - after) * sizeof(all[0]));
+	all[first] = range;
+	ranges->len += 1 + first - after;
+}
+
+/* Out of the middle of one it makes two. */
+void hm_ranges_remove(struct hm_ranges *ranges, struct hm_range range)
+{
+	struct hm_range *all = ranges->all, parts[2];
+	size_t first = count_before(ranges, range.offset + 1), after = first, len = 0;
+	uint64_t end = end_of(&range);
+
+	for (; after < ranges->len && all[after].offset < end; after++) {
+		uint64_t offset = all[after].offset, other = end_of(&all[after]);
+
+		if (offset < range.offset)
+			parts[len++] = (struct hm_range){ offset, range.offset - offset };
+		if (other > end)
+			parts[len++] = (struct hm_range){ end, other - end };
+	}
+	memmove(&all[first + len], &all[after], (ranges->len - after) * sizeof(all[0]));
+	memcpy(&all[first], parts, len * sizeof(all[0]));
+	ranges->len += len + first - after;
+}
+
+bool hm_ranges_next_part(const struct hm_ranges *ranges, struct hm_range *rest,
+			 struct hm_range *part)
+{
+	uint64_t end = end_of(rest), offset = rest->offset;
+	size_t i = count_before(ranges, offset + 1);
+
+	for (; i < ranges->len && ranges->all[i].offset <= offset; i++)
+		offset = end_of(&ranges->all[i]);
+	if (offset >= end)
+		return false;
+	part->offset = offset;
+	part->length = end - offset;
+	if (i < ranges->len && ranges->all[i].offset < end)
+		part->length = ranges->all[i].offset - offset;
+	rest->offset = end_of(part);
+	rest->length = end - rest->offset;
+	return true;
+}
+
+bool hm_ranges_overlap(const struct hm_ranges *ranges, const struct hm_range *range)
+{
+	struct hm_range rest = *range, part;
+
+	return range->length &&
+	       !(hm_ranges_next_part(ranges, &rest, &part) && part.length == range->length);
+}
+
+void hm_ranges_clear(struct hm_ranges *ranges)
+{
+	free(ranges->all);
+	*ranges = (struct hm_ranges){ 0 };
+}
+
+/* ---- Gaps ---- */
 
 void hm_gaps_init(struct hm_gaps *gaps)
 {
@@ -18,74 +124,30 @@ void hm_gaps_init(struct hm_gaps *gaps)
 
 void hm_gaps_destroy(struct hm_gaps *gaps)
 {
-	free(gaps->ranges);
+	hm_ranges_clear(&gaps->ranges);
 	hm_rwlock_destroy(&gaps->lock);
 }
 
 void hm_gaps_clear(struct hm_gaps *gaps)
 {
 	hm_rwlock_write(&gaps->lock);
-	free(gaps->ranges);
-	gaps->ranges = NULL;
-	gaps->len = 0;
+	hm_ranges_clear(&gaps->ranges);
 	hm_rwlock_unlock(&gaps->lock);
-}
-
-static uint64_t end_of(const struct hm_range *range)
-{
-	return range->offset + range->length;
-}
-
-/* How many of the ranges end before the offset. */
-static size_t count_before(const struct hm_gaps *gaps, uint64_t offset)
-{
-	size_t first = 0, end = gaps->len;
-
-	while (first < end) {
-		size_t middle = first + (end - first) / 2;
-
-		if (end_of(&gaps->ranges[middle]) < offset)
-			first = middle + 1;
-		else
-			end = middle;
-	}
-	return first;
-}
-
-/* Puts the range in the place of all that it touches, so that ranges stay sorted and apart. */
-static void insert(struct hm_gaps *gaps, struct hm_range range)
-{
-	struct hm_range *ranges = gaps->ranges;
-	size_t first = count_before(gaps, range.offset), after = first;
-
-	for (; after < gaps->len && ranges[after].offset <= end_of(&range); after++) {
-		uint64_t end = end_of(&range), other = end_of(&ranges[after]);
-
-		if (ranges[after].offset < range.offset)
-			range.offset = ranges[after].offset;
-		range.length = (other > end ? other : end) - range.offset;
-	}
-	memmove(&ranges[first + 1], &ranges[after], (gaps->len - after) * sizeof(ranges[0]));
-	ranges[first] = range;
-	gaps->len += 1 + first - after;
 }
 
 int hm_gaps_add(struct hm_gaps *gaps, const struct hm_range *range,
 		int (*discard)(const struct hostmem_backend *backend, const struct hm_range *range),
 		const struct hostmem_backend *backend)
 {
-	struct hm_range *grown;
-	int result = -ENOMEM;
+	int result;
 
 	hm_rwlock_write(&gaps->lock);
 	/* First, so that nothing can fail once the range is discarded. */
-	grown = realloc(gaps->ranges, (gaps->len + 1) * sizeof(gaps->ranges[0]));
-	if (grown) {
-		gaps->ranges = grown;
-		result = discard(backend, range);
-	}
+	result = hm_ranges_reserve(&gaps->ranges);
 	if (!result)
-		insert(gaps, *range);
+		result = discard(backend, range);
+	if (!result)
+		hm_ranges_add(&gaps->ranges, *range);
 	hm_rwlock_unlock(&gaps->lock);
 	return result;
 }
@@ -102,20 +164,7 @@ void hm_gaps_unlock(struct hm_gaps *gaps)
 
 bool hm_gaps_next_part(const struct hm_gaps *gaps, struct hm_range *rest, struct hm_range *part)
 {
-	uint64_t end = end_of(rest), offset = rest->offset;
-	size_t i = count_before(gaps, offset + 1);
-
-	for (; i < gaps->len && gaps->ranges[i].offset <= offset; i++)
-		offset = end_of(&gaps->ranges[i]);
-	if (offset >= end)
-		return false;
-	part->offset = offset;
-	part->length = end - offset;
-	if (i < gaps->len && gaps->ranges[i].offset < end)
-		part->length = gaps->ranges[i].offset - offset;
-	rest->offset = end_of(part);
-	rest->length = end - rest->offset;
-	return true;
+	return hm_ranges_next_part(&gaps->ranges, rest, part);
 }
 
 uint64_t hm_gaps_count(struct hm_gaps *gaps, const struct hm_range *range)

@@ -111,12 +111,18 @@ static const char *get_name(const struct hm_fill *fill)
 static int report_error(const struct hm_failure *failure, struct hostmem_error *err)
 {
 	const struct hm_fill *fill = failure->fill;
+	enum hostmem_error_kind kind = hm_error_kind_of(failure->error);
 	const char *why = failure->error == EHWPOISON ? "; a page there is broken hardware" : "";
 
+	if (failure->error == EACCES && fill->scrubs) {
+		kind = HOSTMEM_ERROR_VALUE;
+		why = "; memory there is inaccessible and not known to be zero: make it "
+		      "accessible, or discard it";
+	}
 	if (failure->error == EFAULT || failure->error == ENOSPC || failure->error == EDQUOT)
 		return report_fault(failure, err);
 	return hm_fail(
-		err, hm_error_kind_of(failure->error), failure->error,
+		err, kind, failure->error,
 		"%s: %s: failed after %ju of %ju bytes, at offset %ju: %s%s", fill->backend->label,
 		get_name(fill), (uintmax_t)atomic_load(&fill->backend->bytes_done),
 		(uintmax_t)fill->range.length, (uintmax_t)(fill->range.offset + failure->offset),

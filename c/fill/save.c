@@ -167,6 +167,8 @@ static int save_mapping(struct save *save, const struct hm_range *range)
 	uint8_t *address = save->backend->mapping.address + range->offset;
 	int result = 0;
 
+	if (hm_ranges_overlap(&save->backend->inaccessible, range))
+		return -EACCES;
 	/* Else touching would wait, in the kernel, for a thread that may fail. */
 	if (save->backend->lazy)
 		result = hm_lazy_fill_gaps(save->backend->lazy, range);
@@ -198,8 +200,12 @@ static int save_own(struct save *save, const struct hm_range *range)
 		while (end < count && is_there(entries[end]) == there)
 			end++;
 		run.length = (end - first) * page;
-		result = there ? write_data(save, address + run.offset, &run)
-			       : write_zeros(save, run);
+		if (!there)
+			result = write_zeros(save, run);
+		else if (hm_ranges_overlap(&save->backend->inaccessible, &run))
+			result = -EACCES;
+		else
+			result = write_data(save, address + run.offset, &run);
 		first = end;
 	}
 	return result;
@@ -336,6 +342,12 @@ static int report_failure(const struct save *save, struct hostmem_error *err)
 		return hm_fail(err, HOSTMEM_ERROR_STATE, ECANCELED,
 			       "%s: save: cancelled after %ju of %ju bytes", id, (uintmax_t)done,
 			       (uintmax_t)save->backend->mapping.size);
+	if (save->error == EACCES)
+		return hm_fail(
+			err, HOSTMEM_ERROR_VALUE, EACCES,
+			"%s: save: memory in the %ju bytes at offset %ju is inaccessible and "
+			"has contents: make it accessible, or discard it",
+			id, (uintmax_t)CHUNK_SIZE, (uintmax_t)save->failed_offset);
 	return hm_fail(err, hm_error_kind_of(save->error), save->error,
 		       "%s: save: failed after %ju of %ju bytes, in the %ju bytes at offset %ju of "
 		       "the memory: %s",

@@ -136,14 +136,44 @@ static int check_range(const struct hostmem_backend *backend, const char *what,
 	return 0;
 }
 
+static int protect_range(const struct hostmem_backend *backend, const struct hm_range *range,
+			 int protection)
+{
+	return hm_os_protect(backend->mapping.address + range->offset, (size_t)range->length,
+			     protection);
+}
+
+/* What is mapped in the place of a range is accessible. */
+static int protect_again(const struct hostmem_backend *backend, const struct hm_range *range)
+{
+	const struct hm_ranges *inaccessible = &backend->inaccessible;
+	uint64_t end = range->offset + range->length;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < inaccessible->len; i++) {
+		const struct hm_range *one = &inaccessible->all[i];
+		uint64_t from = one->offset, to = from + one->length;
+		struct hm_range part = { .offset = from > range->offset ? from : range->offset };
+
+		to = to < end ? to : end;
+		if (part.offset >= to)
+			continue;
+		part.length = to - part.offset;
+		result = protect_range(backend, &part, PROT_NONE);
+	}
+	return result;
+}
+
 /* All but private mappings of a user's file read as zero already. */
 static int discard_to_zero(const struct hostmem_backend *backend, const struct hm_range *range)
 {
 	bool own = backend->backing.flags & HOSTMEM_BACKING_OWN;
+	int result;
 
 	if (backend->backing.fd < 0 || backend->shared || own)
 		return hm_discard_range(backend, range);
-	return hm_mapping_replace(backend, range);
+	result = hm_mapping_replace(backend, range);
+	return result ? result : protect_again(backend, range);
 }
 
 /* Of contents that are read on demand: they are not any more. */
@@ -235,10 +265,46 @@ int hostmem_backend_discard_to(struct hostmem_backend *backend, uint64_t offset,
 	return result;
 }
 
+static int make_accessible(const struct hostmem_backend *backend, const struct hm_range *range)
+{
+	return protect_range(backend, range,
+			     backend->readonly ? PROT_READ : PROT_READ | PROT_WRITE);
+}
+
+/* A failure may come after the kernel has changed some of it. */
+static int make_inaccessible(const struct hostmem_backend *backend, const struct hm_range *range)
+{
+	int result = protect_range(backend, range, PROT_NONE);
+	struct hm_range rest = *range, part;
+
+	while (result && hm_ranges_next_part(&backend->inaccessible, &rest, &part))
+		make_accessible(backend, &part);
+	return result;
+}
+
+static int change_access(struct hostmem_backend *backend, const struct hm_range *range,
+			 enum hostmem_access access)
+{
+	struct hm_ranges *inaccessible = &backend->inaccessible;
+	int result = hm_ranges_reserve(inaccessible);
+
+	if (result)
+		return result;
+	if (access == HOSTMEM_ACCESS_NONE) {
+		result = make_inaccessible(backend, range);
+		if (!result)
+			hm_ranges_add(inaccessible, *range);
+		return result;
+	}
+	result = make_accessible(backend, range);
+	if (!result)
+		hm_ranges_remove(inaccessible, *range);
+	return result;
+}
+
 static int protect_checked(struct hostmem_backend *backend, const struct hm_range *range,
 			   enum hostmem_access access, struct hostmem_error *err)
 {
-	int protection = backend->readonly ? PROT_READ : PROT_READ | PROT_WRITE;
 	int result;
 
 	if (check_range(backend, "protect", range, err))
@@ -248,10 +314,7 @@ static int protect_checked(struct hostmem_backend *backend, const struct hm_rang
 		return hm_running_fail_busy(backend, "protect", err);
 	if (!range->length)
 		return 0;
-	if (access == HOSTMEM_ACCESS_NONE)
-		protection = PROT_NONE;
-	result = hm_os_protect(backend->mapping.address + range->offset, (size_t)range->length,
-			       protection);
+	result = change_access(backend, range, access);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: protect of %ju bytes at offset %ju: %s%s", backend->label,
 				(uintmax_t)range->length, (uintmax_t)range->offset,
@@ -278,6 +341,17 @@ int hostmem_backend_protect(struct hostmem_backend *backend, uint64_t offset, ui
 	return result;
 }
 
+static int check_accessible(const struct hostmem_backend *backend, const struct hm_range *range,
+			    struct hostmem_error *err)
+{
+	if (!hm_ranges_overlap(&backend->inaccessible, range))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_VALUE, EACCES,
+		       "%s: populate of %ju bytes at offset %ju: some of it is inaccessible; make "
+		       "it accessible first",
+		       backend->label, (uintmax_t)range->length, (uintmax_t)range->offset);
+}
+
 int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			     struct hostmem_error *err)
 {
@@ -291,6 +365,8 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 	result = check_usable(backend, err);
 	if (!result)
 		result = check_range(backend, "populate", &range, err);
+	if (!result)
+		result = check_accessible(backend, &range, err);
 	if (!result && length) {
 		hm_backend_snapshot(backend, &values);
 		result = hm_live_populate(backend, "populate", &values, &range, err);

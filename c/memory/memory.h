@@ -138,8 +138,9 @@ struct hm_scrub {
 	/* For pages that are there, so the plain way. */
 	struct hm_populate populate;
 	const struct hostmem_host *host;
-	/* The whole memory. */
+	/* The whole memory, and what of it is inaccessible. */
 	uint8_t *address;
+	const struct hm_ranges *inaccessible;
 	int fd;
 	uint64_t fd_offset;
 	/* Of the file, or of a part of a large one. */

@@ -155,14 +155,23 @@ static int look_at_shared(const struct hm_scrub *scrub, struct part *part)
 
 /* ---- Doing it ---- */
 
+static bool is_inaccessible(const struct hm_scrub *scrub, const uint8_t *address, uint64_t size)
+{
+	const struct hm_range range = { (uint64_t)(address - scrub->address), size };
+
+	return hm_ranges_overlap(scrub->inaccessible, &range);
+}
+
 /*
  * Where the file may have been cut short, or its disk be full, storing would be SIGBUS: populating
  * says so instead.
  */
 static int store(const struct hm_scrub *scrub, uint8_t *address, uint64_t size)
 {
-	int result = hm_populate_range(&scrub->populate, address, size);
+	int result = is_inaccessible(scrub, address, size) ? -EACCES : 0;
 
+	if (!result)
+		result = hm_populate_range(&scrub->populate, address, size);
 	if (!result)
 		store_zeros(address, size);
 	return result;
@@ -177,6 +186,8 @@ static int store_where_not_zero(const struct hm_scrub *scrub, uint8_t *address, 
 {
 	uint64_t page = scrub->populate.page_size;
 
+	if (is_inaccessible(scrub, address, size))
+		return -EACCES;
 	for (uint64_t offset = 0; offset < size; offset += page) {
 		int result;
 
@@ -254,6 +265,8 @@ static int do_run(const struct hm_scrub *scrub, const struct part *part, size_t 
 	case DO_STORE:
 		if (!scrub->stores_directly)
 			return store(scrub, address, size);
+		if (is_inaccessible(scrub, address, size))
+			return -EACCES;
 		store_zeros(address, size);
 		break;
 	case DO_LOOK:
@@ -303,6 +316,7 @@ void hm_scrub_begin(struct hm_scrub *scrub, const struct hostmem_backend *backen
 	*scrub = (struct hm_scrub){
 		.host = backend->host,
 		.address = backend->mapping.address,
+		.inaccessible = &backend->inaccessible,
 		.fd = backend->backing.fd,
 		.fd_offset = backend->backing.offset,
 		.shared = backend->shared,

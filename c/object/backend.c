@@ -101,6 +101,7 @@ void hm_backend_destroy(struct hostmem_backend *backend)
 		hm_os_close((int)backend->values.fd);
 	hm_thread_context_unlink(hm_objects_swap_link(backend, NULL));
 	hm_gaps_destroy(&backend->gaps);
+	hm_ranges_clear(&backend->inaccessible);
 	free_warnings(backend);
 	/* Destroying it waits for its waiters, which do not exist in a forked child. */
 	if (!hm_backend_is_forked(backend))

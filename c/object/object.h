@@ -238,6 +238,10 @@ struct hostmem_backend {
 
 	/* Ranges discarded during a preallocation, which it leaves out. */
 	struct hm_gaps gaps;
+	/* Ranges that are inaccessible; changed under `change` while nothing fills, scrubs or
+	 * saves.
+	 */
+	struct hm_ranges inaccessible;
 	/* Contents that are read on demand; NULL: none. Changes only while completing or deleting.
 	 */
 	struct hm_lazy *lazy;
