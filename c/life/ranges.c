@@ -471,7 +471,7 @@ size_t hostmem_backend_get_faulted(struct hostmem_backend *backend, struct hostm
 {
 	size_t len = 0;
 
-	if (hm_backend_is_forked(backend))
+	if (hm_backend_check_process(backend, "contents", NULL))
 		return 0;
 	pthread_mutex_lock(&backend->change);
 	if (!check_usable(backend, NULL) && backend->lazy)

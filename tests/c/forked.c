@@ -184,6 +184,7 @@ static void use_the_pool(void)
 	bool ready;
 
 	FAILS(STATE, hostmem_pool_take(pool, &taken, &ready, "taken", &err));
+	FAILS(STATE, hostmem_pool_withdraw(pool, &taken, "taken", &err));
 	FAILS(STATE, hostmem_pool_set_count(pool, 2, &err));
 	FAILS(STATE, hostmem_pool_wait(pool, 1, UINT64_MAX, &err));
 	hostmem_pool_rest(pool, 1);
@@ -258,6 +259,7 @@ static void do_all(void)
 	CALL(hostmem_backend_get_prealloc_result(mapped, &result))                                 \
 	CALL(hostmem_backend_get_prealloc_event(mapped))                                           \
 	CALL(hostmem_backend_get_unread(mapped, NULL))                                             \
+	CALL(hostmem_backend_get_faulted(mapped, NULL, 0))                                         \
 	CALL(hostmem_backend_wait_prealloc(mapped, 0, NULL))                                       \
 	CALL(hostmem_backend_cancel_prealloc(mapped, NULL))                                        \
 	CALL(hostmem_backend_interrupt(mapped))                                                    \
@@ -293,6 +295,8 @@ static void do_all(void)
 	CALL(hostmem_thread_context_free(context))                                                 \
 	CALL(hostmem_thread_context_new(objects, &made_context, "own", NULL))                      \
 	CALL(hostmem_pool_take(pool, &made, &on, "taken", NULL))                                   \
+	CALL(hostmem_pool_withdraw(pool, &made, "taken", NULL))                                    \
+	CALL(hostmem_pool_rest(pool, 1))                                                           \
 	CALL(hostmem_pool_set_count(pool, 2, NULL))                                                \
 	CALL(hostmem_pool_wait(pool, 1, UINT64_MAX, NULL))                                         \
 	CALL(hostmem_pool_get_status(pool, &status))                                               \
