@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -337,6 +338,20 @@ fn locking_above_the_limit_is_refused_beforehand() {
             let builder = objects().parse(format!("{huge},lock={lock}")).unwrap();
             builder.complete().unwrap().set("lock", true).unwrap();
         }
+        let file = common::access::memfd("huge", libc::MFD_HUGETLB, 4 << 20);
+        for lock in ["on", "off"] {
+            let options = format!("fd={},size=4M,reserve=off,lock={lock}", file.as_raw_fd());
+            let builder = common::access::new("fd", &options);
+            builder.complete().unwrap().set("lock", true).unwrap();
+        }
+        // Of a file's it is known when it is open; one that was made for it goes again.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new");
+        let options = format!("mem-path={},size={}", path.display(), limit + page);
+        let failed = common::access::new("file", &format!("{options},share=on,lock=on")).complete();
+        let error = failed.unwrap_err().error;
+        assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+        assert!(!path.exists());
         // What is completed together counts together.
         let objects = objects();
         for (more, good) in [(0, true), (page, false)] {

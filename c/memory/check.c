@@ -223,7 +223,7 @@ int hm_check_lock(const struct hostmem_backend *backend, const struct hm_values 
 	/* Huge pages of the pool are never swapped, so neither locked nor counted. */
 	if (values->hugetlb || hm_backend_is_hugetlb(backend))
 		return 0;
-	if (hm_call_get_limit(backend->host, RLIMIT_MEMLOCK, &limit) || limit == UINT64_MAX ||
+	if (hm_call_get_limit(backend->host, RLIMIT_MEMLOCK, &limit) ||
 	    hm_os_read_file("/proc/self/status", status, sizeof(status)) <= 0 ||
 	    read_status(status, "CapEff:", 16) & cap_ipc_lock)
 		return 0;
@@ -264,5 +264,8 @@ int hm_check_all(const struct hostmem_backend *backend, const struct hm_values *
 	    check_reserve(backend, values, err) || check_context(backend, values, err) ||
 	    hm_policy_check(backend, values, err) || check_kind(backend, err))
 		return -1;
+	/* Whether these are huge pages is known once they are open. */
+	if (*values->mem_path || values->fd != HM_FD_NONE)
+		return 0;
 	return values->lock ? hm_check_lock(backend, values, err) : 0;
 }
