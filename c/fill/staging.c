@@ -26,7 +26,7 @@ static bool can_move(const struct hostmem_backend *backend, const struct hm_valu
 
 	return may(backend, HOSTMEM_METHOD_MOVE) && thp && backend->backing.fd < 0 &&
 	       values->thp != HM_THP_NEVER && backend->mapping.size >= thp &&
-	       !((uintptr_t)backend->mapping.address % thp) && !hm_backend_is_hugetlb(backend);
+	       !hm_backend_is_hugetlb(backend);
 }
 
 /* The policy of shared memory is the object's, but that of hugetlb memory each mapping's. */

@@ -9,7 +9,10 @@
 #include "internal.h"
 
 /* The sizes from 64 KiB to 16 GiB, of which a host has a few. */
-#define MOST_HUGE_SIZES 20
+#define MOST_HUGE_SIZES 19
+
+_Static_assert(HM_HUGE_SIZE_MIN << (MOST_HUGE_SIZES - 1) == HM_HUGE_SIZE_MAX,
+	       "each size has a place");
 
 struct node_record {
 	struct hostmem_node node;
@@ -31,7 +34,7 @@ static void read_huge_pages(struct hostmem_topology *topology)
 	struct hm_huge_pool pool;
 
 	for (uint64_t size = HM_HUGE_SIZE_MIN; size <= HM_HUGE_SIZE_MAX; size <<= 1) {
-		if (topology->sizes_len == MOST_HUGE_SIZES || hm_huge_pools_get(size, &pool))
+		if (hm_huge_pools_get(size, &pool))
 			continue;
 		topology->pages[topology->sizes_len++] = (struct hostmem_huge_pages){
 			.page_size = size,

@@ -156,7 +156,7 @@ void hm_topology_get_node_cpus(const struct hm_set *nodes, struct hm_set *cpus,
 			continue;
 		if (find_node_with_cpus(&topology, node, &own) != HM_NODE_NONE)
 			hm_set_unite(cpus, &own);
-		else if (seen)
+		else
 			add_seen_cpus(seen, node, cpus);
 	}
 }

@@ -156,16 +156,15 @@ static void *tell(void *data)
 	return NULL;
 }
 
-/* Takes over the thread that has to be joined; called with the lock held. */
+/* Takes over the thread that has to be joined, never the caller's; called with the lock held. */
 static bool take_teller(struct hostmem_backend *backend, pthread_t *teller)
 {
 	bool there;
 
 	while (backend->has_teller && !backend->teller_ready)
 		pthread_cond_wait(&backend->filled, &backend->lock);
-	there = backend->has_teller && !pthread_equal(backend->teller, pthread_self());
-	if (there)
-		backend->has_teller = false;
+	there = backend->has_teller;
+	backend->has_teller = false;
 	*teller = backend->teller;
 	return there;
 }

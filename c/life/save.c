@@ -114,8 +114,7 @@ static int check_room(const struct hm_save_request *request, struct hostmem_erro
 	struct hm_save_request counting = *request;
 	uint64_t total, room, needed;
 
-	if (hm_os_get_room(request->fd, &total, &room) || !total ||
-	    room >= request->backend->mapping.size)
+	if (hm_os_get_room(request->fd, &total, &room) || room >= request->backend->mapping.size)
 		return 0;
 	counting.count_only = true;
 	if (hm_save_run(&counting, &needed, err))

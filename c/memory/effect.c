@@ -29,7 +29,7 @@ static bool discards_nothing(const struct hostmem_backend *backend, const struct
 static bool is_there_twice(const struct hostmem_backend *backend, const struct hm_values *values)
 {
 	return !values->share && backend->backing.fd >= 0 &&
-	       backend->backing.flags & HOSTMEM_BACKING_OWN && !backend->readonly;
+	       backend->backing.flags & HOSTMEM_BACKING_OWN;
 }
 
 static bool is_in_no_order(const struct hostmem_backend *backend, const struct hm_values *values)

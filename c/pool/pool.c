@@ -494,7 +494,8 @@ void hostmem_pool_get_status(const struct hostmem_pool *pool, struct hostmem_poo
 		hostmem_backend_get_progress(pool->filling, &done, &total);
 		status->bytes += done;
 	}
-	if (pool->retry_at > now && !pool->filling)
+	/* Never while one is filled. */
+	if (pool->retry_at > now)
 		status->retry_milliseconds = (pool->retry_at - now + 999999) / 1000000;
 	pthread_mutex_unlock(&own->lock);
 }
