@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * Calls that the Rust API never makes: of another form than the property's, with room for less than
- * there is, and in the middle of completing.
+ * there is, in the middle of completing, before it, and without an error to write; and what only a
+ * whole process can have: threads that cannot be created, huge pages that are disabled.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "hostmem.h"
+#include "shim.h"
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -44,6 +49,36 @@ static struct hostmem_backend *make(const char *options)
 	struct hostmem_backend *backend;
 
 	CHECK(!hostmem_backend_new_from_options(objects, &backend, options, &err));
+	return backend;
+}
+
+/* The nth call of that name from here on fails; returns its index. */
+static size_t arm(const char *name, uint64_t nth, int error)
+{
+	size_t call = 0;
+
+	while (strcmp(shim_calls[call].name, name) != 0)
+		call++;
+	shim_arm(call, nth, error);
+	return call;
+}
+
+static int make_memfd(const char *name, unsigned int flags, size_t size)
+{
+	struct hostmem_error err = { 0 };
+	int fd = memfd_create(name, MFD_CLOEXEC | flags);
+
+	CHECK(fd >= 0 && !ftruncate(fd, (off_t)size));
+	return fd;
+}
+
+/* One whose fd is given by its number. */
+static struct hostmem_backend *make_of_fd(const char *options, int fd)
+{
+	struct hostmem_backend *backend = make(options);
+	struct hostmem_error err = { 0 };
+
+	CHECK(!hostmem_backend_set_fd(backend, "fd", fd, &err));
 	return backend;
 }
 
@@ -271,6 +306,24 @@ static void while_completing(void)
 	hostmem_backend_free(completing);
 }
 
+/* There is no memory yet. */
+static void before_completing(void)
+{
+	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
+	const struct hostmem_piece piece = { .length = 65536, .guest_address = UINT64_MAX };
+	struct hostmem_error err = { .kind = HOSTMEM_ERROR_IO };
+	struct hostmem_range range;
+	int32_t fd = 7;
+
+	FAILS(STATE, "m0: ", hostmem_backend_get_shared_fd(backend, &fd, &err));
+	FAILS(STATE, "m0: ", hostmem_backend_check_piece(backend, &piece, NULL, 0, &err));
+	FAILS(STATE, "m0: ", hostmem_backend_protect(backend, 0, 65536, HOSTMEM_ACCESS_NONE, &err));
+	FAILS(STATE, "m0: ", hostmem_backend_retry_contents(backend, &err));
+	CHECK(!hostmem_backend_get_unread(backend, &err) && !err.kind && fd == 7);
+	CHECK(!hostmem_backend_get_faulted(backend, &range, 1));
+	hostmem_backend_free(backend);
+}
+
 static const struct hostmem_kind nothing = {
 	.name = "nothing",
 	.description = "Has no memory.",
@@ -280,9 +333,11 @@ static void without_memory(void)
 {
 	static struct hostmem_placement placement;
 	static const char *const properties[] = { "prealloc", "lock", "merge", "dump" };
+	struct hostmem_save_result saved = { .written = 7, .holes = 7 };
 	struct hostmem_error err = { 0 };
 	struct hostmem_backend *backend;
 	struct hostmem_pool *pool;
+	int fd = make_memfd("saved", 0, 0);
 
 	CHECK(!hostmem_objects_register_kind(objects, &nothing, &err));
 	backend = make("nothing,id=m0,size=64K");
@@ -295,6 +350,12 @@ static void without_memory(void)
 	/* There is nothing to do it to. */
 	for (size_t i = 0; i < ARRAY_LEN(properties); i++)
 		CHECK(!hostmem_backend_set_text(backend, properties[i], "on", &err));
+	CHECK(!hostmem_backend_save(backend, &saved, fd, 0, &err));
+	CHECK(!saved.written && !saved.holes && !lseek(fd, 0, SEEK_END));
+	close(fd);
+	hostmem_backend_free(backend);
+	backend = make("nothing,id=m0,size=64K,prealloc=on");
+	CHECK(!hostmem_backend_complete(backend, &err));
 	hostmem_backend_free(backend);
 	FAILS(VALUE, "nothing: pool: a nothing has no memory to keep ready",
 	      hostmem_pool_new_from_options(objects, &pool, "nothing,size=64K", 1, &err));
@@ -317,7 +378,19 @@ static void templates(void)
 	      hostmem_pool_new_from_options(objects, &pool, "size=64K", 1, &err));
 	FAILS(VALUE, "the kind is missing",
 	      hostmem_thread_context_new_from_options(objects, &context, "id=t0", &err));
+	FAILS(VALUE, "the kind is missing",
+	      hostmem_thread_context_new_from_options(objects, &context, "id=t0,qom-type", &err));
+	FAILS(VALUE, "id has no value",
+	      hostmem_thread_context_new_from_options(objects, &context, "thread-context,id",
+						      &err));
 	FAILS(VALUE, "does not exist", hostmem_pool_new_from_options(objects, &pool, "x", 1, &err));
+	FAILS(VALUE, "a template has no id",
+	      hostmem_pool_new_from_options(objects, &pool, "memory-backend-ram,size=64K,id", 1,
+					    &err));
+	/* Of the default size, also where the host has none of these pages. */
+	FAILS(VALUE, "huge pages",
+	      hostmem_pool_new_from_options(
+		      objects, &pool, "memory-backend-memfd,size=1G,hugetlb=on", 4000000000, &err));
 	CHECK(!pool);
 }
 
@@ -335,26 +408,380 @@ static void nothing_to_free(void)
 	hostmem_topology_free(NULL);
 	CHECK(!hostmem_topology_read(&topology, &err));
 	CHECK(!hostmem_topology_get_cpus(topology, 1000, &cpu, 1) && cpu == 7);
+	CHECK(hostmem_topology_get_distance(topology, 0, 0));
+	CHECK(!hostmem_topology_get_distance(topology, 1000, 0));
+	CHECK(!hostmem_topology_get_distance(topology, 0, 1000));
+	CHECK(!hostmem_topology_get_huge_pages(topology, 1000, 0));
 	hostmem_topology_free(topology);
 }
 
-/* The memory cannot be saved to it, also where nobody wants to know why. */
-static void errors_for_nobody(void)
+/* Each cause has a warning of its own about a property, and goes by itself. */
+static void two_warnings_of_a_property(void)
 {
-	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
-	int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	struct hostmem_save_result saved;
+	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K,share=on,merge");
 	struct hostmem_error err = { 0 };
+	char text[256];
+
+	CHECK(!hostmem_backend_complete(backend, &err));
+	CHECK(hostmem_backend_get_warning(backend, 1, text, sizeof(text), &err) > 0);
+	CHECK(!hostmem_backend_set_text(backend, "merge", "off", &err));
+	CHECK(hostmem_backend_get_warning(backend, 0, text, sizeof(text), &err) > 0);
+	CHECK(strstr(text, "deprecated"));
+	CHECK(!hostmem_backend_get_warning(backend, 1, text, sizeof(text), &err));
+	hostmem_backend_free(backend);
+}
+
+/* ---- Pools that have nothing ready ---- */
+
+/* Takes while nothing is ready, with a call that fails; the thread that refills may be first. */
+static void take_without_descriptors(struct hostmem_pool *pool)
+{
+	struct hostmem_error err = { 0 };
+	struct hostmem_backend *taken;
+	bool ready;
+
+	for (int i = 0; i < 10 && !strstr(err.message, "cannot be duplicated"); i++) {
+		arm("fcntl", 1, EMFILE);
+		CHECK(hostmem_pool_take(pool, &taken, &ready, "taken", &err) == -1);
+		shim_disarm();
+	}
+	CHECK(strstr(err.message, "cannot be duplicated") && err.os_error == EMFILE);
+}
+
+/* The descriptor is too short, which shows when a backend is completed. */
+static void pools(void)
+{
+	struct hostmem_backend *other = make("memory-backend-ram,id=m0,size=64K"), *taken;
+	int fd = make_memfd("short", 0, 4096);
+	struct hostmem_backend *template =
+		make_of_fd("memory-backend-fd,id=template,size=64K,share=off", fd);
+	struct hostmem_error err = { 0 };
+	struct hostmem_pool *pool;
+	bool ready;
+
+	CHECK(!hostmem_pool_new(&pool, template, 1, &err));
+	take_without_descriptors(pool);
+	FAILS(VALUE, "m0", hostmem_pool_take(pool, &taken, &ready, "m0", &err));
+	FAILS(VALUE, "does not fit", hostmem_pool_take(pool, &taken, &ready, "m1", &err));
+	FAILS(VALUE, "id", hostmem_pool_withdraw(pool, &taken, "m 1", &err));
+	FAILS(BUSY, "none is ready", hostmem_pool_withdraw(pool, &taken, "m1", &err));
+	hostmem_pool_free(pool);
+	hostmem_backend_free(template);
+	hostmem_backend_free(other);
+	close(fd);
+}
+
+/* ---- Saving ---- */
+
+static void save_fails(struct hostmem_backend *backend, int fd)
+{
+	struct hostmem_save_result saved;
+
+	FAILS(IO, "the image is incomplete", hostmem_backend_save(backend, &saved, fd, 0, &err));
+}
+
+/* What has data, and what would have to be zero where no hole can be made. */
+static void save_to_what_is_sealed(const char *options, size_t size)
+{
+	int fd = make_memfd("sealed", MFD_ALLOW_SEALING, size);
+	struct hostmem_backend *backend = make(options);
+	struct hostmem_error err = { 0 };
+	struct hostmem_save_result saved;
 	struct hostmem_memory memory;
 
-	CHECK(fd >= 0 && !ftruncate(fd, 65536) && !fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+	CHECK(!fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
 	CHECK(!hostmem_backend_complete(backend, &err));
 	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
-	memset(memory.address, 1, memory.size);
-	FAILS(IO, "the image is incomplete", hostmem_backend_save(backend, &saved, fd, 0, &err));
+	save_fails(backend, fd);
+	/* Something, zeros and something. */
+	memset(memory.address, 0, 65536);
+	memset(memory.address, 1, 4096);
+	memset((char *)memory.address + 32768, 1, 4096);
+	save_fails(backend, fd);
+	/* Also where nobody wants to know why. */
 	CHECK(hostmem_backend_save(backend, &saved, fd, 0, NULL) == -1);
 	hostmem_backend_free(backend);
 	close(fd);
+}
+
+static void saving(void)
+{
+	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
+	struct hostmem_error err = { 0 };
+	struct hostmem_save_result saved;
+	int fd = make_memfd("image", 0, 0);
+
+	CHECK(!hostmem_backend_complete(backend, &err));
+	FAILS(VALUE, "more than a file holds",
+	      hostmem_backend_save(backend, &saved, fd, (uint64_t)INT64_MAX - 4095, &err));
+	CHECK(!lseek(fd, 0, SEEK_END));
+	hostmem_backend_free(backend);
+	close(fd);
+	save_to_what_is_sealed("memory-backend-ram,id=m0,size=1M", 1 << 20);
+	save_to_what_is_sealed("memory-backend-memfd,id=m0,size=1M", 1 << 20);
+}
+
+/* ---- Errors for nobody ---- */
+
+static void write_file(const char *path, const char *text, size_t size)
+{
+	struct hostmem_error err = { 0 };
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	CHECK(fd >= 0 && write(fd, text, size) == (ssize_t)size);
+	close(fd);
+}
+
+/* What completing made stays, and nobody asks why; with an error it says so. */
+static void files_that_stay(void)
+{
+	static const char options[] = "memory-backend-file,id=m0,share=on,size=64K,prealloc=on,"
+				      "mem-path=c_api.new,contents=c_api.image,"
+				      "contents-order=c_api.order";
+	struct hostmem_error err = { 0 };
+
+	write_file("c_api.image", "image", 5);
+	write_file("c_api.order", "x\n", 2);
+	for (int asked = 0; asked < 2; asked++) {
+		struct hostmem_backend *backend = make(options);
+
+		arm("unlink", 1, EROFS);
+		CHECK(hostmem_backend_complete(backend, asked ? &err : NULL) == -1);
+		CHECK(shim_disarm() && !access("c_api.new", F_OK));
+		shim_remove_stuck();
+		unlink("c_api.new");
+		hostmem_backend_free(backend);
+	}
+	CHECK(strstr(err.message, "c_api.order: line 1") &&
+	      strstr(err.message, "the file that was made stays"));
+	CHECK(!unlink("c_api.image") && !unlink("c_api.order"));
+}
+
+static void errors_for_nobody(void)
+{
+	struct hostmem_pool *pool = NULL;
+	struct hostmem_error err = { 0 };
+
+	CHECK(hostmem_pool_new_from_options(objects, &pool, "memory-backend-ram,size=100", 1,
+					    NULL) == -1 &&
+	      !pool);
+	files_that_stay();
+}
+
+/* ---- The background ---- */
+
+/* Of two the second cannot begin: neither does the first. */
+static void two_in_the_background(void)
+{
+	struct hostmem_backend *backends[] = {
+		make("memory-backend-ram,id=m0,size=64K,prealloc=on,prealloc-mode=background"),
+		make("memory-backend-ram,id=m1,size=64K,prealloc=on,prealloc-mode=background"),
+	};
+	struct hostmem_error err = { 0 };
+
+	arm("eventfd", 2, EMFILE);
+	FAILS(NO_MEMORY, "m1: prealloc-mode=background: cannot make an eventfd",
+	      hostmem_backend_complete_all(backends, 2, &err));
+	CHECK(shim_disarm());
+	for (size_t i = 0; i < 2; i++)
+		CHECK(hostmem_backend_get_state(backends[i]) == HOSTMEM_STATE_CONFIGURING);
+	CHECK(hostmem_backend_get_prealloc_event(backends[0]) == -1);
+	CHECK(!hostmem_backend_complete_all(backends, 2, &err));
+	for (size_t i = 0; i < 2; i++) {
+		CHECK(!hostmem_backend_wait_prealloc(backends[i], UINT64_MAX, &err));
+		hostmem_backend_free(backends[i]);
+	}
+}
+
+/* It fails, cannot begin again, and then succeeds: event loops keep the descriptor. */
+static void again_in_the_background(void)
+{
+	int fd = make_memfd("file", 0, 65536), event;
+	struct hostmem_backend *backend =
+		make_of_fd("memory-backend-fd,id=m0,size=64K,prealloc-mode=background", fd);
+	struct hostmem_error err = { 0 };
+	bool on = true;
+
+	CHECK(!hostmem_backend_complete(backend, &err) && !ftruncate(fd, 0));
+	CHECK(!hostmem_backend_set_text(backend, "prealloc", "on", &err));
+	CHECK(hostmem_backend_wait_prealloc(backend, UINT64_MAX, NULL) == -1);
+	FAILS(NO_MEMORY, "m0: prealloc", hostmem_backend_wait_prealloc(backend, UINT64_MAX, &err));
+	event = hostmem_backend_get_prealloc_event(backend);
+	CHECK(event >= 0 && !ftruncate(fd, 65536));
+	arm("pthread_create", 1, EAGAIN);
+	FAILS(NO_MEMORY, "cannot create a thread",
+	      hostmem_backend_set_text(backend, "prealloc", "on", &err));
+	CHECK(shim_disarm() && hostmem_backend_get_prealloc_event(backend) == event);
+	CHECK(fcntl(event, F_GETFD) == FD_CLOEXEC);
+	CHECK(!hostmem_backend_get_bool(backend, "prealloc", &on, &err) && !on);
+	CHECK(!hostmem_backend_set_text(backend, "prealloc", "on", &err));
+	CHECK(!hostmem_backend_wait_prealloc(backend, UINT64_MAX, &err));
+	CHECK(hostmem_backend_get_prealloc_event(backend) == event);
+	hostmem_backend_free(backend);
+	close(fd);
+}
+
+/* Neither the context's thread nor the caller's can create one: the caller does the work. */
+static void without_threads_of_a_context(void)
+{
+	struct hostmem_thread_context *context;
+	struct hostmem_prealloc_result result;
+	struct hostmem_error err = { 0 };
+	struct hostmem_backend *backend;
+
+	CHECK(!hostmem_thread_context_new_from_options(objects, &context, "thread-context,id=t0",
+						       &err));
+	CHECK(!hostmem_thread_context_complete(context, &err));
+	backend = make("memory-backend-ram,id=m0,size=64K,prealloc=on,prealloc-context=t0");
+	arm("pthread_create", 1, EAGAIN);
+	CHECK(!hostmem_backend_complete(backend, &err));
+	CHECK(shim_disarm());
+	hostmem_backend_get_prealloc_result(backend, &result);
+	CHECK(result.threads == 1 && result.affinity_error == EAGAIN && result.bytes == 65536);
+	hostmem_backend_free(backend);
+	hostmem_thread_context_free(context);
+}
+
+/* ---- Contents that are read on demand ---- */
+
+static void *touch(void *data)
+{
+	return (void *)(uintptr_t) * (volatile unsigned char *)data;
+}
+
+static void count_call(void *data, const struct hostmem_error *err)
+{
+	(void)err;
+	++*(_Atomic int *)data;
+}
+
+static void write_image(size_t size)
+{
+	static char image[131072];
+
+	memset(image, 'i', sizeof(image));
+	write_file("c_api.image", image, size);
+}
+
+/* NULL where the kernel does not supply pages for itself. */
+static struct hostmem_backend *make_lazy(const char *options)
+{
+	struct hostmem_error err = { 0 };
+	struct hostmem_backend *backend;
+
+	write_image(131072);
+	backend = make(options);
+	if (!hostmem_backend_complete(backend, &err))
+		return backend;
+	check(err.kind == HOSTMEM_ERROR_UNSUPPORTED, options, &err);
+	printf("skipped: %s\n", err.message);
+	hostmem_backend_free(backend);
+	return NULL;
+}
+
+/* A thread waits for the byte, which cannot be read until the image is whole again. */
+static pthread_t wait_for(void *byte, size_t image_size)
+{
+	struct hostmem_error err = { 0 };
+	pthread_t thread;
+
+	write_image(image_size);
+	CHECK(!pthread_create(&thread, NULL, touch, byte));
+	return thread;
+}
+
+static void let_go_on(struct hostmem_backend *backend, pthread_t thread)
+{
+	struct hostmem_error err = { 0 };
+	void *byte;
+
+	FAILS(IO, "cannot read", hostmem_backend_wait_prealloc(backend, 0, &err));
+	write_image(131072);
+	CHECK(!hostmem_backend_retry_contents(backend, &err));
+	CHECK(!pthread_join(thread, &byte) && (uintptr_t)byte == 'i');
+	CHECK(!hostmem_backend_wait_prealloc(backend, 0, &err));
+}
+
+/* Without a thread to report a failed read it is kept all the same, and the next is reported. */
+static void without_a_thread_that_reports(void)
+{
+	static const char options[] =
+		"memory-backend-ram,id=m0,size=128K,thp=never,contents=c_api.image";
+	struct hostmem_backend *backend = make_lazy(options);
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+	pthread_t thread;
+	size_t creating;
+	_Atomic int calls = 0;
+
+	if (!backend)
+		return;
+	hostmem_backend_set_prealloc_done(backend, count_call, &calls);
+	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
+	creating = arm("pthread_create", 1, EAGAIN);
+	thread = wait_for(memory.address, 0);
+	while (!shim_count_armed(creating))
+		usleep(1000);
+	CHECK(shim_disarm());
+	let_go_on(backend, thread);
+	CHECK(!calls);
+	thread = wait_for((char *)memory.address + 65536, 65536);
+	while (!calls)
+		usleep(1000);
+	let_go_on(backend, thread);
+	CHECK(calls == 1);
+	hostmem_backend_free(backend);
+}
+
+/* ---- A process without transparent huge pages ---- */
+
+/* Of memory that stays in small pages until it is read. */
+static void ask_for_huge_pages_later(void)
+{
+	static const char options[] = "memory-backend-memfd,id=m0,size=128K,contents=c_api.image";
+	struct hostmem_backend *backend = make_lazy(options);
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+
+	if (!backend)
+		return;
+	CHECK(!prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+	FAILS(UNSUPPORTED, "PR_SET_THP_DISABLE",
+	      hostmem_backend_set_text(backend, "thp", "always", &err));
+	CHECK(!prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+	CHECK(!hostmem_backend_set_text(backend, "thp", "always", &err));
+	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
+	CHECK(*(char *)memory.address == 'i');
+	hostmem_backend_free(backend);
+}
+
+/* ---- Hints that would mislead ---- */
+
+/* The mapping fails, which is the second call: the first reserves address space. */
+static void no_hint(const char *options, unsigned int flags, size_t size, int error,
+		    const char *hint, bool hinted)
+{
+	int fd = make_memfd("file", flags, size);
+	struct hostmem_backend *backend = make_of_fd(options, fd);
+	struct hostmem_error err = { 0 };
+
+	arm("mmap", 2, error);
+	check(hostmem_backend_complete(backend, &err) == -1 && shim_disarm(), options, &err);
+	check(!strstr(err.message, hint) == !hinted, options, &err);
+	hostmem_backend_free(backend);
+	close(fd);
+	shim_bystanders_are_whole();
+}
+
+static void hints(void)
+{
+	static const char rom[] = "with share=on, reading the file takes no pages";
+
+	no_hint("memory-backend-fd,id=m0,size=64K", 0, 65536, EOPNOTSUPP, "pmem", false);
+	no_hint("memory-backend-fd,id=m0,size=2M,readonly=on,reserve=off", MFD_HUGETLB, 2 << 20,
+		ENOMEM, rom, false);
+	no_hint("memory-backend-fd,id=m0,size=2M,readonly=on,reserve=off,share=off", MFD_HUGETLB,
+		2 << 20, ENOMEM, rom, true);
 }
 
 /* ---- All of it ---- */
@@ -372,11 +799,22 @@ int main(void)
 	descriptors_that_are_none();
 	the_lowest_descriptor();
 	thread_contexts();
+	before_completing();
 	while_completing();
 	without_memory();
 	templates();
 	nothing_to_free();
+	two_warnings_of_a_property();
+	pools();
+	saving();
 	errors_for_nobody();
+	two_in_the_background();
+	again_in_the_background();
+	without_threads_of_a_context();
+	without_a_thread_that_reports();
+	ask_for_huge_pages_later();
+	unlink("c_api.image");
+	hints();
 	hostmem_objects_free(objects);
 	hostmem_host_free(host);
 	printf("%zu checks\n", checks);

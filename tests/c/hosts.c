@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -59,6 +61,7 @@ static const struct {
 	{ "/sys/kernel/mm/mempolicy/weighted_interleave/node0", "3\n" },
 	{ "/sys/kernel/mm/mempolicy/weighted_interleave/node1", "1\n" },
 	{ "/sys/kernel/mm/mempolicy/weighted_interleave/node2", "0\n" },
+	{ "/sys/kernel/mm/mempolicy/weighted_interleave/node3", "256\n" },
 	{ "/proc/self/numa_maps", numa_maps },
 	{ "/proc/self/smaps", smaps },
 	{ "/proc/sys/vm/overcommit_memory", overcommit },
@@ -70,8 +73,11 @@ static void use_nodes(const char *with_memory, const char *allowed)
 	snprintf(status, sizeof(status), "Mems_allowed_list:\t%s\n", allowed);
 }
 
-/* A control group's: paths and contents by turns; one without contents is a directory. */
-static const char *const *group_files;
+/* More of them: paths and contents by turns; one without contents is a directory. */
+static const char *const *more_files;
+/* What /proc/meminfo has when it is read again; NULL: the same. */
+static const char *later_meminfo;
+static size_t meminfo_reads;
 
 static const char *contents_of(const char *path)
 {
@@ -79,9 +85,9 @@ static const char *contents_of(const char *path)
 		if (!strcmp(path, files[i].path) && *files[i].contents)
 			return files[i].contents;
 	}
-	for (size_t i = 0; group_files && group_files[i]; i += 2) {
-		if (!strcmp(path, group_files[i]))
-			return group_files[i + 1];
+	for (size_t i = 0; more_files && more_files[i]; i += 2) {
+		if (!strcmp(path, more_files[i]))
+			return more_files[i + 1];
 	}
 	return NULL;
 }
@@ -94,6 +100,8 @@ static int open_instead(const char *path)
 
 	if (numa_maps_error && !strcmp(path, "/proc/self/numa_maps"))
 		return -numa_maps_error;
+	if (later_meminfo && !strcmp(path, "/proc/meminfo") && meminfo_reads++)
+		contents = later_meminfo;
 	if (!contents)
 		return SHIM_REAL;
 	length = strlen(contents);
@@ -124,6 +132,8 @@ static const struct {
 	{ "2\n", "ram,reserve=on", false },
 	{ "2\n", "ram,reserve=try", false },
 	{ "2\n", "ram,reserve=off", true },
+	{ "1\n", "anonymous,reserve=off", false },
+	{ "2\n", "anonymous,reserve=off", true },
 	{ "2\n", "memfd,share=off,reserve=off", true },
 	{ "2\n", "ram,reserve=off,share=on", false },
 	{ "2\n", "fd,reserve=off,share=off,readonly=on,fd=%d", false },
@@ -131,10 +141,26 @@ static const struct {
 	{ "2\n", "memfd,reserve=off,share=off,hugetlb=on,hugetlbsize=2M", false },
 };
 
+static int give_nothing(void *data, const struct hostmem_backend *backend,
+			struct hostmem_backing *backing, struct hostmem_error *err)
+{
+	(void)data, (void)backend, (void)backing, (void)err;
+	return 0;
+}
+
+/* An embedder's, of which only its backing tells what memory it has. */
+static const struct hostmem_kind anonymous = {
+	.name = "memory-backend-anonymous",
+	.description = "Gives no descriptor.",
+	.allocate = give_nothing,
+};
+
 static void try_reservations(struct hostmem_objects *objects)
 {
 	int fd = memfd_create("file", MFD_CLOEXEC);
+	struct hostmem_error unused;
 
+	must(!hostmem_objects_register_kind(objects, &anonymous, &unused), unused.message);
 	must(fd >= 0 && !ftruncate(fd, 2 * MIB1), "memfd_create");
 	for (size_t i = 0; i < ARRAY_LEN(reservations); i++) {
 		struct hostmem_error err = { 0 };
@@ -174,6 +200,32 @@ static const struct {
 	{ "VmLck:\t      64 kB\nCapEff:\t0000000000004000\n", 4096, false },
 };
 
+/* Locked from the beginning, or later. */
+static void try_lock(struct hostmem_objects *objects, size_t row, bool later)
+{
+	struct hostmem_error err = { 0 };
+	struct hostmem_backend *backend;
+	char options[128];
+	bool locked = false;
+	int result;
+
+	snprintf(status, sizeof(status), "%s", locks[row].status);
+	snprintf(options, sizeof(options), "memory-backend-ram,id=m0,lock=%s,size=%ju",
+		 later ? "off" : "on", (uintmax_t)locks[row].size);
+	backend = make(objects, options);
+	result = hostmem_backend_complete(backend, &err);
+	if (later) {
+		must(!result, err.message);
+		result = hostmem_backend_set_text(backend, "lock", "on", &err);
+		must(!hostmem_backend_get_bool(backend, "lock", &locked, NULL), "lock");
+		check(locked == !locks[row].refused, options, locks[row].status, "lock");
+	}
+	check(!result == !locks[row].refused, options, locks[row].status, err.message);
+	check(!locks[row].refused || (strstr(err.message, "RLIMIT_MEMLOCK") && !err.os_error),
+	      options, locks[row].status, err.message);
+	hostmem_backend_free(backend);
+}
+
 static void try_locks(struct hostmem_objects *objects)
 {
 	struct rlimit before, limit;
@@ -185,19 +237,8 @@ static void try_locks(struct hostmem_objects *objects)
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_LEN(locks); i++) {
-		struct hostmem_error err = { 0 };
-		struct hostmem_backend *backend;
-		char options[128];
-
-		snprintf(status, sizeof(status), "%s", locks[i].status);
-		snprintf(options, sizeof(options), "memory-backend-ram,id=m0,lock=on,size=%ju",
-			 (uintmax_t)locks[i].size);
-		backend = make(objects, options);
-		check(!hostmem_backend_complete(backend, &err) == !locks[i].refused, options,
-		      locks[i].status, err.message);
-		check(!locks[i].refused || (strstr(err.message, "RLIMIT_MEMLOCK") && !err.os_error),
-		      options, locks[i].status, err.message);
-		hostmem_backend_free(backend);
+		try_lock(objects, i, false);
+		try_lock(objects, i, true);
 	}
 	setrlimit(RLIMIT_MEMLOCK, &before);
 }
@@ -323,6 +364,11 @@ static const struct policy without_weight = {
 	"policy=weighted-interleave,host-nodes=0,host-nodes=2", "weighted interleave:0,2", { 3 }
 };
 
+/* More than the kernel takes, and more than a byte has. */
+static const struct policy of_large_weight = {
+	"policy=weighted-interleave,host-nodes=0,host-nodes=3", "weighted interleave:0,3", { 3 }
+};
+
 /* What numa_maps and smaps say, in pages of `page` bytes and in bytes, and what is made of it. */
 static const struct seen {
 	const char *memory;
@@ -417,6 +463,14 @@ static const struct seen {
 	  "65536 bytes are above the shares" },
 	{ SMALL,
 	  &without_weight,
+	  KIB4,
+	  { 64 },
+	  0,
+	  UNKNOWN,
+	  0,
+	  "the host's weights cannot be read" },
+	{ SMALL,
+	  &of_large_weight,
 	  KIB4,
 	  { 64 },
 	  0,
@@ -665,10 +719,11 @@ static void try_file_on_disk(struct hostmem_objects *objects)
 
 /* ---- Control groups ---- */
 
-#define UNIFIED       "1 1 0:1 / /groups rw - cgroup2 cgroup2 rw\n"
-#define MEMORY        "1 1 0:1 / /groups rw - cgroup cgroup rw,memory\n"
-#define MEMINFO(swap) "/proc/meminfo", "MemAvailable: 8388608 kB\nSwapFree: " swap " kB\n"
-#define LIMIT_OF_2M   "/groups/a/memory.max", "2097152\n", "/groups/a/memory.current", "0\n"
+#define UNIFIED         "1 1 0:1 / /groups rw - cgroup2 cgroup2 rw\n"
+#define MEMORY          "1 1 0:1 / /groups rw - cgroup cgroup rw,memory\n"
+#define MEMINFO(swap)   "/proc/meminfo", "MemAvailable: 8388608 kB\nSwapFree: " swap " kB\n"
+#define LIMIT_IN(group) group "/memory.max", "2097152\n", group "/memory.current", "0\n"
+#define LIMIT_OF_2M     LIMIT_IN("/groups/a")
 #define OLD_LIMIT(usage)                                                                           \
 	"/groups/a/memory.limit_in_bytes", "2097152\n", "/groups/a/memory.usage_in_bytes",         \
 		usage "\n"
@@ -728,6 +783,32 @@ static const struct {
 	  "0::/a\n",
 	  NULL,
 	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("0") } },
+	{ "1 1 0:1 /b /groups/ rw - cgroup2 cgroup2 rw\n",
+	  "0::/ba\n",
+	  NULL,
+	  { "/groups/a", "", LIMIT_OF_2M, MEMINFO("0") } },
+	/* What is in use is not told. */
+	{ UNIFIED,
+	  "0::/a\n",
+	  NULL,
+	  { "/groups/a", "", "/groups/a/memory.max", "2097152\n", MEMINFO("0") } },
+	/* A name with a space, and backslashes that are no three octal digits. */
+	{ "1 1 0:1 / /groups\\040a rw - cgroup2 cgroup2 rw\n",
+	  "0::/\n",
+	  "2097152",
+	  { "/groups a", "", LIMIT_IN("/groups a"), MEMINFO("0") } },
+	{ "1 1 0:1 / /groups\\a rw - cgroup2 cgroup2 rw\n",
+	  "0::/\n",
+	  "2097152",
+	  { "/groups\\a", "", LIMIT_IN("/groups\\a"), MEMINFO("0") } },
+	{ "1 1 0:1 / /groups\\0/a rw - cgroup2 cgroup2 rw\n",
+	  "0::/\n",
+	  "2097152",
+	  { "/groups\\0/a", "", LIMIT_IN("/groups\\0/a"), MEMINFO("0") } },
+	{ "1 1 0:1 / /groups\\018 rw - cgroup2 cgroup2 rw\n",
+	  "0::/\n",
+	  "2097152",
+	  { "/groups\\018", "", LIMIT_IN("/groups\\018"), MEMINFO("0") } },
 };
 
 static void try_groups(struct hostmem_objects *objects)
@@ -747,9 +828,9 @@ static void try_groups(struct hostmem_objects *objects)
 		bool is_short;
 
 		memcpy(all + 4, groups[i].files, sizeof(groups[i].files));
-		group_files = all;
+		more_files = all;
 		is_short = hostmem_backend_complete(backend, &err);
-		group_files = NULL;
+		more_files = NULL;
 		snprintf(what, sizeof(what), ": %s bytes are available under the memory limit of",
 			 groups[i].available ? groups[i].available : "");
 		snprintf(row, sizeof(row), "group %zu", i);
@@ -757,6 +838,210 @@ static void try_groups(struct hostmem_objects *objects)
 		      options, row, err.message);
 		hostmem_backend_free(backend);
 	}
+}
+
+#define POOL(size)                                                                                 \
+	"/sys/kernel/mm/hugepages/hugepages-" size "/nr_hugepages", "4\n",                         \
+		"/sys/kernel/mm/hugepages/hugepages-" size "/free_hugepages", "4\n"
+
+/* Of pages that this host may not have: the size is in the names of the files. */
+static const struct {
+	const char *options, *message;
+	const char *files[8];
+} huge_groups[] = {
+	{ "hugetlbsize=1G,size=1G",
+	  "/groups/a/hugetlb.1GB.max is 0 bytes",
+	  { POOL("1048576kB"), "/groups/a/hugetlb.1GB.max", "0\n", "/groups/a/hugetlb.1GB.current",
+	    "0\n" } },
+	{ "hugetlbsize=64K,size=64K",
+	  "/groups/a/hugetlb.64KB.max is 0 bytes",
+	  { POOL("64kB"), "/groups/a/hugetlb.64KB.max", "0\n", "/groups/a/hugetlb.64KB.current",
+	    "0\n" } },
+};
+
+static void try_huge_groups(struct hostmem_objects *objects)
+{
+	for (size_t i = 0; i < ARRAY_LEN(huge_groups); i++) {
+		const char *all[] = { "/proc/self/cgroup",
+				      "0::/a\n",
+				      "/proc/thread-self/mountinfo",
+				      UNIFIED,
+				      "/groups/a",
+				      "",
+				      NULL,
+				      NULL,
+				      NULL,
+				      NULL,
+				      NULL,
+				      NULL,
+				      NULL,
+				      NULL,
+				      NULL };
+		struct hostmem_error err = { 0 };
+		struct hostmem_backend *backend;
+		char options[128];
+
+		snprintf(options, sizeof(options), "memory-backend-memfd,id=m0,hugetlb=on,%s",
+			 huge_groups[i].options);
+		backend = make(objects, options);
+		memcpy(all + 6, huge_groups[i].files, sizeof(huge_groups[i].files));
+		more_files = all;
+		check(hostmem_backend_complete(backend, &err), options, "is refused", "it is not");
+		more_files = NULL;
+		check(strstr(err.message, huge_groups[i].message), options, huge_groups[i].message,
+		      err.message);
+		hostmem_backend_free(backend);
+	}
+}
+
+/* ---- Memory that others take meanwhile ---- */
+
+#define PLENTY "MemAvailable: 409600 kB\nSwapFree: 0 kB\n"
+#define LITTLE "MemAvailable: 1024 kB\nSwapFree: 0 kB\n"
+
+/* There is enough at first. Less than 1 GiB remains, so it is looked at each millisecond. */
+static void try_shortage(struct hostmem_objects *objects)
+{
+	static const char options[] =
+		"memory-backend-ram,id=m0,size=64M,thp=never,prealloc=on,prealloc-threads=1";
+	const char *all[] = { "/proc/meminfo", PLENTY, NULL };
+	struct hostmem_backend *backend = make(objects, options);
+	struct hostmem_error err = { 0 };
+	uintmax_t done = 0;
+	const char *after;
+
+	more_files = all;
+	later_meminfo = LITTLE;
+	meminfo_reads = 0;
+	check(hostmem_backend_complete(backend, &err) && err.kind == HOSTMEM_ERROR_NO_MEMORY,
+	      options, "is stopped", err.message);
+	more_files = NULL;
+	later_meminfo = NULL;
+	after = strstr(err.message, "stopped before memory runs out, after ");
+	check(after && sscanf(after, "%*[^0-9]%ju", &done) == 1 && done && done < 64 * MIB1,
+	      options, "after some of it", err.message);
+	check(!hostmem_backend_complete(backend, &err), options, "is made again", err.message);
+	hostmem_backend_free(backend);
+}
+
+/* ---- Shared memory in huge pages ---- */
+
+#define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+/* Whether it is read on demand in huge pages. The device of a memfd is on no mount. */
+static const struct {
+	const char *kind, *setting, *mount;
+	bool huge;
+} shared[] = {
+	{ "memfd", "always within_size advise never deny [force]\n", NULL, true },
+	{ "memfd", "[always] within_size advise never deny force\n", NULL, true },
+	{ "memfd", "always within_size advise [never] deny force\n", NULL, false },
+	{ "memfd", "always within_size advise never [deny] force\n", NULL, false },
+	{ "shm", "always within_size advise [never] deny force\n", "rw,huge=advise", true },
+	{ "shm", "always within_size advise [never] deny force\n", "rw,huge=never", false },
+	{ "shm", "[always] within_size advise never deny force\n", "rw", false },
+	{ "shm", "always within_size advise never deny [force]\n", "rw,huge=never", true },
+	{ "shm", "always within_size advise never [deny] force\n", "rw,huge=always", false },
+};
+
+static uint64_t read_unit(struct hostmem_objects *objects, const char *kind)
+{
+	struct hostmem_range range = { 0 };
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+	struct hostmem_backend *backend;
+	char options[128];
+
+	snprintf(options, sizeof(options), "memory-backend-%s,id=m0,size=4M,contents=hosts.image",
+		 kind);
+	backend = make(objects, options);
+	if (!hostmem_backend_complete(backend, &err)) {
+		must(!hostmem_backend_get_memory(backend, &memory, &err), err.message);
+		must(*(volatile char *)memory.address == 'i', "contents");
+		must(hostmem_backend_get_faulted(backend, &range, 1) == 1, "a unit");
+	}
+	hostmem_backend_free(backend);
+	return range.length;
+}
+
+static void try_shared(struct hostmem_objects *objects)
+{
+	int fd = open("hosts.image", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	struct stat status_of_shm;
+
+	must(fd >= 0 && write(fd, "image", 5) == 5 && !stat("/dev/shm", &status_of_shm),
+	     "hosts.image");
+	close(fd);
+	for (size_t i = 0; i < ARRAY_LEN(shared); i++) {
+		char mount[160] = "\n", have[32];
+		const char *all[] = { SHMEM_ENABLED, shared[i].setting,
+				      "/proc/thread-self/mountinfo", mount, NULL };
+		uint64_t unit;
+
+		if (shared[i].mount)
+			snprintf(mount, sizeof(mount), "1 1 %u:%u / /dev/shm rw - tmpfs tmpfs %s\n",
+				 major(status_of_shm.st_dev), minor(status_of_shm.st_dev),
+				 shared[i].mount);
+		more_files = all;
+		unit = read_unit(objects, shared[i].kind);
+		more_files = NULL;
+		if (!i && unit != 2 * MIB1) {
+			printf("skipped: shared memory is not read in huge pages of 2 MiB\n");
+			break;
+		}
+		snprintf(have, sizeof(have), "read in %ju bytes", (uintmax_t)unit);
+		check(unit == (shared[i].huge ? 2 * MIB1 : 65536), shared[i].kind,
+		      shared[i].setting, have);
+	}
+	unlink("hosts.image");
+}
+
+/* ---- Pools that no host can fill ---- */
+
+/* NULL: where the host does not tell how much it has, any count is taken. */
+static const struct {
+	const char *options, *message;
+	const char *files[3];
+} totals[] = {
+	{ "",
+	  "more than the 1048576 bytes of memory",
+	  { "/proc/meminfo", "MemTotal: 1024 kB\nSwapTotal: 0 kB\n" } },
+	{ "",
+	  "more than the 3145728 bytes of memory",
+	  { "/proc/meminfo", "MemTotal: 1024 kB\nSwapTotal: 2048 kB\n" } },
+	{ "", NULL, { "/proc/meminfo", "MemAvailable: 1024 kB\n" } },
+	{ ",policy=bind,host-nodes=1",
+	  "more than the 65536 bytes of memory",
+	  { "/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 64 kB\n" } },
+	{ ",policy=bind,host-nodes=1",
+	  NULL,
+	  { "/sys/devices/system/node/node1/meminfo", "Node 1 MemFree: 64 kB\n" } },
+};
+
+/* The descriptor is too short, so that nothing is ever filled. */
+static void try_totals(struct hostmem_objects *objects)
+{
+	int fd = memfd_create("short", MFD_CLOEXEC);
+
+	use_nodes("0-3", "0-3");
+	must(fd >= 0, "memfd_create");
+	for (size_t i = 0; i < ARRAY_LEN(totals); i++) {
+		struct hostmem_error err = { 0 };
+		struct hostmem_pool *pool = NULL;
+		char options[128];
+		int result;
+
+		snprintf(options, sizeof(options), "memory-backend-fd,size=64K,share=off,fd=%d%s",
+			 fd, totals[i].options);
+		more_files = totals[i].files;
+		result = hostmem_pool_new_from_options(objects, &pool, options, UINT32_MAX, &err);
+		check(!result == !totals[i].message, options, totals[i].files[1], err.message);
+		check(!totals[i].message || strstr(err.message, totals[i].message), options,
+		      totals[i].files[1], err.message);
+		hostmem_pool_free(pool);
+		more_files = NULL;
+	}
+	close(fd);
 }
 
 /* ---- All of it ---- */
@@ -801,6 +1086,10 @@ int main(void)
 	try_rests(objects, false);
 	try_rests(old_objects, true);
 	try_groups(objects);
+	try_huge_groups(objects);
+	try_shortage(objects);
+	try_shared(objects);
+	try_totals(objects);
 	hostmem_objects_free(old_objects);
 	hostmem_objects_free(objects);
 	hostmem_host_free(old);

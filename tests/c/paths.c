@@ -20,7 +20,7 @@
 #define NEXT         "paths.directory/next"
 #define SIZE         65536
 
-enum thing { NOTHING, OURS, OTHERS, FIFO, DIRECTORY, LINK };
+enum thing { NOTHING, OURS, OTHERS, LONGER, SHORTER, FIFO, DIRECTORY, LINK };
 
 /*
  * The path is opened to look at it, then when it is made, then as what was found; where that has
@@ -62,6 +62,17 @@ static const struct change {
 	{ "share=on", DIRECTORY, OTHERS, 3, "cannot make a file in it", ENOTDIR, 0, false },
 };
 
+/* The image of contents is opened to look at it, then to read it: what is there then is read. */
+static const struct change contents[] = {
+	{ "prealloc=on", OURS, OTHERS, 2, NULL, 0, OTHERS, false },
+	{ "prealloc=on", OURS, NOTHING, 2, "cannot open it", ENOENT, 0, false },
+	{ "prealloc=on", OURS, FIFO, 2, "is a FIFO", 0, 0, false },
+	{ "prealloc=on", OURS, DIRECTORY, 2, "is a directory", 0, 0, false },
+	{ "prealloc=on", OURS, LINK, 2, "cannot open it", ENOENT, 0, false },
+	{ "prealloc=on", OURS, LONGER, 2, "has 131072 bytes", 0, 0, false },
+	{ "prealloc=on,contents-offset=4K", OURS, SHORTER, 2, "is beyond the end", 0, 0, false },
+};
+
 static size_t problems;
 
 static void must(bool good, const char *what)
@@ -83,13 +94,18 @@ static void check(bool good, const struct change *change, const char *what, cons
 
 /* ---- What is at the path ---- */
 
+static off_t size_of(enum thing thing)
+{
+	return thing == LONGER ? 2 * SIZE : thing == SHORTER ? SIZE / 32 : SIZE;
+}
+
 static void make_file(const char *path, enum thing thing)
 {
-	char contents[SIZE];
+	char bytes[SIZE];
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
-	memset(contents, (int)thing, sizeof(contents));
-	must(fd >= 0 && write(fd, contents, SIZE) == SIZE, path);
+	memset(bytes, (int)thing, sizeof(bytes));
+	must(fd >= 0 && write(fd, bytes, SIZE) == SIZE && !ftruncate(fd, size_of(thing)), path);
 	close(fd);
 }
 
@@ -101,6 +117,8 @@ static void put(enum thing thing)
 		break;
 	case OURS:
 	case OTHERS:
+	case LONGER:
+	case SHORTER:
 		make_file(NEXT, thing);
 		break;
 	case FIFO:
@@ -120,7 +138,8 @@ static void put(enum thing thing)
 /* Whether nothing else is there, and the file has its contents. */
 static bool is_as_put(enum thing thing)
 {
-	static const mode_t modes[] = { 0, S_IFREG, S_IFREG, S_IFIFO, S_IFDIR, S_IFLNK };
+	static const mode_t modes[] = { 0,       S_IFREG, S_IFREG, S_IFREG,
+					S_IFREG, S_IFIFO, S_IFDIR, S_IFLNK };
 	DIR *directory = opendir("paths.directory");
 	const struct dirent *entry;
 	struct stat status;
@@ -143,7 +162,7 @@ static bool is_as_put(enum thing thing)
 	fd = open(PATH, O_RDONLY | O_CLOEXEC);
 	must(fd >= 0 && read(fd, &byte, 1) == 1, PATH);
 	close(fd);
-	return status.st_size == SIZE && byte == (char)thing;
+	return status.st_size == size_of(thing) && byte == (char)thing;
 }
 
 /* ---- Trials ---- */
@@ -170,7 +189,8 @@ static void check_completed(struct hostmem_backend *backend, const struct change
 	check(!hostmem_backend_undo(backend, &err), change, "is undone", err.message);
 }
 
-static void try(struct hostmem_objects *objects, const struct change *change)
+static void try(struct hostmem_objects *objects, const char *backend_options,
+		const struct change *change)
 {
 	const struct shim_count before = shim_count();
 	struct hostmem_error err = { 0 };
@@ -182,8 +202,8 @@ static void try(struct hostmem_objects *objects, const struct change *change)
 	put(change->before);
 	now = change;
 	opened = 0;
-	snprintf(options, sizeof(options), "memory-backend-file,id=m0,size=64K,mem-path=%s,%s",
-		 PATH, change->options);
+	snprintf(options, sizeof(options), "%s=" PATH ",id=m0,size=64K,%s", backend_options,
+		 change->options);
 	must(!hostmem_backend_new_from_options(objects, &backend, options, &err), err.message);
 	result = hostmem_backend_complete(backend, &err);
 	check(opened >= change->at, change, "it is opened", "less often");
@@ -216,11 +236,13 @@ int main(void)
 	/* A FIFO that is waited for ends it. */
 	alarm(60);
 	for (size_t i = 0; i < ARRAY_LEN(changes); i++)
-		try(objects, &changes[i]);
+		try(objects, "memory-backend-file,mem-path", &changes[i]);
+	for (size_t i = 0; i < ARRAY_LEN(contents); i++)
+		try(objects, "memory-backend-ram,contents", &contents[i]);
 	put(NOTHING);
 	must(!rmdir("paths.directory"), "paths.directory");
 	hostmem_objects_free(objects);
 	hostmem_host_free(host);
-	printf("%zu changes, %zu problems\n", ARRAY_LEN(changes), problems);
+	printf("%zu changes, %zu problems\n", ARRAY_LEN(changes) + ARRAY_LEN(contents), problems);
 	return problems != 0;
 }
