@@ -131,6 +131,16 @@ static int copy_file(struct save *save, struct hm_range range)
 	return result;
 }
 
+/* No data is right up to the end of the memory, where the file is that long still. */
+static bool is_cut(const struct save *save)
+{
+	const struct hostmem_backend *backend = save->backend;
+	struct hm_file file;
+
+	return hm_os_stat(save->file, &file) ||
+	       file.size < backend->backing.offset + backend->mapping.size;
+}
+
 static int save_file(struct save *save, struct hm_range rest)
 {
 	uint64_t offset = save->backend->backing.offset, end = rest.offset + rest.length;
@@ -144,6 +154,8 @@ static int save_file(struct save *save, struct hm_range rest)
 
 		if (data < 0 && data != -ENXIO)
 			return copy_file(save, rest);
+		if (data == -ENXIO && is_cut(save))
+			return -ENODATA;
 		if (data == -ENXIO || (uint64_t)data - offset > end)
 			data = (int64_t)(offset + end);
 		part.length = (uint64_t)data - offset - rest.offset;

@@ -504,6 +504,24 @@ static void save_to_what_is_sealed(const char *options, size_t size)
 	close(fd);
 }
 
+/* Another process has made the file shorter: what was behind its end is lost. */
+static void save_what_was_cut(size_t left)
+{
+	int file = make_memfd("file", 0, 131072), fd = make_memfd("image", 0, 0);
+	struct hostmem_backend *backend = make_of_fd("memory-backend-fd,id=m0,size=128K", file);
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+
+	CHECK(!hostmem_backend_complete(backend, &err));
+	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
+	memset(memory.address, 1, memory.size);
+	CHECK(!ftruncate(file, (off_t)left));
+	save_fails(backend, fd);
+	hostmem_backend_free(backend);
+	close(file);
+	close(fd);
+}
+
 static void saving(void)
 {
 	struct hostmem_backend *backend = make("memory-backend-ram,id=m0,size=64K");
@@ -519,6 +537,8 @@ static void saving(void)
 	close(fd);
 	save_to_what_is_sealed("memory-backend-ram,id=m0,size=1M", 1 << 20);
 	save_to_what_is_sealed("memory-backend-memfd,id=m0,size=1M", 1 << 20);
+	save_what_was_cut(0);
+	save_what_was_cut(65536);
 }
 
 /* ---- Errors for nobody ---- */
