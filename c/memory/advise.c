@@ -89,7 +89,7 @@ int hm_advise_check_thp(const struct hostmem_backend *backend, enum hm_thp thp,
 {
 	char path[80], setting[16];
 
-	if (thp != HM_THP_ALWAYS)
+	if (thp != HM_THP_ALWAYS || hm_backend_is_hugetlb(backend))
 		return 0;
 	if (hm_call_is_thp_disabled(backend->host))
 		return hm_fail(
@@ -110,7 +110,8 @@ int hm_advise_check_thp(const struct hostmem_backend *backend, enum hm_thp thp,
 		backend->label, path);
 }
 
-int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
+static int advise_huge(const struct hostmem_backend *backend, enum hm_thp thp,
+		       struct hostmem_error *err)
 {
 	uint64_t huge = backend->host->thp_size;
 	int result;
@@ -122,8 +123,6 @@ int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct
 		return advise_never_huge(backend, err);
 	if (thp == HM_THP_AUTO && (!huge || backend->mapping.size < huge))
 		return 0;
-	if (hm_advise_check_thp(backend, thp, err))
-		return -1;
 	result = advise(backend, MADV_HUGEPAGE);
 	if (!result || (result == -EINVAL && thp == HM_THP_AUTO))
 		return 0;
@@ -135,6 +134,13 @@ int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct
 	return fail(backend, "thp", "MADV_HUGEPAGE", result, err);
 }
 
+int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
+{
+	if (hm_advise_check_thp(backend, thp, err))
+		return -1;
+	return advise_huge(backend, thp, err);
+}
+
 static int keep_out_of_children(const struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	int result = advise(backend, MADV_DONTFORK);
@@ -142,18 +148,26 @@ static int keep_out_of_children(const struct hostmem_backend *backend, struct ho
 	return result ? fail(backend, "complete", "MADV_DONTFORK", result, err) : 0;
 }
 
-int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
-		  struct hostmem_error *err)
+int hm_advise_again(const struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err)
 {
 	const uint8_t *origins = backend->origins;
 	bool asked_merge = origins[HM_PROPERTY_MERGE] != HOSTMEM_ORIGIN_DEFAULT;
 	bool asked_dump = origins[HM_PROPERTY_DUMP] != HOSTMEM_ORIGIN_DEFAULT;
 
-	if (hm_advise_thp(backend, (enum hm_thp)values->thp, err) ||
+	if (advise_huge(backend, (enum hm_thp)values->thp, err) ||
 	    keep_out_of_children(backend, err) ||
 	    hm_advise_merge(backend, values->merge, asked_merge, err))
 		return -1;
 	return hm_advise_dump(backend, values->dump, asked_dump, err);
+}
+
+int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err)
+{
+	if (hm_advise_check_thp(backend, (enum hm_thp)values->thp, err))
+		return -1;
+	return hm_advise_again(backend, values, err);
 }
 
 static int fail_lock(const struct hostmem_backend *backend, int result, struct hostmem_error *err)

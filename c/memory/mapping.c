@@ -226,7 +226,7 @@ int hm_mapping_make(struct hostmem_backend *backend, const struct hm_values *val
 static int prepare(const struct hostmem_backend *backend, const struct hm_values *values,
 		   uint8_t *address, size_t length)
 {
-	struct hostmem_error err = { .os_error = EIO };
+	struct hostmem_error err = { 0 };
 	struct hostmem_backend place = {
 		.host = backend->host,
 		.backing = backend->backing,
@@ -235,7 +235,7 @@ static int prepare(const struct hostmem_backend *backend, const struct hm_values
 	};
 
 	memcpy(place.origins, backend->origins, sizeof(place.origins));
-	if (hm_advise_all(&place, values, &err) || hm_policy_bind(&place, values, &err))
+	if (hm_advise_again(&place, values, &err) || hm_policy_bind(&place, values, &err))
 		return err.os_error ? -err.os_error : -EIO;
 	return 0;
 }

@@ -12,6 +12,9 @@
 /* Page merging, dumps and huge pages as the properties say, and MADV_DONTFORK. */
 int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		  struct hostmem_error *err);
+/* The same for memory that takes the place of some that was advised, whatever the host has since. */
+int hm_advise_again(const struct hostmem_backend *backend, const struct hm_values *values,
+		    struct hostmem_error *err);
 /* asked: whether the user asked for it, so that a kernel that cannot is an error. */
 int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool asked,
 		    struct hostmem_error *err);

@@ -755,6 +755,34 @@ static void without_a_thread_that_reports(void)
 
 /* ---- A process without transparent huge pages ---- */
 
+/* Memory that takes the place of some that was to be huge is no reason to ask for more. */
+static void replace_without_huge_pages(void)
+{
+	int fd = make_memfd("file", 0, 65536);
+	struct hostmem_backend *backend =
+		make_of_fd("memory-backend-fd,id=m0,size=64K,share=off,thp=always", fd);
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+
+	if (hostmem_backend_complete(backend, &err)) {
+		check(err.kind == HOSTMEM_ERROR_UNSUPPORTED, "thp=always", &err);
+		printf("skipped: %s\n", err.message);
+		hostmem_backend_free(backend);
+		close(fd);
+		return;
+	}
+	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
+	memset(memory.address, 1, memory.size);
+	CHECK(!prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+	CHECK(!hostmem_backend_discard_to(backend, 0, memory.size, HOSTMEM_DISCARD_TO_ZERO, &err));
+	CHECK(!*(char *)memory.address);
+	FAILS(UNSUPPORTED, "PR_SET_THP_DISABLE",
+	      hostmem_backend_set_text(backend, "thp", "always", &err));
+	CHECK(!prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+	hostmem_backend_free(backend);
+	close(fd);
+}
+
 /* Of memory that stays in small pages until it is read. */
 static void ask_for_huge_pages_later(void)
 {
@@ -832,6 +860,7 @@ int main(void)
 	again_in_the_background();
 	without_threads_of_a_context();
 	without_a_thread_that_reports();
+	replace_without_huge_pages();
 	ask_for_huge_pages_later();
 	unlink("c_api.image");
 	hints();
