@@ -15,6 +15,7 @@ use std::process::Output;
 use std::process::Stdio;
 
 use common::bindable_node;
+use common::host::HugePages;
 use common::objects;
 use common::skip;
 use hostmem::properties;
@@ -677,6 +678,26 @@ fn probe_says_what_the_host_offers() {
     }
     // No wider than a terminal.
     assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+}
+
+#[test]
+fn probe_says_what_is_left_of_a_pool() {
+    let Some(pool) = HugePages::have(2) else {
+        return;
+    };
+    let reserved = objects()
+        .parse("memory-backend-memfd,id=m0,size=2M,hugetlb=on,hugetlbsize=2M")
+        .unwrap()
+        .complete()
+        .unwrap();
+    pool.allow_surplus(3);
+    let text = succeeds(&["probe"]);
+    let begin = "huge pages of 2.00 MiB: ";
+    let line = text.lines().find(|line| line.starts_with(begin));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains(" of them promised"), "{line}");
+    assert!(line.contains(", 3 more on demand"), "{line}");
+    drop((reserved, pool));
 }
 
 #[test]

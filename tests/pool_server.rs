@@ -230,6 +230,7 @@ fn bad_input_is_one_message_and_nothing_made() {
             "two pools",
         ),
         (&["1:memory-backend-memfd"], "size is required"),
+        (&["1:thread-context"], "expected COUNT:OBJECT"),
     ] {
         let mut command = Command::new(PROGRAM);
         command
@@ -244,6 +245,19 @@ fn bad_input_is_one_message_and_nothing_made() {
         assert!(said.contains(words), "{pools:?}: {said}");
         assert!(!path.exists());
     }
+}
+
+#[test]
+fn a_path_may_be_relative() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["pool", "--socket", "here", "1:memory-backend-memfd,size=8M"])
+        .current_dir(directory.path());
+    let _server = Server::spawn(command.stdin(Stdio::null())).unwrap();
+    let path = directory.path().join("here");
+    Client::connect(&path).hang_up();
+    assert_eq!(received(&path, "pool0").0.size, SIZE);
 }
 
 #[test]
@@ -381,6 +395,13 @@ fn requests_are_checked_and_events_say_who_took_what() {
     }
     client.send("[1]\n");
     assert!(client.answer().get("error").is_some());
+    client.send("[".repeat(129) + "\n");
+    let answer = client.answer();
+    let message = answer["error"]["desc"].as_str().unwrap();
+    assert!(message.contains("too many brackets"), "{answer}");
+    client.send(r#"{"execute": "x-pool-status", "id": [7]}"#);
+    let answer = client.answer();
+    assert_eq!(answer["id"], json!([7]), "{answer}");
     let (memory, _file) = received(&pool.path, "one");
     let event = client.wait_event(|event| event["event"] == "X_POOL_TAKEN");
     assert_eq!(event["data"]["pool"], "one");

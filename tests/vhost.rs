@@ -292,6 +292,15 @@ fn memory_that_cannot_be_shared_is_refused() {
     }
 }
 
+#[test]
+fn memory_without_a_guest_address_is_refused() {
+    let backend = backend("memory-backend-memfd,id=ram0");
+    let piece = backend.claim("vm0").unwrap().host_piece(0, HALF).unwrap();
+    let error = MemoryTable::new(&[piece]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+    assert!(error.to_string().contains("no guest address"), "{error}");
+}
+
 /// The device would find zero instead of what is unread.
 #[test]
 fn unread_contents_are_not_shared() {
