@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -85,6 +86,27 @@ fn assert_passes(name: &str, options: &[&str], flags: &[&str], arguments: &[&str
     build(options, name, &program, flags);
     let mut command = Command::new(&program);
     assert_good(command.args(arguments).current_dir(directory.path()));
+}
+
+/// The names in a text that begin with hostmem_ and are called.
+fn calls(text: &str) -> BTreeSet<&str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names = text.match_indices("hostmem_").map(|(at, _)| {
+        let end = text[at..].find(|c| !is_name(c)).unwrap();
+        text[at..].split_at(end)
+    });
+    names
+        .filter_map(|(name, rest)| rest.starts_with('(').then_some(name))
+        .collect()
+}
+
+#[test]
+fn every_function_is_called_by_several_threads_at_once() {
+    let all = calls(include_str!("../c/hostmem.h"));
+    assert!(all.len() > 90, "{all:?}");
+    let called = calls(include_str!("c/stress.c"));
+    let left: Vec<_> = all.difference(&called).collect();
+    assert!(left.is_empty(), "tests/c/stress.c calls not {left:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Six threads that do everything with the same backends at random, and callbacks that do so too.
+ * Six threads that do everything with the same backends and the same pool at random, and callbacks
+ * that do so too. tests/inject.rs looks whether every function of hostmem.h is called here.
  * Built with ThreadSanitizer (scripts/race) or with the shim (tests/inject.rs), which find what is
  * wrong; here it counts that each thing also succeeds now and then, and that errors are written.
  *
@@ -21,20 +22,27 @@
 #include "shim.h"
 #endif
 
-#define THREADS      6
-#define SLOTS        8
-#define CONTEXTS     2
-#define PER_ROUND    60
-#define SIZE         (4ul << 20)
+#define THREADS   6
+#define POOL_MAX  2
+#define SLOTS     8
+#define CONTEXTS  2
+#define PER_ROUND 60
+#define SIZE      (4ul << 20)
+/* The descriptor of the image that some backends begin with, what is in it, and its bytes. */
+#define IMAGE        900
+#define IMAGE_PATH   "/proc/self/fd/900"
+#define IMAGE_BYTE   0x77
+#define IMAGE_SIZE   (1ul << 20)
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 static struct hostmem_host *host;
 static struct hostmem_objects *objects;
 static struct hostmem_backend *slots[SLOTS];
 static struct hostmem_thread_context *contexts[CONTEXTS];
+static struct hostmem_pool *pool;
 static pthread_barrier_t barrier;
 static bool ended;
-static bool has_numa;
+static bool has_numa, has_demand;
 
 /* ---- Chance ---- */
 
@@ -42,6 +50,8 @@ struct worker {
 	uint64_t seed;
 	unsigned int number;
 	unsigned int made;
+	/* The file that it saves to. */
+	int saved;
 	struct hostmem_error err;
 };
 
@@ -182,9 +192,12 @@ static int get_memory(struct worker *worker)
 	const struct hostmem_piece piece = { .length = SIZE };
 	struct hostmem_backend *backend = any(worker);
 	struct hostmem_memory memory;
+	int32_t fd;
 
 	if (hostmem_backend_get_memory(backend, &memory, &worker->err))
 		return -1;
+	if (choose(worker, 2))
+		return hostmem_backend_get_shared_fd(backend, &fd, &worker->err);
 	return hostmem_backend_check_piece(backend, &piece, NULL, 0, &worker->err);
 }
 
@@ -276,7 +289,47 @@ static int discard(struct worker *worker)
 {
 	uint64_t page = 4096 * choose(worker, 16);
 
-	return hostmem_backend_discard(any(worker), page, SIZE / 2, &worker->err);
+	if (choose(worker, 4))
+		return hostmem_backend_discard(any(worker), page, SIZE / 2, &worker->err);
+	return hostmem_backend_discard_to(any(worker), page, SIZE / 2, HOSTMEM_DISCARD_TO_ZERO,
+					  &worker->err);
+}
+
+static int protect(struct worker *worker)
+{
+	uint64_t page = 4096 * choose(worker, 16);
+
+	return hostmem_backend_protect(any(worker), page, SIZE / 4,
+				       choose(worker, 4) ? HOSTMEM_ACCESS_ALL : HOSTMEM_ACCESS_NONE,
+				       &worker->err);
+}
+
+static int scrub(struct worker *worker)
+{
+	return hostmem_backend_scrub(any(worker), 0, SIZE / 2, &worker->err);
+}
+
+static int save(struct worker *worker)
+{
+	struct hostmem_save_result saved;
+	int result = hostmem_backend_save(any(worker), &saved, worker->saved, 0, &worker->err);
+
+	if (result || saved.written + saved.holes == SIZE)
+		return result;
+	fprintf(stderr, "stress: %lu bytes were saved and %lu left out, of %lu\n",
+		(unsigned long)saved.written, (unsigned long)saved.holes, SIZE);
+	abort();
+}
+
+static int read_contents(struct worker *worker)
+{
+	struct hostmem_backend *backend = any(worker);
+	struct hostmem_range ranges[4];
+	struct hostmem_error failed;
+
+	hostmem_backend_get_unread(backend, &failed);
+	hostmem_backend_get_faulted(backend, ranges, ARRAY_LEN(ranges));
+	return hostmem_backend_retry_contents(backend, &worker->err);
 }
 
 static int inhibit(struct worker *worker)
@@ -359,8 +412,22 @@ static int set_fd(struct worker *worker)
 	}
 	result = hostmem_backend_set_fd(backend, "fd", fd, &worker->err);
 	close(fd);
+	if (!result)
+		result = hostmem_backend_set_label(backend, "labelled", &worker->err);
+	if (!result && strcmp(hostmem_backend_get_label(backend), "labelled") != 0)
+		abort();
 	hostmem_backend_free(backend);
 	return result;
+}
+
+/* Read on demand, or when it was completed. */
+static void use_memory(const struct hostmem_memory *memory, bool has_contents)
+{
+	volatile unsigned char *bytes = memory->address;
+
+	if (bytes[IMAGE_SIZE - 1] != (has_contents ? IMAGE_BYTE : 0) || bytes[IMAGE_SIZE])
+		abort();
+	memset(memory->address, 1, memory->size);
 }
 
 /* One of the thread's own in the common set, freed in its callback, or by the thread. */
@@ -369,12 +436,13 @@ static int live_alone(struct worker *worker)
 	struct hostmem_backend *backend;
 	struct hostmem_memory memory;
 	char options[256];
-	bool callback = choose(worker, 2);
+	bool callback = choose(worker, 2), has_contents = has_demand && choose(worker, 2);
 
 	snprintf(options, sizeof(options),
-		 "memory-backend-ram,id=own%u.%u,size=%lu,prealloc=on,prealloc-mode=%s,share=%s",
-		 worker->number, worker->made++, SIZE, callback ? "background" : "wait",
-		 choose(worker, 2) ? "on" : "off");
+		 "memory-backend-ram,id=own%u.%u,size=%lu,prealloc=%s,prealloc-mode=%s,share=%s%s",
+		 worker->number, worker->made++, SIZE, callback || choose(worker, 2) ? "on" : "off",
+		 callback ? "background" : "wait", choose(worker, 2) ? "on" : "off",
+		 has_contents ? ",contents=" IMAGE_PATH : "");
 	if (hostmem_backend_new_from_options(objects, &backend, options, &worker->err))
 		return -1;
 	if (callback)
@@ -386,9 +454,123 @@ static int live_alone(struct worker *worker)
 	if (callback)
 		return 0;
 	if (!hostmem_backend_get_memory(backend, &memory, &worker->err))
-		memset(memory.address, 1, memory.size);
+		use_memory(&memory, has_contents);
 	hostmem_backend_free(backend);
 	return 0;
+}
+
+/* ---- Pools ---- */
+
+/* Seldom with an id that another thread may use too. */
+static const char *new_id(struct worker *worker, char *id, size_t size)
+{
+	if (choose(worker, 4))
+		snprintf(id, size, "taken%u.%u", worker->number, worker->made++);
+	else
+		snprintf(id, size, "taken");
+	return id;
+}
+
+static int take(struct worker *worker)
+{
+	struct hostmem_backend *backend;
+	bool was_ready;
+	char id[32];
+
+	if (hostmem_pool_take(pool, &backend, &was_ready, new_id(worker, id, sizeof(id)),
+			      &worker->err))
+		return -1;
+	hostmem_backend_free(backend);
+	return 0;
+}
+
+static int withdraw(struct worker *worker)
+{
+	struct hostmem_backend *backend;
+	char id[32];
+
+	if (hostmem_pool_withdraw(pool, &backend, new_id(worker, id, sizeof(id)), &worker->err))
+		return -1;
+	hostmem_backend_free(backend);
+	return 0;
+}
+
+static int change_pool(struct worker *worker)
+{
+	struct hostmem_pool_status status;
+
+	switch (choose(worker, 4)) {
+	case 0:
+		hostmem_pool_rest(pool, choose(worker, 3));
+		return 0;
+	case 1:
+		return hostmem_pool_wait(pool, 1, choose(worker, 3), &worker->err);
+	case 2:
+		return hostmem_pool_set_count(pool, (uint32_t)choose(worker, POOL_MAX + 1),
+					      &worker->err);
+	default:
+		hostmem_pool_get_status(pool, &status);
+		if (status.count <= POOL_MAX && status.ready <= POOL_MAX)
+			return 0;
+		fprintf(stderr, "stress: of %u of a pool %u are ready\n", status.count,
+			status.ready);
+		abort();
+	}
+}
+
+/* One that ends while it is filled. */
+static int make_pool(struct worker *worker)
+{
+	struct hostmem_backend *template;
+	struct hostmem_pool *own;
+	int result;
+
+	/* Ending its thread takes long. */
+	if (choose(worker, 8))
+		return 0;
+	if (hostmem_backend_new(objects, &template, "memory-backend-ram", "template", &worker->err))
+		return -1;
+	result = hostmem_backend_set_number(template, "size", SIZE, &worker->err);
+	if (!result)
+		result = hostmem_pool_new(&own, template, 1, &worker->err);
+	hostmem_backend_free(template);
+	if (!result)
+		hostmem_pool_free(own);
+	return result;
+}
+
+/* ---- The host ---- */
+
+/* One of the thread's own, that makes no optional call and populates by touching. */
+static int use_own_host(struct worker *worker)
+{
+	static const struct hostmem_defaults none;
+	struct hostmem_backend *backend;
+	struct hostmem_objects *own;
+	struct hostmem_host *narrow;
+	int result;
+
+	/* Probing takes long. */
+	if (choose(worker, 8))
+		return 0;
+	if (hostmem_host_probe(&narrow, &worker->err))
+		return -1;
+	hostmem_host_narrow_methods(narrow, 0);
+	hostmem_host_narrow_calls(narrow, 0);
+	if (hostmem_host_get_calls(narrow))
+		abort();
+	result = hostmem_objects_new(&own, narrow, &none, NULL, 0, &worker->err);
+	hostmem_host_free(narrow);
+	if (result)
+		return -1;
+	result = hostmem_backend_new_from_options(
+		own, &backend, "memory-backend-ram,id=ram,size=64K,prealloc=on", &worker->err);
+	if (!result) {
+		result = hostmem_backend_complete(backend, &worker->err);
+		hostmem_backend_free(backend);
+	}
+	hostmem_objects_free(own);
+	return result;
 }
 
 static int look_around(struct worker *worker)
@@ -446,6 +628,9 @@ static struct action {
 	ACTION(discard),       ACTION(inhibit),      ACTION(allow),         ACTION(allow),
 	ACTION(populate),      ACTION(rebind),       ACTION(placement),     ACTION(use_context),
 	ACTION(live_alone),    ACTION(look_around),  ACTION(register_kind), ACTION(set_fd),
+	ACTION(protect),       ACTION(scrub),        ACTION(save),          ACTION(read_contents),
+	ACTION(take),          ACTION(withdraw),     ACTION(change_pool),   ACTION(make_pool),
+	ACTION(use_own_host),
 };
 
 static void act(struct worker *worker)
@@ -491,9 +676,14 @@ static void must(bool good, const struct hostmem_error *err)
 static void begin_round(struct worker *worker)
 {
 	static const char *const kinds[] = {
-		"memory-backend-ram",   "memory-backend-ram,share=on",
-		"memory-backend-memfd", "memory-backend-memfd,share=off",
-		"memory-backend-shm",   "memory-backend-file,share=on,mem-path=/dev/shm",
+		"memory-backend-ram",
+		"memory-backend-ram,share=on",
+		"memory-backend-memfd",
+		"memory-backend-memfd,share=off",
+		"memory-backend-shm",
+		"memory-backend-file,share=on,mem-path=/dev/shm",
+		"memory-backend-ram,contents=" IMAGE_PATH,
+		"memory-backend-memfd,contents=" IMAGE_PATH,
 	};
 	static const char *const more[] = {
 		"",
@@ -506,14 +696,16 @@ static void begin_round(struct worker *worker)
 	struct hostmem_error err = { 0 };
 	char options[512];
 
-	for (int i = 0; i < CONTEXTS; i++) {
-		snprintf(options, sizeof(options), "thread-context,id=context%d", i);
-		must(!hostmem_thread_context_new_from_options(objects, &contexts[i], options, &err),
-		     &err);
-	}
+	must(!hostmem_thread_context_new(objects, &contexts[0], "context0", &err), &err);
+	must(!hostmem_thread_context_new_from_options(objects, &contexts[1],
+						      "thread-context,id=context1", &err),
+	     &err);
+	snprintf(options, sizeof(options), "memory-backend-ram,size=%lu,share=%s", SIZE,
+		 choose(worker, 2) ? "on" : "off");
+	must(!hostmem_pool_new_from_options(objects, &pool, options, POOL_MAX, &err), &err);
 	for (int i = 0; i < SLOTS; i++) {
 		snprintf(options, sizeof(options), "%s,id=slot%d,size=%lu%s",
-			 one_of(worker, kinds, ARRAY_LEN(kinds)), i, SIZE,
+			 one_of(worker, kinds, ARRAY_LEN(kinds) - (has_demand ? 0 : 2)), i, SIZE,
 			 one_of(worker, more, ARRAY_LEN(more)));
 		must(!hostmem_backend_new_from_options(objects, &slots[i], options, &err), &err);
 	}
@@ -521,6 +713,7 @@ static void begin_round(struct worker *worker)
 
 static void end_round(void)
 {
+	hostmem_pool_free(pool);
 	for (int i = 0; i < SLOTS; i++)
 		hostmem_backend_free(slots[i]);
 	for (int i = 0; i < CONTEXTS; i++)
@@ -577,24 +770,46 @@ static bool is_all_given_back(void)
 #endif
 }
 
+static void make_image(void)
+{
+	static char image[IMAGE_SIZE];
+	int fd = memfd_create("image", MFD_CLOEXEC);
+
+	memset(image, IMAGE_BYTE, sizeof(image));
+	if (fd < 0 || write(fd, image, sizeof(image)) != sizeof(image) || dup2(fd, IMAGE) != IMAGE)
+		abort();
+	close(fd);
+}
+
+static void look_at_host(void)
+{
+	struct hostmem_error err;
+	struct hostmem_feature feature;
+
+	must(!hostmem_host_probe(&host, &err), &err);
+	for (size_t i = 0; !hostmem_host_get_feature(host, i, &feature); i++) {
+		has_numa |= !strcmp(feature.name, "policy=bind") && !feature.os_error;
+		has_demand |= !strcmp(feature.name, "userfaultfd-kvm") && !feature.os_error;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct hostmem_defaults defaults = { .merge = true, .dump = true };
 	struct worker workers[THREADS + 1];
 	pthread_t threads[THREADS];
 	struct hostmem_error err;
-	struct hostmem_feature feature;
 
 	if (argc < 2)
 		return 2;
-	must(!hostmem_host_probe(&host, &err), &err);
-	for (size_t i = 0; !hostmem_host_get_feature(host, i, &feature); i++)
-		has_numa |= !strcmp(feature.name, "policy=bind") && !feature.os_error;
+	make_image();
+	look_at_host();
 	must(!hostmem_objects_new(&objects, host, &defaults, NULL, 0, &err), &err);
 	pthread_barrier_init(&barrier, NULL, THREADS + 1);
 	for (unsigned int i = 0; i <= THREADS; i++)
 		workers[i] = (struct worker){
 			.number = i,
+			.saved = memfd_create("saved", MFD_CLOEXEC),
 			.seed = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 7919 + i + 1
 		};
 	for (int i = 0; i < THREADS; i++)
