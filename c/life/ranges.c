@@ -294,11 +294,13 @@ static int change_access(struct hostmem_backend *backend, const struct hm_range 
 		result = make_inaccessible(backend, range);
 		if (!result)
 			hm_ranges_add(inaccessible, *range);
-		return result;
+	} else {
+		result = make_accessible(backend, range);
+		if (!result)
+			hm_ranges_remove(inaccessible, *range);
 	}
-	result = make_accessible(backend, range);
-	if (!result)
-		hm_ranges_remove(inaccessible, *range);
+	if (!inaccessible->len)
+		hm_ranges_clear(inaccessible);
 	return result;
 }
 
