@@ -328,6 +328,19 @@ static int discard(struct trial *trial, struct hostmem_error *err)
 	return hostmem_backend_discard(trial->backend, 0, size_of(trial) / 2, err);
 }
 
+/* Accessible again in the end, also where that fails at first. */
+static int protect(struct trial *trial, struct hostmem_error *err)
+{
+	size_t half = size_of(trial) / 2;
+
+	if (hostmem_backend_protect(trial->backend, 0, half, HOSTMEM_ACCESS_NONE, err))
+		return -1;
+	if (!hostmem_backend_protect(trial->backend, 0, half, HOSTMEM_ACCESS_ALL, err))
+		return 0;
+	hostmem_backend_protect(trial->backend, 0, half, HOSTMEM_ACCESS_ALL, NULL);
+	return -1;
+}
+
 static int scrub(struct trial *trial, struct hostmem_error *err)
 {
 	return hostmem_backend_scrub(trial->backend, 0, size_of(trial) / 2, err);
@@ -529,6 +542,7 @@ static const struct operation operations[] = {
 	  .options = ",contents=" IMAGE_PATH,
 	  .live = true,
 	  .run = discard_unread },
+	{ .name = "protect", .options = "", .live = true, .run = protect },
 	{ .name = "scrub",
 	  .size = SIZE_MAX_TRIED,
 	  .options = "",
@@ -631,6 +645,12 @@ static struct hostmem_backend *new_backend(const struct trial *trial, const char
 	exit(1);
 }
 
+/* So that it shows what was lost, and what was not done. */
+static bool is_filled(const struct operation *operation)
+{
+	return operation->discards || operation->run == rebind || operation->run == save;
+}
+
 static void set_up(struct trial *trial)
 {
 	static const struct hostmem_defaults defaults = { .merge = true,
@@ -664,8 +684,10 @@ static void set_up(struct trial *trial)
 		problem("%s: %s: cannot set up: %s", trial->subject->name, operation->name,
 			err.message);
 	hostmem_backend_get_memory(trial->backend, &trial->memory, NULL);
-	if (operation->discards || operation->run == rebind)
+	if (is_filled(operation))
 		memset(trial->memory.address, FILL, trial->memory.size);
+	if (operation->run == save)
+		fill_file(SAVED, KEPT, size_of(trial));
 }
 
 static void take_down(struct trial *trial)
@@ -757,6 +779,13 @@ static bool is_warned_of(const struct trial *trial, const char *property)
 	return false;
 }
 
+static bool is_sealed(const struct hostmem_memory *memory)
+{
+	int seals = fcntl(memory->fd, F_GET_SEALS);
+
+	return seals > 0 && seals & F_SEAL_SHRINK;
+}
+
 /* What a ready backend says of itself against what the kernel says. */
 static const char *find_lie(const struct trial *trial)
 {
@@ -780,6 +809,11 @@ static const char *find_lie(const struct trial *trial)
 	if (memory.fd < 0 && merge == HOSTMEM_ORIGIN_USER &&
 	    is_on(trial, "merge", "on") != !!strstr(flags, " mg "))
 		return "`merge` is not what the kernel does";
+	if (!strstr(flags, " rd ") || !strstr(flags, " wr "))
+		return "the memory is not accessible";
+	if ((is_on(trial, "seal", "on") || !strcmp(trial->subject->name, "ram shared")) &&
+	    memory.fd >= 0 && !is_sealed(&memory))
+		return "the memory is not sealed";
 	if (!strstr(flags, " dc "))
 		return "forked children get the memory";
 	if (is_on(trial, "prealloc", "on") && !is_resident(&memory))
@@ -791,6 +825,30 @@ static const char *find_lie(const struct trial *trial)
 	return NULL;
 }
 
+static bool is_only(const unsigned char *bytes, int byte, size_t size)
+{
+	return bytes[0] == byte && !memcmp(bytes, bytes + 1, size - 1);
+}
+
+/* What an operation that has succeeded did not do. */
+static const char *find_undone(const struct trial *trial)
+{
+	int (*run)(struct trial *, struct hostmem_error *) = trial->operation->run;
+	bool is_private = strstr(trial->subject->options, "share=off");
+	int byte = run == discard && trial->subject->is_users && is_private ? KEPT : 0;
+
+	if (strstr(trial->operation->options, ",prealloc=on") && !is_on(trial, "prealloc", "on"))
+		return "it is not preallocated";
+	if (trial->operation->property &&
+	    !is_on(trial, trial->operation->property, trial->operation->value))
+		return "the property is not set";
+	if (run == save)
+		return has_only(SAVED, FILL, size_of(trial)) ? NULL : "not all was saved";
+	if (run != discard && run != discard_to_zero && run != scrub)
+		return NULL;
+	return is_only(trial->memory.address, byte, size_of(trial) / 2) ? NULL : "contents stay";
+}
+
 /* The contents where nothing was discarded. */
 static bool is_untouched(const struct trial *trial)
 {
@@ -800,7 +858,7 @@ static bool is_untouched(const struct trial *trial)
 
 	if (operation->ends)
 		return true;
-	if (!operation->discards && operation->run != rebind)
+	if (!is_filled(operation))
 		return !trial->subject->is_users || trial->memory.address == NULL ||
 		       (address[0] == KEPT && address[size - 1] == KEPT);
 	for (size_t i = first; i < size; i += 64) {
@@ -867,6 +925,15 @@ static void report_lie(const struct trial *trial, const struct fault *fault, con
 		report(trial, fault, what, lie);
 }
 
+static void check_success(const struct trial *trial, const struct fault *fault, const char *what)
+{
+	const char *undone = find_undone(trial);
+
+	report_lie(trial, fault, what);
+	if (undone)
+		report(trial, fault, what, undone);
+}
+
 static void check_error(const struct trial *trial, const struct fault *fault,
 			const struct hostmem_error *err)
 {
@@ -911,7 +978,7 @@ static void check_failure(struct trial *trial, const struct fault *fault,
 	if (trial->operation->run(trial, &err))
 		report(trial, fault, "it does not work again", err.message);
 	else
-		report_lie(trial, fault, "done again");
+		check_success(trial, fault, "done again, but");
 }
 
 static void check_outcome(struct trial *trial, const struct fault *fault, int result,
@@ -939,7 +1006,7 @@ static void check_outcome(struct trial *trial, const struct fault *fault, int re
 		else if (!trial->operation->ends)
 			check_failure(trial, fault, before, described, err);
 	} else if (!trial->operation->ends) {
-		report_lie(trial, fault, "success, but");
+		check_success(trial, fault, "success, but");
 	}
 	if (trial->operation->live && !is_untouched(trial))
 		report(trial, fault, "contents were lost", "");
@@ -976,8 +1043,8 @@ static bool try(struct trial *trial, const struct fault *fault, const struct bel
 		check_outcome(trial, fault, result, &err, &before, described);
 	else if (result)
 		report(trial, fault, "fails without the fault", err.message);
-	if (trial->subject->is_users && !trial->operation->discards &&
-	    trial->operation->run != rebind && !has_only(trial->fd, KEPT, size_of(trial)))
+	if (trial->subject->is_users && !is_filled(trial->operation) &&
+	    !has_only(trial->fd, KEPT, size_of(trial)))
 		report(trial, fault, "the user's file has changed", "");
 	free(described);
 	take_down(trial);
@@ -1248,6 +1315,18 @@ static int withdraw(struct hostmem_pool *pool, struct hostmem_error *err)
 	return 0;
 }
 
+/* Where none is ready one is made at once. */
+static int withdraw_and_take(struct hostmem_pool *pool, struct hostmem_error *err)
+{
+	struct hostmem_backend *backend;
+	bool was_ready;
+
+	if (withdraw(pool, err) || hostmem_pool_take(pool, &backend, &was_ready, "taken", err))
+		return -1;
+	hostmem_backend_free(backend);
+	return 0;
+}
+
 static int use_pool(struct hostmem_objects *objects, struct hostmem_error *err)
 {
 	struct hostmem_backend *template;
@@ -1263,7 +1342,7 @@ static int use_pool(struct hostmem_objects *objects, struct hostmem_error *err)
 	hostmem_backend_free(template);
 	if (result)
 		return -1;
-	result = withdraw(pool, err);
+	result = withdraw_and_take(pool, err);
 	hostmem_pool_free(pool);
 	return result;
 }
@@ -1278,7 +1357,7 @@ static int use_directory(struct hostmem_objects *objects, struct hostmem_error *
 		 shared);
 	if (hostmem_pool_new_from_options(objects, &pool, options, 1, err))
 		return -1;
-	result = withdraw(pool, err);
+	result = withdraw_and_take(pool, err);
 	hostmem_pool_free(pool);
 	return result;
 }

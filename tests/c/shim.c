@@ -532,10 +532,18 @@ void *hook_mremap(void *from, size_t size, size_t to_size, int flags, void *to)
 	return moved;
 }
 
+/* The kernel goes from mapping to mapping: where one fails, those before it have been changed. */
 int hook_mprotect(void *address, size_t size, int protection)
 {
+	int error;
+
 	check("mprotect", address, size);
-	return fails(CALL_mprotect) ? -1 : mprotect(address, size, protection);
+	if (!fails(CALL_mprotect))
+		return mprotect(address, size, protection);
+	error = errno;
+	mprotect(address, whole_pages(1), protection);
+	errno = error;
+	return -1;
 }
 
 int hook_madvise(void *address, size_t size, int advice)
