@@ -897,3 +897,29 @@ fn nothing_is_preallocated_in_the_callback_of_the_end() {
         }
     });
 }
+
+/// Nor is it begun again there, when it was cancelled.
+#[test]
+fn the_callback_of_the_end_begins_nothing() {
+    let slot = Arc::new(OnceLock::<Weak<Backend>>::new());
+    let (told, answers) = mpsc::channel();
+    let (ready, is_ready) = mpsc::channel::<()>();
+    let seen = Arc::clone(&slot);
+    let backend = ram(&format!("size=1G,{BACKGROUND}"))
+        .on_prealloc_done(move |result, _| {
+            result.unwrap_err();
+            is_ready.recv().unwrap();
+            let backend = seen.get().unwrap().upgrade().unwrap();
+            told.send(backend.set("prealloc", true)).unwrap();
+        })
+        .complete()
+        .unwrap();
+    let backend = Arc::new(backend);
+    slot.set(Arc::downgrade(&backend)).unwrap();
+    backend.cancel_prealloc().unwrap();
+    ready.send(()).unwrap();
+    let error = answers.recv().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(error.to_string().contains("own callback"), "{error}");
+    assert_eq!(backend.get_text("prealloc").unwrap(), "off");
+}

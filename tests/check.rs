@@ -430,8 +430,13 @@ fn a_lock_that_the_kernel_refuses_is_an_error() {
 /// Where the limit cannot be read it is named without a number.
 #[test]
 fn a_limit_of_locked_memory_that_cannot_be_read_is_named() {
-    for unreadable in [false, true] {
-        let mut refusals = vec![Refusal::new(libc::SYS_mlock2, libc::ENOMEM)];
+    for (unreadable, errno) in [
+        (false, libc::ENOMEM),
+        (true, libc::ENOMEM),
+        (false, libc::EPERM),
+        (false, libc::EAGAIN),
+    ] {
+        let mut refusals = vec![Refusal::new(libc::SYS_mlock2, errno)];
         refusals.extend(unreadable.then(|| Refusal::new(libc::SYS_prlimit64, libc::EPERM)));
         let error = refusing(&refusals, || ram("size=64K,lock=on").complete().map(drop));
         let message = error.unwrap_err().to_string();

@@ -515,6 +515,23 @@ fn what_cannot_be_mapped_leaves_the_range_as_it_was() {
     assert_eq!(read(&claim, 0), 0);
 }
 
+/// The new memory would be on any node: it does not take the place of the old.
+#[test]
+fn what_cannot_be_bound_leaves_the_range_as_it_was() {
+    let Some(node) = common::bindable_node() else {
+        return;
+    };
+    let (_file, _backend, claim) = private_file(&format!("policy=bind,host-nodes={node}"));
+    write(&claim, 0, 9);
+    let refusal = [Refusal::new(libc::SYS_mbind, libc::EPERM)];
+    let error = refusing(&refusal, || claim.discard_to(0, SIZE, DiscardTo::Zero));
+    let error = error.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    assert_eq!([read(&claim, 0), read(&claim, page_size())], [9, 7]);
+    claim.discard_to(0, SIZE, DiscardTo::Zero).unwrap();
+    assert_eq!(read(&claim, 0), 0);
+}
+
 #[test]
 fn all_other_memory_is_discarded_to_zero_as_ever() {
     for options in ["share=off", "share=on"] {
@@ -576,6 +593,12 @@ fn a_range_is_made_inaccessible_and_back() {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
         assert!(error.to_string().contains("vm.max_map_count"), "{error}");
+        // Another refusal has another reason.
+        let refusal = [Refusal::new(libc::SYS_mprotect, libc::EACCES).only(1, page)];
+        let error = refusing(&refusal, || claim.protect(page, page, Access::None));
+        let error = error.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+        assert!(!error.to_string().contains("vm.max_map_count"), "{error}");
         let error = claim.protect(0, SIZE + page, Access::None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
         piece.protect(SIZE, page, Access::None).unwrap_err();

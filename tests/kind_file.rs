@@ -570,6 +570,50 @@ fn a_path_that_is_no_file_is_refused_at_once() {
     assert_eq!(entries(directory.path()).len(), 5, "nothing was made");
 }
 
+/// A device is judged by its number, wherever it is, before it is opened; what has no driver cannot
+/// be.
+#[test]
+fn devices_without_memory_or_driver_are_refused() {
+    let directory = directory();
+    let device = |name: &str, kind: libc::mode_t, major, minor| {
+        let path = directory.path().join(name);
+        let text = std::ffi::CString::new(path.clone().into_os_string().into_vec()).unwrap();
+        let number = libc::makedev(major, minor);
+        // SAFETY: the text lives across the call.
+        match unsafe { libc::mknod(text.as_ptr(), kind | 0o600, number) } {
+            0 => Some(path),
+            _ => None,
+        }
+    };
+    let Some(random) = device("hwrng", libc::S_IFCHR, 10, 183) else {
+        return skip("no device can be made");
+    };
+    let none = "is a character device that has no memory of its own";
+    for rest in ["", ",share=on", ",readonly=on"] {
+        let builder = backend(&random, &format!("size=64K{rest}"));
+        assert_refused(builder, ErrorKind::Value, &[none]);
+    }
+    // Numbers for local use. A container may open none.
+    let devices = [
+        device("character", libc::S_IFCHR, 240, 183),
+        device("block", libc::S_IFBLK, 240, 77),
+    ];
+    for path in devices.into_iter().flatten() {
+        let error = fs::File::open(&path).unwrap_err();
+        let file = backend(&path, "size=64K,share=on");
+        let failed = file.complete().unwrap_err().error;
+        assert_eq!(failed.raw_os_error(), error.raw_os_error(), "{failed}");
+        assert!(failed.to_string().contains("cannot open it"), "{failed}");
+        let options = format!("size=64K,prealloc=on,contents={}", path.display());
+        let failed = new("ram", &options).complete().unwrap_err().error;
+        let words = match path.ends_with("block") {
+            true => "cannot open it",
+            false => "is a character device; use",
+        };
+        assert!(failed.to_string().contains(words), "{failed}");
+    }
+}
+
 /// A message has room for 1023 bytes, and two paths may be longer: it ends between two characters.
 #[test]
 fn a_message_that_is_too_long_is_cut() {

@@ -214,6 +214,61 @@ fn a_policy_and_a_lock_that_change_meanwhile_are_followed() {
     assert_same(&backend, &bytes, &options);
 }
 
+/// What cannot be changed stays, and so does what is unread.
+#[test]
+fn a_policy_that_cannot_change_meanwhile_stays() {
+    let Some(node) = common::bindable_node() else {
+        return;
+    };
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(9, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    for (kind, thp) in [("ram", "always"), ("ram", "never"), ("memfd", "always")] {
+        let options = format!("size={SIZE},{DEMAND},thp={thp},contents={image}");
+        let backend = complete(kind, &options);
+        let claim = backend.claim("test").unwrap();
+        assert_eq!(touch(&claim, 7), bytes[7]);
+        let unread = claim.unread().0;
+        let to = |nodes: [u32; 1]| hostmem::Rebind::new(hostmem::Policy::Bind).host_nodes(nodes);
+        let error = backend.rebind(&to([1023])).unwrap_err();
+        assert_eq!(error.kind(), hostmem::ErrorKind::Value, "{error}");
+        let refusal = [Refusal::new(libc::SYS_mbind, libc::EPERM)];
+        let error = refusing(&refusal, || backend.rebind(&to([node])).unwrap_err());
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        assert_eq!(backend.get_text("policy").unwrap(), "default");
+        assert_eq!(claim.unread().0, unread, "{options}");
+        backend.rebind(&to([node])).unwrap();
+        drop(claim);
+        assert_same(&backend, &bytes, &options);
+    }
+}
+
+/// The last unit ends with the memory.
+#[test]
+fn the_end_of_memory_is_read_on_demand() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(11, 5 * MIB);
+    let image = image_in(images.path(), 0, &bytes);
+    for (kind, thp) in [("ram", "always"), ("ram", "never"), ("memfd", "always")] {
+        let options = format!("size=5M,{DEMAND},thp={thp},contents={image}");
+        let backend = complete(kind, &options);
+        let claim = backend.claim("test").unwrap();
+        let last = bytes.len() - 1;
+        assert_eq!(touch(&claim, last), bytes[last], "{kind},{options}");
+        let read = claim.faulted()[0];
+        assert_eq!(read.offset + read.length, 5 * MIB, "{kind},{options}");
+        assert_unread(&claim, 5 * MIB - read.length);
+        drop(claim);
+        assert_same(&backend, &bytes, &options);
+    }
+}
+
 /// A touch that finds no huge page leaves a page table, into which the kernel moves small pages.
 #[test]
 fn what_was_touched_in_small_pages_becomes_huge() {

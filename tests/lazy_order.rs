@@ -152,6 +152,8 @@ fn with_an_order_every_byte_is_right() {
             let warned = backend.warnings().concat().contains("contents-order");
             assert_eq!(warned, mode != LAZY, "{mode}: {:?}", backend.warnings());
         }
+        let none = format!("size={SIZE},contents={image},contents-order=,{DEMAND}");
+        assert_eq!(complete(kind, &none).warnings(), [""; 0]);
     }
 }
 

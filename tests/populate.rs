@@ -160,6 +160,74 @@ fn a_method_that_the_kernel_refuses_comes_to_the_same() {
     }
 }
 
+/// Populating says only that a page cannot be touched; allocating its block before has said why.
+#[test]
+fn a_disk_without_room_is_named() {
+    let Some(disk) = common::directory_on_disk() else {
+        return;
+    };
+    let path = disk.path().join("new");
+    let options = format!(
+        "memory-backend-file,id=m0,share=on,size={SIZE},prealloc=on,prealloc-watch=off,mem-path={}",
+        path.display()
+    );
+    let host = narrowed(Methods::ALL);
+    for (errno, free) in [
+        (libc::ENOSPC, true),
+        (libc::EDQUOT, true),
+        (libc::EIO, false),
+    ] {
+        let full = [
+            Refusal::new(libc::SYS_fallocate, errno),
+            Refusal::new(libc::SYS_madvise, libc::EFAULT).only(2, 23),
+        ];
+        let error = refusing(&full, || complete(&host, &options));
+        let error = error.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), hostmem::ErrorKind::NoMemory, "{text}");
+        let expected = if free { errno } else { libc::EFAULT };
+        assert_eq!(error.raw_os_error(), Some(expected), "{text}");
+        assert_eq!(
+            text.contains("no room is left on the file system"),
+            free,
+            "{text}"
+        );
+        assert!(text.contains(&format!("after 0 of {SIZE} bytes")), "{text}");
+        assert!(!path.exists());
+    }
+}
+
+/// Collapsing would take a huge page from where its first small page is.
+#[test]
+fn interleaved_shared_memory_is_not_collapsed() {
+    let Some(node) = common::bindable_node() else {
+        return;
+    };
+    let collapses = |policy: &str| {
+        let options = format!(
+            "memory-backend-memfd,id=m0,size={SIZE},thp=always,prealloc=on,policy={policy},\
+             host-nodes={node}"
+        );
+        let backend = match complete(&narrowed(Methods::COLLAPSE), &options) {
+            Ok(backend) => backend,
+            Err(error) => {
+                skip(&error.to_string());
+                return false;
+            }
+        };
+        assert_eq!(backend.placement().unwrap().absent, 0);
+        backend.placement().unwrap().huge > 0
+    };
+    let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let setting = fs::read_to_string(setting).unwrap_or_default();
+    if !setting.contains("[never]") || !(0..10).any(|_| collapses("bind")) {
+        return skip("shared memory is not collapsed, or huge without that");
+    }
+    for policy in ["interleave", "weighted-interleave"] {
+        assert!(!collapses(policy), "{policy}");
+    }
+}
+
 fn refusal_like(refusal: &Refusal) -> Refusal {
     Refusal {
         call: refusal.call,

@@ -435,6 +435,50 @@ fn several_are_filled_together() {
     );
 }
 
+/// Threads that have to run in another place, or under another policy, are not shared.
+#[test]
+fn places_and_policies_have_threads_of_their_own() {
+    let Some(node) = common::bindable_node() else {
+        return;
+    };
+    let Some(disk) = common::directory_on_disk() else {
+        return;
+    };
+    let file = |name: &str| {
+        let path = disk.path().join(name);
+        format!("memory-backend-file,share=on,mem-path={}", path.display())
+    };
+    let ram = "memory-backend-ram,thp=never".to_owned();
+    let set = objects();
+    let builders = (0..).zip([
+        (ram.clone(), "size=32M,prealloc-threads=4".to_owned(), 4),
+        (
+            ram,
+            format!("size=16M,prealloc-threads=2,policy=bind,host-nodes={node}"),
+            2,
+        ),
+        (
+            file("bound"),
+            format!("size=24M,prealloc-threads=3,policy=bind,host-nodes={node}"),
+            3,
+        ),
+        (
+            file("preferred"),
+            format!("size=16M,prealloc-threads=1,policy=preferred,host-nodes={node}"),
+            1,
+        ),
+    ]);
+    let (builders, expected): (Vec<_>, Vec<u32>) = builders
+        .map(|(i, (kind, rest, threads))| {
+            let options = format!("{kind},id=m{i},prealloc=on,{rest}");
+            (set.parse(options).unwrap(), threads)
+        })
+        .unzip();
+    let backends = Builder::complete_all(builders).unwrap();
+    let threads: Vec<_> = backends.iter().map(threads).collect();
+    assert_eq!(threads, expected);
+}
+
 /// Whichever of them fails, at whatever step: all come back, nothing stays, and without the one that
 /// is to blame the others are completed.
 #[test]

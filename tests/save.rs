@@ -286,6 +286,31 @@ fn too_little_room_is_named_before_anything_is_written() {
     );
 }
 
+/// Nor is anything written where what has to be written cannot be read.
+#[test]
+fn contents_that_cannot_be_counted_are_not_written() {
+    if !host::is_root() {
+        return skip("mounting a small file system needs root");
+    }
+    in_child("contents_that_cannot_be_counted_are_not_written", || {
+        let directory = tempfile::tempdir().unwrap();
+        if !common::lazy::can_serve() || !host::mount("tmpfs", directory.path(), "size=8M") {
+            return skip("a tmpfs cannot be mounted, or contents cannot be read on demand");
+        }
+        let images = tempfile::tempdir().unwrap();
+        let image = image_in(images.path(), 0, &pattern(7, 32 * MIB));
+        let options = format!("size=32M,prealloc-threads=1,contents={image}");
+        let backend = complete("ram", &options);
+        let cut = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        cut.set_len(20 * MIB).unwrap();
+        let claim = backend.claim("test").unwrap();
+        let file = new_file(&directory);
+        let error = fails(&claim, &file, 0, "the image is incomplete");
+        assert_eq!(error.raw_os_error(), Some(libc::ENODATA), "{error}");
+        assert_eq!(file.metadata().unwrap().blocks(), 0);
+    });
+}
+
 /// Signals that a program handles, without SA_RESTART, interrupt calls.
 #[test]
 fn signals_meanwhile_change_nothing() {

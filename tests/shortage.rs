@@ -580,14 +580,31 @@ fn room_on_a_file_system_is_foreseen() {
         };
         let file = File::create_new(directory.path().join("twice")).unwrap();
         file.set_len(6 * MIB).unwrap();
-        let failed = twice(["size=3M", "size=3M,offset=3M"]).map(|_| ());
-        let failed = failed.unwrap_err();
-        no_room(failed.error.clone(), 4 * MIB, 6 * MIB);
-        // The failure holds the backends, which have the ids.
-        drop(failed);
+        for parts in [
+            ["size=3M", "size=3M,offset=3M"],
+            ["size=3M,offset=3M", "size=3M"],
+        ] {
+            let failed = twice(parts).map(|_| ()).unwrap_err();
+            no_room(failed.error.clone(), 4 * MIB, 6 * MIB);
+            // The failure holds the backends, which have the ids.
+            drop(failed);
+        }
         drop(twice(["size=3M,offset=1M", "size=3M,offset=1M"]).unwrap());
         fs::remove_file(directory.path().join("twice")).unwrap();
         drop(file);
+
+        // What is behind a part is not counted: its last hole goes on there, and then there is data.
+        let behind = directory.path().join("behind");
+        let file = File::create_new(&behind).unwrap();
+        file.set_len(12 * MIB).unwrap();
+        file.write_all_at(&[1], 0).unwrap();
+        file.write_all_at(&[1], 8 * MIB).unwrap();
+        let part = begin("behind", "size=6M").complete().unwrap();
+        let warned = part.warnings().concat();
+        let words = format!("still needs {} bytes", 6 * MIB - page_size());
+        assert!(warned.contains(&words), "{warned}");
+        fs::remove_file(&behind).unwrap();
+        drop((part, file));
 
         // What a file has already needs no room, in whichever part.
         let half = begin("half", "size=4M").complete().unwrap();
