@@ -179,39 +179,81 @@ static char *read_text(const char *path)
 	return text;
 }
 
-static bool ends_with(const char *line, size_t length, const char *end)
-{
-	size_t end_length = strlen(end);
+/* A line of /proc/self/maps: proc(5). */
+struct mapping {
+	unsigned long start, end;
+	char rights[5];
+	/* The file. */
+	const char *what;
+	size_t what_len;
+};
 
-	return length >= end_length && !memcmp(line + length - end_length, end, end_length);
+static struct mapping parse_mapping(const char *line, size_t length)
+{
+	struct mapping mapping = { 0 };
+	int begin = 0;
+
+	must(sscanf(line, "%lx-%lx %4s %*x %n", &mapping.start, &mapping.end, mapping.rights,
+		    &begin) == 3,
+	     "maps");
+	mapping.what = line + begin;
+	mapping.what_len = length - (size_t)begin;
+	return mapping;
+}
+
+static bool is_same(const struct mapping *a, const struct mapping *b)
+{
+	return !strcmp(a->rights, b->rights) && a->what_len == b->what_len &&
+	       !memcmp(a->what, b->what, a->what_len);
+}
+
+static bool ends_with(const struct mapping *mapping, const char *end)
+{
+	size_t len = strlen(end);
+
+	return mapping->what_len >= len &&
+	       !memcmp(mapping->what + mapping->what_len - len, end, len);
 }
 
 /* What the allocator has is its own business. */
-static bool is_of_allocator(const char *line, size_t length)
+static bool is_of_allocator(const struct mapping *mapping)
 {
-	return ends_with(line, length, "[heap]\n") || ends_with(line, length, "[stack]\n");
+	return ends_with(mapping, "[heap]\n") || ends_with(mapping, "[stack]\n");
 }
 
-static uint64_t add_to_sum(uint64_t sum, const char *text, size_t length)
+static uint64_t add_to_sum(uint64_t sum, const void *data, size_t length)
 {
 	for (size_t i = 0; i < length; i++)
-		sum = (sum ^ (unsigned char)text[i]) * 1099511628211u;
+		sum = (sum ^ ((const unsigned char *)data)[i]) * 1099511628211u;
 	return sum;
 }
 
-/* Sum over address and rights of each mapping, so that any difference shows. */
+/*
+ * Sum over address and rights of each mapping, so that any difference shows, but for that where the
+ * kernel does not join again what it has divided, as of huge pages.
+ */
 static uint64_t sum_maps(void)
 {
 	char *text = read_text("/proc/self/maps");
 	uint64_t sum = 14695981039346656037u;
+	struct mapping last = { .what = "" };
 
 	for (const char *line = text; *line;) {
 		size_t length = strcspn(line, "\n") + 1;
+		struct mapping next = parse_mapping(line, length);
 
-		if (!is_of_allocator(line, length))
-			sum = add_to_sum(sum, line, length);
 		line += length;
+		if (is_of_allocator(&next))
+			continue;
+		if (next.start != last.end || !is_same(&next, &last)) {
+			sum = add_to_sum(sum, &last.end, sizeof(last.end));
+			sum = add_to_sum(sum, &next.start, sizeof(next.start));
+			sum = add_to_sum(sum, next.rights, sizeof(next.rights));
+			sum = add_to_sum(sum, next.what, next.what_len);
+		}
+		last = next;
 	}
+	sum = add_to_sum(sum, &last.end, sizeof(last.end));
 	free(text);
 	return sum;
 }
@@ -328,7 +370,7 @@ static int discard(struct trial *trial, struct hostmem_error *err)
 	return hostmem_backend_discard(trial->backend, 0, size_of(trial) / 2, err);
 }
 
-/* Accessible again in the end, also where that fails at first. */
+/* Accessible again in the end, also where that fails at first, and then once more. */
 static int protect(struct trial *trial, struct hostmem_error *err)
 {
 	size_t half = size_of(trial) / 2;
@@ -337,7 +379,10 @@ static int protect(struct trial *trial, struct hostmem_error *err)
 		return -1;
 	if (!hostmem_backend_protect(trial->backend, 0, half, HOSTMEM_ACCESS_ALL, err))
 		return 0;
-	hostmem_backend_protect(trial->backend, 0, half, HOSTMEM_ACCESS_ALL, NULL);
+	for (int i = 0; i < 2; i++) {
+		if (!hostmem_backend_protect(trial->backend, 0, half, HOSTMEM_ACCESS_ALL, NULL))
+			break;
+	}
 	return -1;
 }
 
