@@ -29,9 +29,9 @@ static void choose_place(const struct hm_fill *fill, const struct hm_values *val
 
 static bool is_same_place(const struct hm_place *one, const struct hm_place *other)
 {
-	return one->context == other->context && one->cpus_len == other->cpus_len &&
-	       one->policy == other->policy && one->idle == other->idle &&
-	       hm_set_equals(&one->cpus, &other->cpus) && hm_set_equals(&one->nodes, &other->nodes);
+	return one->context == other->context && one->policy == other->policy &&
+	       one->idle == other->idle && hm_set_equals(&one->cpus, &other->cpus) &&
+	       hm_set_equals(&one->nodes, &other->nodes);
 }
 
 static uint64_t count_allowed(const struct hostmem_host *host, const struct hm_place *place,
