@@ -177,8 +177,6 @@ int hm_staging_advise_thp(struct hm_staging *staging, enum hm_thp thp, struct ho
 {
 	if (!staging->keeps_small)
 		return hm_advise_thp(staging->backend, thp, err);
-	if (hm_advise_check_thp(staging->backend, thp, err))
-		return -1;
 	staging->thp = thp;
 	return 0;
 }

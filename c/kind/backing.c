@@ -98,8 +98,7 @@ static int check_backing(struct hostmem_backend *backend, const struct hm_values
 		return hm_fail(err, HOSTMEM_ERROR_IO, -result, "%s: cannot look at its backing: %s",
 			       backend->label, strerror(-result));
 	backend->page_size = file.page_size;
-	if (check_pages(backend, values, err) ||
-	    check_file_size(backend, values, file.size, err) ||
+	if (check_pages(backend, values, err) || check_file_size(backend, values, file.size, err) ||
 	    hm_check_reserve(backend, values, file.page_size, err))
 		return -1;
 	return values->lock ? hm_check_lock(backend, values, err) : 0;

@@ -63,6 +63,7 @@ static int build(struct completion *completion, struct hostmem_error *err)
 	    hm_backing_make(backend, values, err) ||
 	    hm_contents_open(&completion->contents, backend, values, err) ||
 	    hm_mapping_make(backend, values, err) || hm_backing_seal(backend, err) ||
+	    hm_advise_check_thp(backend, (enum hm_thp)values->thp, err) ||
 	    hm_advise_all(backend, values, err))
 		return -1;
 	hm_mapping_name(backend);

@@ -152,6 +152,14 @@ static int change_lock(struct hostmem_backend *backend, const struct hm_values *
 	return hm_advise_lock(backend, new->lock, new->prealloc, err);
 }
 
+static int change_thp(struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
+{
+	if (hm_advise_check_thp(backend, thp, err))
+		return -1;
+	return backend->lazy ? hm_lazy_advise_thp(backend->lazy, thp, err)
+			     : hm_advise_thp(backend, thp, err);
+}
+
 static int apply(struct hostmem_backend *backend, enum hm_property property,
 		 const struct hm_values *old, struct hm_values *new, struct hostmem_error *err)
 {
@@ -175,9 +183,7 @@ static int apply(struct hostmem_backend *backend, enum hm_property property,
 	case HM_PROPERTY_DUMP:
 		return hm_advise_dump(backend, new->dump, true, err);
 	case HM_PROPERTY_THP:
-		return backend->lazy
-			       ? hm_lazy_advise_thp(backend->lazy, (enum hm_thp) new->thp, err)
-			       : hm_advise_thp(backend, (enum hm_thp) new->thp, err);
+		return change_thp(backend, (enum hm_thp) new->thp, err);
 	case HM_PROPERTY_LOCK:
 		return change_lock(backend, old, new, err);
 	default:

@@ -110,8 +110,7 @@ int hm_advise_check_thp(const struct hostmem_backend *backend, enum hm_thp thp,
 		backend->label, path);
 }
 
-static int advise_huge(const struct hostmem_backend *backend, enum hm_thp thp,
-		       struct hostmem_error *err)
+int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
 {
 	uint64_t huge = backend->host->thp_size;
 	int result;
@@ -134,13 +133,6 @@ static int advise_huge(const struct hostmem_backend *backend, enum hm_thp thp,
 	return fail(backend, "thp", "MADV_HUGEPAGE", result, err);
 }
 
-int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp, struct hostmem_error *err)
-{
-	if (hm_advise_check_thp(backend, thp, err))
-		return -1;
-	return advise_huge(backend, thp, err);
-}
-
 static int keep_out_of_children(const struct hostmem_backend *backend, struct hostmem_error *err)
 {
 	int result = advise(backend, MADV_DONTFORK);
@@ -148,26 +140,18 @@ static int keep_out_of_children(const struct hostmem_backend *backend, struct ho
 	return result ? fail(backend, "complete", "MADV_DONTFORK", result, err) : 0;
 }
 
-int hm_advise_again(const struct hostmem_backend *backend, const struct hm_values *values,
-		    struct hostmem_error *err)
+int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
+		  struct hostmem_error *err)
 {
 	const uint8_t *origins = backend->origins;
 	bool asked_merge = origins[HM_PROPERTY_MERGE] != HOSTMEM_ORIGIN_DEFAULT;
 	bool asked_dump = origins[HM_PROPERTY_DUMP] != HOSTMEM_ORIGIN_DEFAULT;
 
-	if (advise_huge(backend, (enum hm_thp)values->thp, err) ||
+	if (hm_advise_thp(backend, (enum hm_thp)values->thp, err) ||
 	    keep_out_of_children(backend, err) ||
 	    hm_advise_merge(backend, values->merge, asked_merge, err))
 		return -1;
 	return hm_advise_dump(backend, values->dump, asked_dump, err);
-}
-
-int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
-		  struct hostmem_error *err)
-{
-	if (hm_advise_check_thp(backend, (enum hm_thp)values->thp, err))
-		return -1;
-	return hm_advise_again(backend, values, err);
 }
 
 static int fail_lock(const struct hostmem_backend *backend, int result, struct hostmem_error *err)

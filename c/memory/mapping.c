@@ -235,7 +235,7 @@ static int prepare(const struct hostmem_backend *backend, const struct hm_values
 	};
 
 	memcpy(place.origins, backend->origins, sizeof(place.origins));
-	if (hm_advise_again(&place, values, &err) || hm_policy_bind(&place, values, &err))
+	if (hm_advise_all(&place, values, &err) || hm_policy_bind(&place, values, &err))
 		return err.os_error ? -err.os_error : -EIO;
 	return 0;
 }

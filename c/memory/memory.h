@@ -12,9 +12,6 @@
 /* Page merging, dumps and huge pages as the properties say, and MADV_DONTFORK. */
 int hm_advise_all(const struct hostmem_backend *backend, const struct hm_values *values,
 		  struct hostmem_error *err);
-/* The same for memory that takes the place of some that was advised, whatever the host has since. */
-int hm_advise_again(const struct hostmem_backend *backend, const struct hm_values *values,
-		    struct hostmem_error *err);
 /* asked: whether the user asked for it, so that a kernel that cannot is an error. */
 int hm_advise_merge(const struct hostmem_backend *backend, bool merge, bool asked,
 		    struct hostmem_error *err);
@@ -22,7 +19,10 @@ int hm_advise_dump(const struct hostmem_backend *backend, bool dump, bool asked,
 		   struct hostmem_error *err);
 int hm_advise_thp(const struct hostmem_backend *backend, enum hm_thp thp,
 		  struct hostmem_error *err);
-/* Whether this host gives huge pages at all, where they are asked for. */
+/*
+ * Whether this host gives huge pages at all, where they are asked for. What was asked for in time
+ * is advised all the same.
+ */
 int hm_advise_check_thp(const struct hostmem_backend *backend, enum hm_thp thp,
 			struct hostmem_error *err);
 /* populated: whether the pages are there, so that they are locked now and not on first use. */

@@ -790,6 +790,7 @@ static void ask_for_huge_pages_later(void)
 	struct hostmem_backend *backend = make_lazy(options);
 	struct hostmem_error err = { 0 };
 	struct hostmem_memory memory;
+	char text[256];
 
 	if (!backend)
 		return;
@@ -800,6 +801,12 @@ static void ask_for_huge_pages_later(void)
 	CHECK(!hostmem_backend_set_text(backend, "thp", "always", &err));
 	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
 	CHECK(*(char *)memory.address == 'i');
+	/* What was asked for in time is advised all the same. */
+	CHECK(!prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+	CHECK(!hostmem_backend_populate(backend, 0, memory.size, &err));
+	CHECK(!prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+	CHECK(!hostmem_backend_get_unread(backend, NULL));
+	CHECK(!hostmem_backend_get_warning(backend, 0, text, sizeof(text), &err));
 	hostmem_backend_free(backend);
 }
 
