@@ -231,7 +231,8 @@ fn a_policy_that_cannot_change_meanwhile_stays() {
         let backend = complete(kind, &options);
         let claim = backend.claim("test").unwrap();
         assert_eq!(touch(&claim, 7), bytes[7]);
-        let unread = claim.unread().0;
+        let unread = SIZE - claim.faulted()[0].length;
+        assert_unread(&claim, unread);
         let to = |nodes: [u32; 1]| hostmem::Rebind::new(hostmem::Policy::Bind).host_nodes(nodes);
         let error = backend.rebind(&to([1023])).unwrap_err();
         assert_eq!(error.kind(), hostmem::ErrorKind::Value, "{error}");
@@ -241,6 +242,33 @@ fn a_policy_that_cannot_change_meanwhile_stays() {
         assert_eq!(backend.get_text("policy").unwrap(), "default");
         assert_eq!(claim.unread().0, unread, "{options}");
         backend.rebind(&to([node])).unwrap();
+        drop(claim);
+        assert_same(&backend, &bytes, &options);
+    }
+}
+
+/// From then on what is read is in small pages.
+#[test]
+fn huge_pages_can_be_switched_off_meanwhile() {
+    if !can_serve() || common::kernel() < (6, 8) {
+        return skip("needs UFFDIO_MOVE");
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(12, SIZE);
+    let image = image_in(images.path(), 0, &bytes);
+    for mode in [DEMAND, LAZY] {
+        let options = format!("size={SIZE},{mode},thp=always,contents={image}");
+        let backend = complete("ram", &options);
+        let claim = backend.claim("test").unwrap();
+        backend.set("thp", "never").unwrap();
+        let before = smaps_field(&claim, "AnonHugePages");
+        assert_eq!(touch(&claim, 4 << 20), bytes[4 << 20]);
+        assert_eq!(touch(&claim, 9 << 20), bytes[9 << 20]);
+        if mode == DEMAND {
+            assert_unread(&claim, SIZE - 4 * MIB);
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(smaps_field(&claim, "AnonHugePages"), before);
+        }
         drop(claim);
         assert_same(&backend, &bytes, &options);
     }
