@@ -404,7 +404,10 @@ fn it_ends_while_a_failure_is_told() {
             let builder = new("ram", &options).on_prealloc_done(move |result, _| {
                 result.unwrap_err();
                 if round % 2 == 0 {
-                    drop(mine.lock().unwrap().take());
+                    let backend = mine.lock().unwrap().take().unwrap();
+                    let error = backend.can_be_deleted().unwrap_err();
+                    assert!(error.to_string().contains("callback"), "{error}");
+                    drop(backend);
                 }
                 sender.send(()).unwrap();
             });
@@ -437,6 +440,100 @@ fn it_ends_while_a_failure_is_told() {
         }
         let after = Belongings::now().without_stacks();
         assert_eq!(after, before);
+    });
+}
+
+/// Of a pool that is short: nothing is read then, and all of it later.
+#[test]
+fn contents_wait_for_huge_pages() {
+    if !can_serve() {
+        return;
+    }
+    in_child("contents_wait_for_huge_pages", || {
+        let Some(pool) = HugePages::have(2) else {
+            return;
+        };
+        let images = tempfile::tempdir().unwrap();
+        let bytes = pattern(13, 4 * MIB);
+        let image = image_in(images.path(), 0, &bytes);
+        for share in ["on", "off"] {
+            let options = format!(
+                "size=4M,hugetlb=on,hugetlbsize=2M,reserve=off,share={share},{DEMAND},\
+                 contents={image}"
+            );
+            let backend = complete("memfd", &options);
+            let claim = backend.claim("test").unwrap();
+            pool.resize(0);
+            let error = claim.populate(0, 2 * MIB).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoMemory, "{options}: {error}");
+            assert_eq!(
+                error.raw_os_error(),
+                Some(libc::ENOMEM),
+                "{options}: {error}"
+            );
+            assert_eq!(claim.unread().0, 4 * MIB, "{options}");
+            pool.resize(4);
+            claim.populate(0, 4 * MIB).unwrap();
+            drop(claim);
+            assert_same(&backend, &bytes, &options);
+        }
+    });
+}
+
+/// While the background reads the rest, whose thread leaves the backend to the one that frees it.
+#[test]
+fn who_is_told_of_a_failure_may_drop_it_in_the_background() {
+    let test = "who_is_told_of_a_failure_may_drop_it_in_the_background";
+    if !can_serve() {
+        return;
+    }
+    in_child(test, || {
+        let image = Cut::new();
+        let options = format!(
+            "size={SIZE},{DEMAND},prealloc-mode=background,contents={}",
+            image.path
+        );
+        drop(complete("ram", &options));
+        let before = Belongings::now().without_stacks();
+        let slot: Arc<Mutex<Option<Backend>>> = Arc::default();
+        let (mine, (told, is_told)) = (Arc::clone(&slot), mpsc::channel());
+        let (read, is_read) = mpsc::channel();
+        let (dropped, is_dropped) = mpsc::channel();
+        let builder = new("ram", &options)
+            .on_prealloc_done(move |result, _| {
+                result.unwrap_err();
+                told.send(()).unwrap();
+                is_read.recv_timeout(TIME).unwrap();
+                drop(mine.lock().unwrap().take());
+                dropped.send(()).unwrap();
+                // Long enough for the other thread to end.
+                thread::sleep(Duration::from_millis(100));
+            })
+            .on_progress(move |done, total| {
+                if done == total {
+                    read.send(()).unwrap();
+                    is_dropped.recv_timeout(TIME).unwrap();
+                }
+            });
+        let backend = builder.complete().unwrap();
+        image.cut();
+        let address = backend.claim("t").unwrap().memory().as_ptr() as usize + (12 << 20);
+        *slot.lock().unwrap() = Some(backend);
+        let writer = thread::spawn(move || {
+            let file = tempfile::tempfile().unwrap();
+            // SAFETY: the kernel reads the byte, or finds no memory there.
+            unsafe { libc::write(file.as_raw_fd(), address as *const _, 1) }
+        });
+        is_told.recv_timeout(TIME).unwrap();
+        image.mend();
+        let begun = slot.lock().unwrap().as_ref().unwrap().set("prealloc", true);
+        begun.unwrap();
+        assert_eq!(writer.join().unwrap(), 1);
+        let start = Instant::now();
+        while Belongings::now().without_stacks() != before && start.elapsed() < TIME {
+            thread::yield_now();
+        }
+        assert_eq!(Belongings::now().without_stacks(), before);
     });
 }
 

@@ -261,6 +261,18 @@ static bool follow(const struct hm_staging *staging, struct hm_scratch *scratch)
 	return true;
 }
 
+/*
+ * Of huge pages the kernel answers EEXIST also where the pool has none left: waking threads would
+ * make them touch the place again, for ever. What is shared may be there and not mapped here.
+ */
+static bool is_there(const struct hostmem_backend *backend, const uint8_t *address)
+{
+	uint64_t entry;
+
+	return !hm_backend_is_hugetlb(backend) || backend->shared ||
+	       hm_resident_get_pagemap(address, 1, &entry) || entry & HM_PAGEMAP_PRESENT;
+}
+
 /* Puts pages of scratch memory into absent places; what is there already stays. */
 static int put(const struct hm_staging *staging, struct hm_scratch *scratch,
 	       const struct hm_range *range)
@@ -281,6 +293,8 @@ static int put(const struct hm_staging *staging, struct hm_scratch *scratch,
 					       scratch->memory + offset, left, &done);
 		scratch->dirty |= !moves;
 		offset += done;
+		if (result == -EEXIST && !is_there(staging->backend, address + offset))
+			return -ENOMEM;
 		if (result == -EEXIST && !moves) {
 			hm_fault_wake(staging->fault_fd, address + offset, page);
 			offset += page;
