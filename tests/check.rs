@@ -19,6 +19,7 @@ use common::refusing;
 use common::skip;
 use common::Refusal;
 use hostmem::Builder;
+use hostmem::DiscardTo;
 use hostmem::ErrorKind;
 use hostmem::Reserve;
 use hostmem::Value;
@@ -344,6 +345,14 @@ fn locking_above_the_limit_is_refused_beforehand() {
             let builder = common::access::new("fd", &options);
             builder.complete().unwrap().set("lock", true).unwrap();
         }
+        // Nor those that take their place.
+        let options = format!(
+            "fd={},size=4M,reserve=off,share=off,lock=on",
+            file.as_raw_fd()
+        );
+        let private = common::access::new("fd", &options).complete().unwrap();
+        let claim = private.claim("test").unwrap();
+        claim.discard_to(0, 2 << 20, DiscardTo::Zero).unwrap();
         // Of a file's it is known when it is open; one that was made for it goes again.
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new");

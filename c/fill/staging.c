@@ -441,15 +441,13 @@ int hm_staging_follow(struct hm_staging *staging, const struct hm_values *values
 
 /*
  * Where the kernel had no huge page for the touch, there is a page table, into which a huge page
- * can only be moved in small ones.
+ * can only be moved in small ones. Of memory with thp=never the kernel makes none.
  */
 void hm_staging_keep_huge(const struct hm_staging *staging, uint64_t offset)
 {
 	uint8_t *address = staging->backend->mapping.address + offset;
-	struct hm_values values;
 
-	hm_backend_snapshot(staging->backend, &values);
-	if (staging->way == HM_STAGING_MOVE && values.thp != HM_THP_NEVER &&
+	if (staging->way == HM_STAGING_MOVE &&
 	    staging->unit <= staging->backend->mapping.size - offset &&
 	    !hm_resident_is_huge(address, staging->unit))
 		hm_os_advise(address, staging->unit, MADV_COLLAPSE);
