@@ -2,7 +2,7 @@
 /*
  * Hosts that this one is not, as files of /sys and /proc describe them: which nodes a policy may
  * name, whether memory is where its policy wants it, what the overcommit mode forbids, what may be
- * locked, and what control groups leave.
+ * locked, what control groups leave, which shared memory is huge, and how much pools can have.
  */
 #include <errno.h>
 #include <fcntl.h>
