@@ -35,6 +35,7 @@ use servers::Servers;
 use shortage::Shortage;
 use verdict::Idle;
 use verdict::Verdict;
+use verdict::FEWEST_ROUNDS;
 
 const THREADS: u64 = 4;
 const CHILD: &str = "HOSTMEM_SOAK_CHILD";
@@ -93,7 +94,8 @@ fn run(disk: &Path) {
     let mut verdict = Verdict::default();
     let start = Instant::now();
     let mut rounds = 0;
-    while start.elapsed() < length {
+    // What leaks takes long to be judged as idle, so that there would be too few rounds to judge.
+    while start.elapsed() < length || rounds < FEWEST_ROUNDS {
         let round = shortage.begin(rounds);
         let world = World::new(disk, &shortage, &servers, &recorder, abilities, round);
         let end = Instant::now() + length.div_f64(10.0).min(Duration::from_secs(8));

@@ -94,6 +94,8 @@ const SLACK_MAPPINGS: u64 = 4;
 const SLACK_POOL_THREADS: u64 = 4;
 /// Fewer say nothing.
 const FEWEST_POINTS: usize = 3;
+/// The first one warms up.
+pub const FEWEST_ROUNDS: u64 = FEWEST_POINTS as u64 + 1;
 
 #[derive(Default)]
 pub struct Verdict {
