@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Whole lives of backends, in any order, in which calls fail. Each step is three bytes: what, with
- * which backend, and a detail. In the end all is given back, and nothing of others was touched.
+ * Whole lives of backends, in any order and by two threads at once, in which calls fail. Each step
+ * is three bytes: what, with which backend, and a detail. In the end all is given back, and nothing
+ * of others was touched.
  */
 #include "fuzz.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -21,7 +23,9 @@ static struct hostmem_host *host;
 static struct hostmem_objects *objects;
 static struct hostmem_backend *backends[BACKENDS];
 static struct hostmem_thread_context *context;
-static struct hostmem_error err;
+static __thread struct hostmem_error err;
+/* Some of the memory of one of them is inaccessible. */
+static bool any_inaccessible;
 static int user_fd;
 static bool has_forked;
 
@@ -101,6 +105,8 @@ static void touch(struct hostmem_backend *backend, uint8_t detail)
 	struct hostmem_memory memory;
 	volatile uint8_t *byte;
 
+	if (any_inaccessible)
+		return;
 	if (hostmem_backend_get_memory(backend, &memory, NULL) || !memory.address)
 		return;
 	byte = (volatile uint8_t *)memory.address + detail * 1024ul % memory.size;
@@ -255,6 +261,48 @@ static void scrub(struct hostmem_backend *backend, uint8_t detail)
 	checked(hostmem_backend_scrub(backend, offset_of(detail), length_of(detail), &err), &err);
 }
 
+static void protect(struct hostmem_backend *backend, uint8_t detail)
+{
+	any_inaccessible = true;
+	checked(hostmem_backend_protect(backend, offset_of(detail), length_of(detail),
+					detail % 2 ? HOSTMEM_ACCESS_NONE : HOSTMEM_ACCESS_ALL,
+					&err),
+		&err);
+}
+
+static void discard_to_zero(struct hostmem_backend *backend, uint8_t detail)
+{
+	checked(hostmem_backend_discard_to(backend, offset_of(detail), length_of(detail),
+					   HOSTMEM_DISCARD_TO_ZERO, &err),
+		&err);
+}
+
+static void interrupt(struct hostmem_backend *backend, uint8_t detail)
+{
+	(void)detail;
+	hostmem_backend_interrupt(backend);
+}
+
+static void ask(struct hostmem_backend *backend, uint8_t detail)
+{
+	const struct hostmem_piece piece = { .offset = offset_of(detail),
+					     .length = length_of(detail) };
+	uint64_t done, total;
+	char text[200];
+	int32_t fd;
+
+	checked(hostmem_backend_can_be_deleted(backend, &err), &err);
+	checked(hostmem_backend_check_piece(backend, &piece, &piece, 1, &err), &err);
+	checked(hostmem_backend_get_shared_fd(backend, &fd, &err), &err);
+	checked(hostmem_backend_get_owner(backend, text, sizeof(text), &err), &err);
+	checked(hostmem_backend_get_text(backend, "prealloc-context", text, sizeof(text), &err),
+		&err);
+	for (size_t i = 0; hostmem_backend_get_warning(backend, i, text, sizeof(text), NULL); i++)
+		MUST(*text);
+	hostmem_backend_get_progress(backend, &done, &total);
+	MUST(hostmem_backend_get_state(backend) >= HOSTMEM_STATE_CONFIGURING);
+}
+
 static void free_it(struct hostmem_backend *backend, uint8_t detail)
 {
 	(void)detail;
@@ -267,10 +315,51 @@ static void free_it(struct hostmem_backend *backend, uint8_t detail)
 
 /* A place in the table is what an input means: new ones go to the end. */
 static void (*const deeds[])(struct hostmem_backend *backend, uint8_t detail) = {
-	complete, complete,     set,       set,     claim, release,        discard,
-	populate, rebind,       placement, inhibit, allow, wait_or_cancel, delete_or_undo,
-	touch,    complete_two, free_it,   save,    scrub,
+	complete,  complete,     set,       set,     claim, release,        discard,
+	populate,  rebind,       placement, inhibit, allow, wait_or_cancel, delete_or_undo,
+	touch,     complete_two, free_it,   save,    scrub, protect,        discard_to_zero,
+	interrupt, ask,
 };
+
+struct deed {
+	void (*run)(struct hostmem_backend *backend, uint8_t detail);
+	struct hostmem_backend *backend;
+	uint8_t detail;
+};
+
+/* One that may be done while another is; with run NULL it is nothing. */
+static struct deed take_deed(struct input *input)
+{
+	uint8_t what = take_byte(input), which = take_byte(input);
+	struct deed deed = {
+		.run = deeds[what % ARRAY_LEN(deeds)],
+		.backend = backends[which % BACKENDS],
+		.detail = take_byte(input),
+	};
+
+	if (!deed.backend || deed.run == touch || deed.run == free_it)
+		deed.run = NULL;
+	return deed;
+}
+
+static void *run_deed(void *data)
+{
+	const struct deed *deed = data;
+
+	if (deed->run)
+		deed->run(deed->backend, deed->detail);
+	return NULL;
+}
+
+static void do_at_once(struct input *input)
+{
+	struct deed first = take_deed(input), second = take_deed(input);
+	pthread_t thread;
+
+	MUST(!pthread_create(&thread, NULL, run_deed, &first));
+	run_deed(&second);
+	MUST(!pthread_join(thread, NULL));
+}
 
 static void step(struct input *input)
 {
@@ -284,6 +373,8 @@ static void step(struct input *input)
 		arm(which, detail);
 	else if (what == 255)
 		fork_and_free();
+	else if (what == 254)
+		do_at_once(input);
 	else if (backends[which % BACKENDS])
 		deeds[what / 8 % ARRAY_LEN(deeds)](backends[which % BACKENDS], detail);
 }
@@ -299,7 +390,7 @@ static void begin(void)
 	MUST(!hostmem_objects_new(&objects, host, &defaults, NULL, 0, NULL));
 	user_fd = memfd_create("user", 0);
 	MUST(user_fd >= 0 && !ftruncate(user_fd, SIZE));
-	has_forked = false;
+	has_forked = any_inaccessible = false;
 	shim_lend_descriptors();
 }
 
