@@ -456,12 +456,16 @@ fn contents_wait_for_huge_pages() {
         let images = tempfile::tempdir().unwrap();
         let bytes = pattern(13, 4 * MIB);
         let image = image_in(images.path(), 0, &bytes);
-        for share in ["on", "off"] {
+        let mut copying = hostmem::Host::probe().unwrap();
+        copying.narrow_methods(hostmem::Methods::NONE);
+        let copying = hostmem::Objects::new(&copying, &common::defaults()).unwrap();
+        let mapping = common::objects();
+        for (objects, share) in [(&mapping, "on"), (&mapping, "off"), (&copying, "on")] {
             let options = format!(
-                "size=4M,hugetlb=on,hugetlbsize=2M,reserve=off,share={share},{DEMAND},\
-                 contents={image}"
+                "memory-backend-memfd,id=m0,size=4M,hugetlb=on,hugetlbsize=2M,reserve=off,\
+                 share={share},{DEMAND},contents={image}"
             );
-            let backend = complete("memfd", &options);
+            let backend = objects.parse(&options).unwrap().complete().unwrap();
             let claim = backend.claim("test").unwrap();
             pool.resize(0);
             let error = claim.populate(0, 2 * MIB).unwrap_err();

@@ -263,14 +263,15 @@ static bool follow(const struct hm_staging *staging, struct hm_scratch *scratch)
 
 /*
  * Of huge pages the kernel answers EEXIST also where the pool has none left: waking threads would
- * make them touch the place again, for ever. What is shared may be there and not mapped here.
+ * make them touch the place again, for ever. Nobody else has the file as long as this is unread, so
+ * what is there is mapped here.
  */
 static bool is_there(const struct hostmem_backend *backend, const uint8_t *address)
 {
 	uint64_t entry;
 
-	return !hm_backend_is_hugetlb(backend) || backend->shared ||
-	       hm_resident_get_pagemap(address, 1, &entry) || entry & HM_PAGEMAP_PRESENT;
+	return !hm_backend_is_hugetlb(backend) || hm_resident_get_pagemap(address, 1, &entry) ||
+	       entry & HM_PAGEMAP_PRESENT;
 }
 
 /* Puts pages of scratch memory into absent places; what is there already stays. */
