@@ -364,6 +364,7 @@ fn a_failing_write_is_named() {
     for (errno, kind) in [
         (libc::EIO, ErrorKind::Io),
         (libc::ENOSPC, ErrorKind::NoMemory),
+        (libc::EDQUOT, ErrorKind::NoMemory),
     ] {
         let second_chunk = Refusal::new(libc::SYS_pwrite64, errno).only(3, 8 * MIB);
         refusing(&[second_chunk], || {

@@ -63,6 +63,7 @@ enum hostmem_error_kind hm_error_kind_of(int os_error)
 	switch (os_error) {
 	case ENOMEM:
 	case ENOSPC:
+	case EDQUOT:
 	case EAGAIN:
 	case EMFILE:
 	case ENFILE:
