@@ -132,10 +132,14 @@ static int complete(uint8_t when, uint8_t length, size_t offset)
 
 static void make_order(struct input *input)
 {
-	char *text = take_text(input, take_byte(input) % 64);
+	uint8_t size = take_byte(input);
+	char *text = take_text(input, size % 64);
 
 	run.order = memfd_create("order", MFD_CLOEXEC);
-	MUST(run.order >= 0 && pwrite(run.order, text, strlen(text), 0) == (ssize_t)strlen(text));
+	MUST(run.order >= 0);
+	/* Of more lines than there is room for at first. */
+	for (int i = 0; i <= size / 64 * 16; i++)
+		MUST(write(run.order, text, strlen(text)) == (ssize_t)strlen(text));
 	free(text);
 }
 

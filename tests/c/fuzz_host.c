@@ -4,7 +4,8 @@
  * and numa_maps. Whatever they say, the library stays within its memory and gives all back.
  *
  * The input is a list of files: a byte for which one, two for how long, then the contents, in which
- * '@' is the address of the memory in hex, '#' that of its second page and '$' its end.
+ * '@' is the address of the memory in hex, '#' that of its second page and '$' its end, and '~' is
+ * a list that is longer than any that the library has room for.
  */
 #include "fuzz.h"
 
@@ -17,6 +18,8 @@
 
 #define PAGE 4096
 #define SIZE (64 * PAGE)
+/* Numbers; an input itself has at most 4096 bytes. */
+#define LONG_LIST 6000
 
 /* How a path ends. */
 static const char *const files[] = {
@@ -86,6 +89,9 @@ static void write_byte(FILE *stream, uint8_t byte)
 		fprintf(stream, "%lx", (unsigned long)address + PAGE);
 	else if (byte == '$')
 		fprintf(stream, "%lx", (unsigned long)address + SIZE);
+	else if (byte == '~')
+		for (int i = 0; i < LONG_LIST; i++)
+			fputs("1,", stream);
 	else
 		fputc(byte, stream);
 }
