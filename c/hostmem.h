@@ -938,8 +938,9 @@ enum hostmem_access {
 /*
  * Makes a range inaccessible, as memory that is unplugged, or accessible again. Contents stay.
  * Inaccessible memory cannot be populated; it can be saved and scrubbed where it is absent, and
- * shared memory of a file can always be saved: else these are VALUE with EACCES. Errors: STATE (not
- * ready or mapped), BUSY (a preallocation is running), VALUE (range), NO_MEMORY (mappings,
+ * shared memory of a file can always be saved: else these are VALUE with EACCES. While contents are
+ * unread the range has to consist of whole units of them. Errors: STATE (not ready or mapped), BUSY
+ * (a preallocation is running; part of an unread unit), VALUE (range), NO_MEMORY (mappings,
  * vm.max_map_count), IO.
  */
 int hostmem_backend_protect(struct hostmem_backend *backend, uint64_t offset, uint64_t length,

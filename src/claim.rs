@@ -134,7 +134,8 @@ impl Claim {
     /// stay. An access to inaccessible memory, by this process or through vm-memory, raises
     /// `SIGSEGV`; by a guest it ends `KVM_RUN` with `EFAULT`. It cannot be populated. It can be saved
     /// and scrubbed where it is absent, and shared memory of a file can always be saved; else these
-    /// fail.
+    /// fail. While contents are unread the range has to consist of whole units of them: of huge pages
+    /// where the memory is made of these, else of 64 KiB, or of pages if they are larger.
     ///
     /// Offset and length are in bytes, multiples of the [page size](Memory::page_size), inside the
     /// memory. Each inaccessible range takes up to two more mappings of the process.
@@ -142,8 +143,8 @@ impl Claim {
     /// # Errors
     ///
     /// [`Value`](crate::ErrorKind::Value) (range), [`Busy`](crate::ErrorKind::Busy) (a
-    /// preallocation is running), [`NoMemory`](crate::ErrorKind::NoMemory) (too many mappings,
-    /// `vm.max_map_count`), [`Io`](crate::ErrorKind::Io).
+    /// preallocation is running; part of an unread unit), [`NoMemory`](crate::ErrorKind::NoMemory) (too
+    /// many mappings, `vm.max_map_count`), [`Io`](crate::ErrorKind::Io).
     #[doc(alias = "hostmem_backend_protect")]
     pub fn protect(&self, offset: u64, length: u64, access: Access) -> Result<()> {
         let backend = self.handle.backend();

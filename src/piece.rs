@@ -118,7 +118,8 @@ impl Piece {
     /// stay. An access to inaccessible memory, by this process or through vm-memory, raises
     /// `SIGSEGV`; by a guest it ends `KVM_RUN` with `EFAULT`. It cannot be populated. It can be saved
     /// and scrubbed where it is absent, and shared memory of a file can always be saved; else these
-    /// fail.
+    /// fail. While contents are unread the range has to consist of whole units of them: of huge pages
+    /// where the memory is made of these, else of 64 KiB, or of pages if they are larger.
     ///
     /// Offset and length are in bytes, multiples of the [page size](Memory::page_size), inside the
     /// piece. Each inaccessible range takes up to two more mappings of the process.
@@ -126,8 +127,8 @@ impl Piece {
     /// # Errors
     ///
     /// [`Value`](ErrorKind::Value) (range), [`Busy`](ErrorKind::Busy) (a
-    /// preallocation is running), [`NoMemory`](ErrorKind::NoMemory) (too many mappings,
-    /// `vm.max_map_count`), [`Io`](ErrorKind::Io).
+    /// preallocation is running; part of an unread unit), [`NoMemory`](ErrorKind::NoMemory) (too
+    /// many mappings, `vm.max_map_count`), [`Io`](ErrorKind::Io).
     #[doc(alias = "hostmem_backend_protect")]
     pub fn protect(&self, offset: u64, length: u64, access: Access) -> Result<()> {
         let offset = self.check("protect", offset, length)?;

@@ -35,6 +35,7 @@ use common::refusing;
 use common::skip;
 use common::Belongings;
 use common::Refusal;
+use hostmem::Access;
 use hostmem::Backend;
 use hostmem::ErrorKind;
 use hostmem::Host;
@@ -62,6 +63,43 @@ fn what_is_touched_is_there() {
                 assert_same(&complete("ram", &options), &bytes, &options);
             }
         }
+    }
+}
+
+/// A unit of which a part is inaccessible cannot be put in place.
+#[test]
+fn only_whole_units_are_made_inaccessible_while_they_are_unread() {
+    if !can_serve() {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let bytes = pattern(7, SIZE - 4096);
+    let image = image_in(images.path(), 0, &bytes);
+    for kind in ["ram", "memfd"] {
+        let options = format!("size={SIZE},{DEMAND},thp=never,contents={image}");
+        let backend = complete(kind, &options);
+        let claim = backend.claim("test").unwrap();
+        let page = page_size();
+        let unit = page.max(64 << 10);
+        for (offset, length) in [(page, unit - page), (0, unit + page)] {
+            if unit == page {
+                break;
+            }
+            let error = claim.protect(offset, length, Access::None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Busy, "{kind}: {error}");
+            assert!(error.to_string().contains("unread"), "{kind}: {error}");
+        }
+        claim.protect(unit, 2 * unit, Access::None).unwrap();
+        claim.protect(SIZE - unit, unit, Access::None).unwrap();
+        assert_eq!(touch(&claim, 0), bytes[0], "{kind}");
+        assert_eq!(touch(&claim, 3 * unit as usize), bytes[3 * unit as usize]);
+        claim.protect(0, SIZE, Access::All).unwrap();
+        drop(claim);
+        assert_same(&backend, &bytes, kind);
+        // Nothing is unread any more.
+        let claim = backend.claim("test").unwrap();
+        assert_unread(&claim, 0);
+        claim.protect(page, page, Access::None).unwrap();
     }
 }
 

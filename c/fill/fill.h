@@ -94,6 +94,8 @@ int hm_lazy_advise_thp(struct hm_lazy *lazy, enum hm_thp thp, struct hostmem_err
 int hm_lazy_follow_policy(struct hm_lazy *lazy, const struct hm_values *values);
 /* Reads again what could not be read, for the threads that wait for it. */
 void hm_lazy_retry(struct hm_lazy *lazy);
+/* What is read at once: no mapping may end inside it while contents are unread. */
+uint64_t hm_lazy_get_unit(const struct hm_lazy *lazy);
 /* Bytes; *err, unless NULL: of the first failure since the last retry, or kind 0. */
 uint64_t hm_lazy_count_unread(struct hm_lazy *lazy, struct hostmem_error *err);
 /* Writes at most `size` of the ranges that were read on demand, in order; returns how many. */

@@ -617,6 +617,11 @@ void hm_lazy_retry(struct hm_lazy *lazy)
 	hm_fault_wake(lazy->fault_fd, mapping->address, mapping->size);
 }
 
+uint64_t hm_lazy_get_unit(const struct hm_lazy *lazy)
+{
+	return lazy->staging.unit;
+}
+
 uint64_t hm_lazy_count_unread(struct hm_lazy *lazy, struct hostmem_error *err)
 {
 	uint64_t size = lazy->backend->mapping.size, unread;

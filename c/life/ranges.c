@@ -304,6 +304,24 @@ static int change_access(struct hostmem_backend *backend, const struct hm_range 
 	return result;
 }
 
+/* The kernel puts a unit of contents into one mapping, and threads would wait for it for ever. */
+static int check_units(const struct hostmem_backend *backend, const struct hm_range *range,
+		       struct hostmem_error *err)
+{
+	uint64_t end = range->offset + range->length, unit;
+
+	if (!backend->lazy || !atomic_load(&backend->unread))
+		return 0;
+	unit = hm_lazy_get_unit(backend->lazy);
+	if (!(range->offset % unit) && (!(end % unit) || end == backend->mapping.size))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_BUSY, 0,
+		       "%s: protect of %ju bytes at offset %ju: while contents are unread, a range "
+		       "begins and ends at multiples of %ju bytes",
+		       backend->label, (uintmax_t)range->length, (uintmax_t)range->offset,
+		       (uintmax_t)unit);
+}
+
 static int protect_checked(struct hostmem_backend *backend, const struct hm_range *range,
 			   enum hostmem_access access, struct hostmem_error *err)
 {
@@ -316,6 +334,8 @@ static int protect_checked(struct hostmem_backend *backend, const struct hm_rang
 		return hm_running_fail_busy(backend, "protect", err);
 	if (!range->length)
 		return 0;
+	if (check_units(backend, range, err))
+		return -1;
 	result = change_access(backend, range, access);
 	return result ? hm_fail(err, hm_error_kind_of(-result), -result,
 				"%s: protect of %ju bytes at offset %ju: %s%s", backend->label,
