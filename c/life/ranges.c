@@ -203,6 +203,10 @@ static int fail_discard(const struct hostmem_backend *backend, const struct hm_r
 
 	if (result == -EOPNOTSUPP)
 		hint = "; this file system cannot make holes";
+	if (result == -ENOTRECOVERABLE)
+		hint = "; the kernel failed twice, and the memory of this range is lost: delete "
+		       "the "
+		       "backend";
 	/* So the kernel answers before it could (madvise(2), mremap(2)). */
 	if (result == -EINVAL && hm_backend_is_hugetlb(backend) && !backend->shared) {
 		kind = HOSTMEM_ERROR_UNSUPPORTED;

@@ -243,6 +243,7 @@ static int prepare(const struct hostmem_backend *backend, const struct hm_values
 /*
  * Moves a mapping to where it replaces another. A kernel that runs out of memory meanwhile may have
  * unmapped that already: then new memory is mapped there, unless another thread was faster.
+ * -ENOTRECOVERABLE: that failed too, or that memory could not be advised or bound.
  */
 static int move_in(const struct hostmem_backend *backend, const struct hm_values *values,
 		   uint8_t *from, uint8_t *to, size_t length, int flags)
@@ -253,14 +254,17 @@ static int move_in(const struct hostmem_backend *backend, const struct hm_values
 	if (!result)
 		return 0;
 	hm_os_unmap(from, length);
-	if (hm_os_map(&place, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, -1, 0))
-		return result;
-	return prepare(backend, values, to, length);
+	result = hm_os_map(&place, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, -1,
+			   0);
+	if (!result)
+		result = prepare(backend, values, to, length);
+	return result ? -ENOTRECOVERABLE : 0;
 }
 
 /*
  * Mapped and advised elsewhere first, so that at no time anything else, or nothing, is in its
- * place, and forked children never get it: what fails leaves the range as it was.
+ * place, and forked children never get it: what fails leaves the range as it was, but for
+ * -ENOTRECOVERABLE.
  */
 int hm_mapping_replace(const struct hostmem_backend *backend, const struct hm_range *range)
 {
