@@ -924,7 +924,9 @@ enum hostmem_discard_to {
 /*
  * Discards as hostmem_backend_discard() does. To ZERO anonymous memory takes the place of a private
  * mapping of a user's file, for good: the file is not seen there any more. Its errors, and
- * NO_MEMORY (mappings, vm.max_map_count).
+ * NO_MEMORY (mappings, vm.max_map_count). After an error the range is as it was, but for IO with
+ * ENOTRECOVERABLE: the kernel failed twice, the memory of the range is lost, and deleting the
+ * backend leaves alone what another thread has mapped there.
  */
 int hostmem_backend_discard_to(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
 			       enum hostmem_discard_to to, struct hostmem_error *err);

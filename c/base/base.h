@@ -126,6 +126,8 @@ int hm_os_lock(void *address, size_t size, unsigned int flags);
 int hm_os_unlock(void *address, size_t size);
 /* Whether any of it is locked, by mlock(2) or mlockall(2). */
 bool hm_os_is_locked(void *address, size_t size);
+/* Whether nothing is mapped in some of it. */
+bool hm_os_is_unmapped(void *address, size_t size);
 int hm_os_name(void *address, size_t size, const char *name);
 int hm_os_set_home_node(void *address, size_t size, unsigned int node);
 int hm_os_memfd(const char *name, unsigned int flags);
@@ -367,8 +369,9 @@ struct hm_mapping {
 	size_t base_size;
 	uint8_t *address;
 	size_t size;
-	/* Between the guards nothing is mapped by us; what is there is somebody else's. */
-	bool hole;
+	/* In bytes of the memory: between them nothing is mapped by us; what is there is somebody
+	 * else's. Equal: there is no hole. */
+	size_t hole_begin, hole_end;
 };
 
 struct hm_map_request {
@@ -396,6 +399,9 @@ int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *requ
  * follow.
  */
 int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request);
+/* Part of the memory is not mapped by us any more. */
+void hm_map_note_hole(struct hm_mapping *mapping, size_t offset, size_t length);
+bool hm_map_has_hole_in(const struct hm_mapping *mapping, uint64_t offset, uint64_t length);
 void hm_map_destroy(struct hm_mapping *mapping);
 
 /* ---- rwlock.c: a reader-writer lock that prefers writers ---- */

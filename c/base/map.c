@@ -95,27 +95,44 @@ int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request
 	result = hm_os_unmap(mapping->address, mapping->size);
 	if (result)
 		return result;
-	mapping->hole = true;
 	result = hm_os_map(&address, mapping->size, PROT_NONE, flags, request->fd, request->offset);
-	mapping->hole = result;
+	if (result)
+		hm_map_note_hole(mapping, 0, mapping->size);
 	return result;
 }
 
-static void unmap_guards(const struct hm_mapping *mapping)
+void hm_map_note_hole(struct hm_mapping *mapping, size_t offset, size_t length)
 {
-	uint8_t *end = mapping->address + mapping->size;
+	bool first = mapping->hole_begin == mapping->hole_end;
 
-	if (mapping->base_size == mapping->size)
-		return;
-	hm_os_unmap(mapping->base, (size_t)(mapping->address - mapping->base));
-	hm_os_unmap(end, (size_t)(mapping->base + mapping->base_size - end));
+	if (first || offset < mapping->hole_begin)
+		mapping->hole_begin = offset;
+	if (first || offset + length > mapping->hole_end)
+		mapping->hole_end = offset + length;
+}
+
+bool hm_map_has_hole_in(const struct hm_mapping *mapping, uint64_t offset, uint64_t length)
+{
+	return mapping->hole_begin < offset + length && mapping->hole_end > offset;
+}
+
+static void unmap_part(uint8_t *begin, uint8_t *end)
+{
+	if (begin < end)
+		hm_os_unmap(begin, (size_t)(end - begin));
 }
 
 void hm_map_destroy(struct hm_mapping *mapping)
 {
-	if (mapping->hole)
-		unmap_guards(mapping);
-	else if (mapping->base)
-		hm_os_unmap(mapping->base, mapping->base_size);
+	uint8_t *hole = mapping->base, *end = mapping->base + mapping->base_size, *behind = hole;
+
+	if (mapping->hole_begin < mapping->hole_end) {
+		hole = mapping->address + mapping->hole_begin;
+		behind = mapping->address + mapping->hole_end;
+	}
+	if (mapping->base) {
+		unmap_part(mapping->base, hole);
+		unmap_part(behind, end);
+	}
 	*mapping = (struct hm_mapping){ 0 };
 }

@@ -125,6 +125,12 @@ bool hm_os_is_locked(void *address, size_t size)
 	return msync(address, size, MS_ASYNC | MS_INVALIDATE) && errno == EBUSY;
 }
 
+/* It does nothing else (msync(2)). */
+bool hm_os_is_unmapped(void *address, size_t size)
+{
+	return msync(address, size, MS_ASYNC) && errno == ENOMEM;
+}
+
 int hm_os_name(void *address, size_t size, const char *name)
 {
 	return or_errno(prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name));

@@ -18,6 +18,11 @@ bool hm_call_is_locked(const struct hostmem_host *host, void *address, size_t si
 	return hm_call_is_allowed(host, HOSTMEM_CALL_MSYNC) && hm_os_is_locked(address, size);
 }
 
+bool hm_call_is_unmapped(const struct hostmem_host *host, void *address, size_t size)
+{
+	return hm_call_is_allowed(host, HOSTMEM_CALL_MSYNC) && hm_os_is_unmapped(address, size);
+}
+
 int hm_call_lock(const struct hostmem_host *host, void *address, size_t size, unsigned int flags)
 {
 	if (!hm_call_is_allowed(host, HOSTMEM_CALL_MLOCK2))

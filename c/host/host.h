@@ -76,6 +76,8 @@ struct hostmem_host {
  */
 bool hm_call_is_allowed(const struct hostmem_host *host, enum hostmem_call call);
 bool hm_call_is_locked(const struct hostmem_host *host, void *address, size_t size);
+/* Whether nothing is mapped in some of it; false where that may not be asked. */
+bool hm_call_is_unmapped(const struct hostmem_host *host, void *address, size_t size);
 int hm_call_lock(const struct hostmem_host *host, void *address, size_t size, unsigned int flags);
 int hm_call_count_resident(const struct hostmem_host *host, int fd, uint64_t offset,
 			   uint8_t *address, uint64_t size, uint64_t *resident);

@@ -189,6 +189,9 @@ static int discard_for_good(struct hostmem_backend *backend, const struct hm_ran
 	int (*run)(const struct hostmem_backend *, const struct hm_range *) =
 		to == HOSTMEM_DISCARD_TO_ZERO ? discard_to_zero : hm_discard_range;
 
+	/* Another thread may have mapped something there. */
+	if (hm_map_has_hole_in(&backend->mapping, range->offset, range->length))
+		return -ENOTRECOVERABLE;
 	if (backend->lazy)
 		run = discard_contents;
 	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, run, backend)

@@ -240,6 +240,14 @@ static int prepare(const struct hostmem_backend *backend, const struct hm_values
 	return 0;
 }
 
+/* Where the memory is stays the same, so the backend is constant for all others. */
+static void note_hole(const struct hostmem_backend *backend, const uint8_t *address, size_t length)
+{
+	struct hm_mapping *mapping = (struct hm_mapping *)(uintptr_t)&backend->mapping;
+
+	hm_map_note_hole(mapping, (size_t)(address - mapping->address), length);
+}
+
 /*
  * Moves a mapping to where it replaces another. A kernel that runs out of memory meanwhile may have
  * unmapped that already: then new memory is mapped there, unless another thread was faster.
@@ -250,15 +258,18 @@ static int move_in(const struct hostmem_backend *backend, const struct hm_values
 {
 	int result = hm_os_move(from, length, to);
 	void *place = to;
+	bool unmapped;
 
 	if (!result)
 		return 0;
 	hm_os_unmap(from, length);
-	result = hm_os_map(&place, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, -1,
-			   0);
-	if (!result)
-		result = prepare(backend, values, to, length);
-	return result ? -ENOTRECOVERABLE : 0;
+	unmapped = hm_call_is_unmapped(backend->host, to, length);
+	if (!hm_os_map(&place, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, -1, 0))
+		return prepare(backend, values, to, length) ? -ENOTRECOVERABLE : 0;
+	if (!unmapped)
+		return result;
+	note_hole(backend, to, length);
+	return -ENOTRECOVERABLE;
 }
 
 /*

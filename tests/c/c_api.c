@@ -753,6 +753,42 @@ static void without_a_thread_that_reports(void)
 	hostmem_backend_free(backend);
 }
 
+/* ---- Memory that is lost ---- */
+
+/* Where replacing it fails twice another thread may map something, which has to stay. */
+static void lose_memory(void)
+{
+	int fd = make_memfd("file", 0, 131072), flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	struct hostmem_backend *backend =
+		make_of_fd("memory-backend-fd,id=m0,size=128K,share=off", fd);
+	struct hostmem_error err = { 0 };
+	struct hostmem_memory memory;
+	size_t mmap_call = 0;
+	unsigned char there;
+	char *other;
+
+	CHECK(!hostmem_backend_complete(backend, &err));
+	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
+	while (strcmp(shim_calls[mmap_call].name, "mmap") != 0)
+		mmap_call++;
+	shim_arm_second(mmap_call, 1, ENOMEM);
+	arm("mremap", 1, ENOMEM);
+	FAILS(IO, "is lost: delete the backend",
+	      hostmem_backend_discard_to(backend, 65536, 65536, HOSTMEM_DISCARD_TO_ZERO, &err));
+	CHECK(shim_disarm() && shim_second_failed() && shim_bystanders_are_whole());
+	other = mmap((char *)memory.address + 65536, 65536, PROT_READ | PROT_WRITE,
+		     flags | MAP_FIXED_NOREPLACE, -1, 0);
+	CHECK(other == (char *)memory.address + 65536);
+	*other = 7;
+	FAILS(IO, "is lost", hostmem_backend_discard(backend, 0, 131072, &err));
+	FAILS(IO, "is lost", hostmem_backend_discard(backend, 126976, 4096, &err));
+	CHECK(!hostmem_backend_discard(backend, 0, 65536, &err) && *other == 7);
+	hostmem_backend_free(backend);
+	CHECK(mincore(memory.address, 4096, &there) && errno == ENOMEM && *other == 7);
+	CHECK(!munmap(other, 65536));
+	close(fd);
+}
+
 /* ---- A process without transparent huge pages ---- */
 
 /* Memory that takes the place of some that was to be huge is no reason to ask for more. */
@@ -867,6 +903,7 @@ int main(void)
 	again_in_the_background();
 	without_threads_of_a_context();
 	without_a_thread_that_reports();
+	lose_memory();
 	replace_without_huge_pages();
 	ask_for_huge_pages_later();
 	unlink("c_api.image");

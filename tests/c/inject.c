@@ -1011,13 +1011,15 @@ static void check_failure(struct trial *trial, const struct fault *fault,
 			  const struct hostmem_error *failure)
 {
 	/* Only where putting back fails too. */
-	bool lost = strstr(failure->message, "is lost");
-	bool said = lost || strstr(failure->message, "could not be put back");
+	bool said = strstr(failure->message, "could not be put back");
 	struct hostmem_error err = { 0 };
 
+	/* Where replacing memory fails twice. */
+	if (strstr(failure->message, "is lost"))
+		return;
 	/* What failed in the background leaves the backend complete, with the thread and the event.
 	 */
-	if (!trial->began && !lost)
+	if (!trial->began)
 		check_nothing_changed(trial, fault, before, described);
 	if (trial->operation->live && !said)
 		report_lie(trial, fault, "after the failure");

@@ -552,9 +552,11 @@ int hook_madvise(void *address, size_t size, int advice)
 	return fails(CALL_madvise) ? -1 : madvise(address, size, advice);
 }
 
+/* Asynchronous, it only looks. */
 int hook_msync(void *address, size_t size, int flags)
 {
-	check("msync", address, size);
+	if (flags != MS_ASYNC)
+		check("msync", address, size);
 	return fails(CALL_msync) ? -1 : msync(address, size, flags);
 }
 
