@@ -122,17 +122,21 @@ static void unmap_part(uint8_t *begin, uint8_t *end)
 		hm_os_unmap(begin, (size_t)(end - begin));
 }
 
-void hm_map_destroy(struct hm_mapping *mapping)
+static void unmap_around_hole(const struct hm_mapping *mapping)
 {
-	uint8_t *hole = mapping->base, *end = mapping->base + mapping->base_size, *behind = hole;
+	uint8_t *hole = mapping->base, *behind = hole;
 
 	if (mapping->hole_begin < mapping->hole_end) {
 		hole = mapping->address + mapping->hole_begin;
 		behind = mapping->address + mapping->hole_end;
 	}
-	if (mapping->base) {
-		unmap_part(mapping->base, hole);
-		unmap_part(behind, end);
-	}
+	unmap_part(mapping->base, hole);
+	unmap_part(behind, mapping->base + mapping->base_size);
+}
+
+void hm_map_destroy(struct hm_mapping *mapping)
+{
+	if (mapping->base)
+		unmap_around_hole(mapping);
 	*mapping = (struct hm_mapping){ 0 };
 }
