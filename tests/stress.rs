@@ -20,6 +20,7 @@ use hostmem::Backend;
 use hostmem::Builder;
 use hostmem::ErrorKind;
 use hostmem::ErrorKind::Busy;
+use hostmem::ErrorKind::Io;
 use hostmem::ErrorKind::State;
 use hostmem::ErrorKind::Value;
 use hostmem::Objects;
@@ -213,7 +214,8 @@ fn act(world: &World, random: &mut Random) {
         }
         6 if cfg!(feature = "numa") => {
             let policy = [Policy::Local, Policy::Default][random.below(2)];
-            may_be(&[Busy], backend.rebind(&Rebind::new(policy)));
+            // The kernel cannot move a page that is in use at this moment (EIO).
+            may_be(&[Busy, Io], backend.rebind(&Rebind::new(policy)));
         }
         _ => read(&backend),
     }
