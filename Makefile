@@ -42,12 +42,12 @@ race: setup-test ## six threads use the C at once under ThreadSanitizer; SECONDS
 fuzz: setup-test ## search for what breaks the C and the command, for SECONDS=n each; docs/testing.md
 	scripts/fuzz $(or $(SECONDS),60)
 
-soak: setup-test ## everything at random for HOURS=n or MINUTES=n, SEED=n; docs/testing.md
+soak: setup-test ## everything at random for HOURS=n or MINUTES=n, SEED=n; docs/testing-tools.md
 	HOSTMEM_SOAK_SECONDS=$$(($(or $(HOURS),0) * 3600 + $(or $(MINUTES),$(if $(HOURS),0,10)) * 60)) \
 	$(if $(SEED),HOSTMEM_SOAK_SEED=$(SEED)) HOSTMEM_SOAK_WRITE=$(CURDIR)/target/soak \
 		cargo test $(FEATURES) --test soak -- --nocapture
 
-coverage: setup-test ## what of the code the tests run: docs/coverage.md; half an hour
+coverage: setup-test ## what of the code the tests run: docs/coverage.md; 10 minutes
 	scripts/coverage
 
 mutants: setup-test ## change the C's rules one at a time, and look which tests notice; EVERY=n takes each n-th
@@ -59,10 +59,10 @@ test-numa: setup-test ## the tests that boot machines with several NUMA nodes (d
 test-musl: setup-musl ## the tests on a static build, with musl and without libnuma
 	scripts/test-musl
 
-test-arm64: setup-arm64 ## the tests on emulated arm64 machines with pages of 4 KiB and of 16 KiB (docs/testing.md)
+test-arm64: setup-arm64 ## the tests on emulated arm64 machines with pages of 4 KiB and of 16 KiB (docs/testing-machines.md)
 	scripts/test-machines arm64
 
-test-kernels: setup-musl setup-test ## the tests on emulated machines with Linux 5.10, 6.1 and 6.12 (docs/testing.md)
+test-kernels: setup-musl setup-test ## the tests on emulated machines with Linux 5.10, 6.1 and 6.12 (docs/testing-machines.md)
 	scripts/test-machines x86-64
 
 test-package: setup-test ## test the package to be published, and a crate that depends on it
