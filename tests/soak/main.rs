@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Everything that users do, at random and for as long as wanted (docs/testing.md): nothing may
+//! Everything that users do, at random and for as long as wanted (docs/testing-tools.md): nothing may
 //! grow, contents are what was written, and errors are those that are expected.
 
 #![cfg(feature = "cli")]
