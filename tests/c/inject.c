@@ -955,9 +955,14 @@ static void report(const struct trial *trial, const struct fault *fault, const c
 		*more ? ": " : "", more);
 }
 
-/* Without memory for it there is no warning. */
-static bool lacks_warning(const struct fault *fault, const char *lie)
+/*
+ * Without memory for it there is no warning. And a kernel without page merging, which says EINVAL,
+ * merges nothing.
+ */
+static bool is_excused(const struct fault *fault, const char *lie)
 {
+	if (!strncmp(lie, "`merge`", 7))
+		return fault->error == EINVAL;
 	return !strncmp(lie, "`thp`", 5) && fault->second &&
 	       !strcmp(shim_calls[fault->second->call].name, "calloc");
 }
@@ -966,7 +971,7 @@ static void report_lie(const struct trial *trial, const struct fault *fault, con
 {
 	const char *lie = find_lie(trial);
 
-	if (lie && !lacks_warning(fault, lie))
+	if (lie && !is_excused(fault, lie))
 		report(trial, fault, what, lie);
 }
 
