@@ -252,9 +252,16 @@ fn check(policy: &Policy, backing: &Backing) -> String {
     assert_eq!(seen.resident, backing.size, "{seen:?}");
     let shares = shares(policy, backing);
     let total: u64 = shares.iter().map(|(_, weight)| weight).sum();
-    let wanted = shares.iter();
-    let wanted = wanted.map(|&(node, weight)| (node, backing.size / total * weight));
-    assert_eq!(seen.nodes, wanted.collect(), "{seen:?}");
+    // What the file system needs for itself takes turns with the pages of a shared file.
+    let slack = match backing.name {
+        "ext4_shared" if shares.len() > 1 => 4 * 4096,
+        _ => 0,
+    };
+    assert_eq!(seen.nodes.len(), shares.len(), "{seen:?}");
+    for (node, weight) in shares {
+        let wanted = backing.size / total * weight;
+        assert!(seen.nodes[node].abs_diff(wanted) <= slack, "{seen:?}");
+    }
 
     let satisfied = match (policy.name, backing.name) {
         ("default" | "local", _) => Satisfied::NotApplicable,
