@@ -6,7 +6,7 @@
 const FOLDERS: &[(&str, &str)] = &[
     (
         "base",
-        "error fault gaps map numa os resident rwlock set text thread",
+        "error fault gaps map numa os range_list resident rwlock set text thread",
     ),
     (
         "host",

@@ -420,7 +420,7 @@ void hm_rwlock_read(struct hm_rwlock *rwlock);
 void hm_rwlock_write(struct hm_rwlock *rwlock);
 void hm_rwlock_unlock(struct hm_rwlock *rwlock);
 
-/* ---- gaps.c: lists of ranges, and those that a fill skips ---- */
+/* ---- range_list.c: ranges of memory ---- */
 
 /* A range of a backend's memory, or of a fill, in bytes. */
 struct hm_range {
@@ -442,6 +442,8 @@ bool hm_ranges_overlap(const struct hm_ranges *ranges, const struct hm_range *ra
 /* Takes the next part outside all ranges off *rest; false when there is none. */
 bool hm_ranges_next_part(const struct hm_ranges *ranges, struct hm_range *rest,
 			 struct hm_range *part);
+
+/* ---- gaps.c: ranges that a fill skips ---- */
 
 struct hm_gaps {
 	/* Held for reading while a chunk is populated, for writing to add a range. */
