@@ -962,7 +962,7 @@ static void report(const struct trial *trial, const struct fault *fault, const c
 static bool is_excused(const struct fault *fault, const char *lie)
 {
 	if (!strncmp(lie, "`merge`", 7))
-		return fault->error == EINVAL;
+		return fault->error == EINVAL && !strcmp(shim_calls[fault->call].name, "madvise");
 	return !strncmp(lie, "`thp`", 5) && fault->second &&
 	       !strcmp(shim_calls[fault->second->call].name, "calloc");
 }
