@@ -924,8 +924,9 @@ enum hostmem_discard_to {
 /*
  * Discards as hostmem_backend_discard() does. To ZERO anonymous memory takes the place of a private
  * mapping of a user's file, for good: the file is not seen there any more. Its errors, and
- * NO_MEMORY (mappings, vm.max_map_count). After an error the range is as it was, but for IO with
- * ENOTRECOVERABLE: the kernel failed twice, the memory of the range is lost, and deleting the
+ * NO_MEMORY (mappings, vm.max_map_count). After an error the range is as it was, or zero where only
+ * locking it or making it inaccessible again has failed. But IO with ENOTRECOVERABLE: the kernel
+ * failed twice, and the memory of the range is lost. Its uses are STATE from then on; deleting the
  * backend leaves alone what another thread has mapped there.
  */
 int hostmem_backend_discard_to(struct hostmem_backend *backend, uint64_t offset, uint64_t length,

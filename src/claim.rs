@@ -123,7 +123,11 @@ impl Claim {
     /// # Errors
     ///
     /// Those of [`discard`](Claim::discard), and [`NoMemory`](crate::ErrorKind::NoMemory) (too many
-    /// mappings, `vm.max_map_count`).
+    /// mappings, `vm.max_map_count`). The range is as it was then, or zero where only locking it or
+    /// making it inaccessible again has failed. But [`Io`](crate::ErrorKind::Io) with
+    /// `ENOTRECOVERABLE`: the kernel failed twice, and the memory of the range is lost. Its uses are
+    /// [`State`](crate::ErrorKind::State) from then on, and an access raises `SIGSEGV`; deleting the
+    /// backend leaves alone what another thread has mapped there.
     #[doc(alias = "hostmem_backend_discard_to")]
     pub fn discard_to(&self, offset: u64, length: u64, to: DiscardTo) -> Result<()> {
         let backend = self.handle.backend();

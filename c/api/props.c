@@ -54,7 +54,8 @@ static int store(struct hostmem_backend *backend, const struct hm_row *row, stru
 		return failed;
 	new = old;
 	hm_value_store(row, value, &new);
-	if (hm_live_apply(backend, row->property, &old, &new, err))
+	if (hm_backend_check_whole(backend, err) ||
+	    hm_live_apply(backend, row->property, &old, &new, err))
 		return -1;
 	/* Applying may have changed the value: prealloc stays off while it runs. */
 	hm_value_load(backend->host, row, &new, value);
@@ -209,11 +210,10 @@ static int store_binding(struct hostmem_backend *backend, const struct hm_value 
 			 uint32_t flags, struct hostmem_rebind_result *rebound,
 			 struct hostmem_error *err)
 {
-	enum hostmem_state state = hm_backend_get_state(backend);
 	struct hm_values old, new;
 
-	if (!hm_backend_has_memory(state))
-		return hm_backend_fail_not_ready(backend, state, err);
+	if (hm_backend_check_usable(backend, err))
+		return -1;
 	hm_backend_snapshot(backend, &old);
 	new = old;
 	for (size_t i = 0; i < HM_ARRAY_LEN(binding); i++)

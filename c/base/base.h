@@ -369,8 +369,8 @@ struct hm_mapping {
 	size_t base_size;
 	uint8_t *address;
 	size_t size;
-	/* In bytes of the memory: between them nothing is mapped by us; what is there is somebody
-	 * else's. Equal: there is no hole. */
+	/* From and to, in bytes of the memory: nothing there is mapped by us, what is there is
+	 * somebody else's. Equal: there is no hole. */
 	size_t hole_begin, hole_end;
 };
 
@@ -399,9 +399,9 @@ int hm_map_reserve(struct hm_mapping *mapping, const struct hm_map_request *requ
  * follow.
  */
 int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request);
-/* Part of the memory is not mapped by us any more. */
+/* Part of the memory is not mapped by us any more: only hm_map_destroy() may follow. */
 void hm_map_note_hole(struct hm_mapping *mapping, size_t offset, size_t length);
-bool hm_map_has_hole_in(const struct hm_mapping *mapping, uint64_t offset, uint64_t length);
+bool hm_map_has_hole(const struct hm_mapping *mapping);
 void hm_map_destroy(struct hm_mapping *mapping);
 
 /* ---- rwlock.c: a reader-writer lock that prefers writers ---- */

@@ -103,17 +103,13 @@ int hm_map_fill(struct hm_mapping *mapping, const struct hm_map_request *request
 
 void hm_map_note_hole(struct hm_mapping *mapping, size_t offset, size_t length)
 {
-	bool first = mapping->hole_begin == mapping->hole_end;
-
-	if (first || offset < mapping->hole_begin)
-		mapping->hole_begin = offset;
-	if (first || offset + length > mapping->hole_end)
-		mapping->hole_end = offset + length;
+	mapping->hole_begin = offset;
+	mapping->hole_end = offset + length;
 }
 
-bool hm_map_has_hole_in(const struct hm_mapping *mapping, uint64_t offset, uint64_t length)
+bool hm_map_has_hole(const struct hm_mapping *mapping)
 {
-	return mapping->hole_begin < offset + length && mapping->hole_end > offset;
+	return mapping->hole_begin < mapping->hole_end;
 }
 
 static void unmap_part(uint8_t *begin, uint8_t *end)
@@ -126,7 +122,7 @@ static void unmap_around_hole(const struct hm_mapping *mapping)
 {
 	uint8_t *hole = mapping->base, *behind = hole;
 
-	if (mapping->hole_begin < mapping->hole_end) {
+	if (hm_map_has_hole(mapping)) {
 		hole = mapping->address + mapping->hole_begin;
 		behind = mapping->address + mapping->hole_end;
 	}

@@ -189,9 +189,6 @@ static int discard_for_good(struct hostmem_backend *backend, const struct hm_ran
 	int (*run)(const struct hostmem_backend *, const struct hm_range *) =
 		to == HOSTMEM_DISCARD_TO_ZERO ? discard_to_zero : hm_discard_range;
 
-	/* Another thread may have mapped something there. */
-	if (hm_map_has_hole_in(&backend->mapping, range->offset, range->length))
-		return -ENOTRECOVERABLE;
 	if (backend->lazy)
 		run = discard_contents;
 	return hm_backend_is_running(backend) ? hm_gaps_add(&backend->gaps, range, run, backend)
@@ -207,9 +204,7 @@ static int fail_discard(const struct hostmem_backend *backend, const struct hm_r
 	if (result == -EOPNOTSUPP)
 		hint = "; this file system cannot make holes";
 	if (result == -ENOTRECOVERABLE)
-		hint = "; the kernel failed twice, and the memory of this range is lost: delete "
-		       "the "
-		       "backend";
+		hint = "; the kernel failed twice, and this memory is lost: delete the backend";
 	/* So the kernel answers before it could (madvise(2), mremap(2)). */
 	if (result == -EINVAL && hm_backend_is_hugetlb(backend) && !backend->shared) {
 		kind = HOSTMEM_ERROR_UNSUPPORTED;
@@ -235,17 +230,9 @@ static int discard_checked(struct hostmem_backend *backend, const struct hm_rang
 	if (!range->length)
 		return 0;
 	result = discard_for_good(backend, range, to);
+	if (result == -ENOTRECOVERABLE)
+		hm_map_note_hole(&backend->mapping, (size_t)range->offset, (size_t)range->length);
 	return result ? fail_discard(backend, range, result, err) : 0;
-}
-
-/* Called with `change`, so that the memory stays where it is. */
-static int check_usable(const struct hostmem_backend *backend, struct hostmem_error *err)
-{
-	enum hostmem_state state = hm_backend_get_state(backend);
-
-	if (hm_backend_has_memory(state))
-		return 0;
-	return hm_backend_fail_not_ready(backend, state, err);
 }
 
 int hostmem_backend_discard(struct hostmem_backend *backend, uint64_t offset, uint64_t length,
@@ -263,7 +250,7 @@ int hostmem_backend_discard_to(struct hostmem_backend *backend, uint64_t offset,
 	if (hm_backend_check_process(backend, "discard", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
-	result = check_usable(backend, err);
+	result = hm_backend_check_usable(backend, err);
 	if (!result)
 		result = check_inhibited(backend, "discard", err);
 	if (!result)
@@ -363,7 +350,7 @@ int hostmem_backend_protect(struct hostmem_backend *backend, uint64_t offset, ui
 	if (hm_backend_check_process(backend, "protect", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
-	result = check_usable(backend, err);
+	result = hm_backend_check_usable(backend, err);
 	if (!result)
 		result = protect_checked(backend, &range, access, err);
 	pthread_mutex_unlock(&backend->change);
@@ -391,7 +378,7 @@ int hostmem_backend_populate(struct hostmem_backend *backend, uint64_t offset, u
 	if (hm_backend_check_process(backend, "populate", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
-	result = check_usable(backend, err);
+	result = hm_backend_check_usable(backend, err);
 	if (!result)
 		result = check_range(backend, "populate", &range, err);
 	if (!result)
@@ -432,7 +419,7 @@ int hostmem_backend_scrub(struct hostmem_backend *backend, uint64_t offset, uint
 	if (hm_backend_check_process(backend, "scrub", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
-	result = check_usable(backend, err);
+	result = hm_backend_check_usable(backend, err);
 	if (!result)
 		result = check_range(backend, "scrub", &range, err);
 	if (!result)
@@ -456,7 +443,7 @@ uint64_t hostmem_backend_get_unread(struct hostmem_backend *backend, struct host
 	if (hm_backend_check_process(backend, "contents", NULL))
 		return 0;
 	pthread_mutex_lock(&backend->change);
-	if (!check_usable(backend, NULL) && backend->lazy)
+	if (!hm_backend_check_usable(backend, NULL) && backend->lazy)
 		unread = hm_lazy_count_unread(backend->lazy, failed);
 	pthread_mutex_unlock(&backend->change);
 	return unread;
@@ -476,19 +463,16 @@ int hostmem_backend_get_placement(const struct hostmem_backend *backend,
 {
 	/* Held so that the memory is not deleted meanwhile; no part of the backend's value. */
 	pthread_mutex_t *change = &((struct hostmem_backend *)(uintptr_t)backend)->change;
-	enum hostmem_state state;
 	struct hm_values values;
 	int result;
 
 	if (hm_backend_check_process(backend, "placement", err))
 		return -1;
 	pthread_mutex_lock(change);
-	state = hm_backend_get_state(backend);
 	hm_backend_snapshot(backend, &values);
-	if (hm_backend_has_memory(state))
+	result = hm_backend_check_usable(backend, err);
+	if (!result)
 		result = hm_placement_read(backend, &values, placement, err);
-	else
-		result = hm_backend_fail_not_ready(backend, state, err);
 	if (!result && backend->lazy)
 		tell_unread_apart(backend->lazy, placement);
 	pthread_mutex_unlock(change);
@@ -503,7 +487,7 @@ size_t hostmem_backend_get_faulted(struct hostmem_backend *backend, struct hostm
 	if (hm_backend_check_process(backend, "contents", NULL))
 		return 0;
 	pthread_mutex_lock(&backend->change);
-	if (!check_usable(backend, NULL) && backend->lazy)
+	if (!hm_backend_check_usable(backend, NULL) && backend->lazy)
 		len = hm_lazy_get_faulted(backend->lazy, ranges, ranges_size);
 	pthread_mutex_unlock(&backend->change);
 	return len;
@@ -516,7 +500,7 @@ int hostmem_backend_retry_contents(struct hostmem_backend *backend, struct hostm
 	if (hm_backend_check_process(backend, "retry contents", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
-	result = check_usable(backend, err);
+	result = hm_backend_check_usable(backend, err);
 	if (!result && backend->lazy) {
 		hm_background_forget(backend);
 		hm_lazy_retry(backend->lazy);

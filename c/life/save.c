@@ -159,7 +159,7 @@ int hostmem_backend_save(struct hostmem_backend *backend, struct hostmem_save_re
 	if (hm_backend_check_process(backend, "save", err))
 		return -1;
 	pthread_mutex_lock(&backend->change);
-	failed = hm_running_begin(backend, "save", err);
+	failed = hm_backend_check_usable(backend, err) || hm_running_begin(backend, "save", err);
 	if (!failed)
 		hm_gaps_clear(&backend->gaps);
 	pthread_mutex_unlock(&backend->change);

@@ -240,18 +240,10 @@ static int prepare(const struct hostmem_backend *backend, const struct hm_values
 	return 0;
 }
 
-/* Where the memory is stays the same, so the backend is constant for all others. */
-static void note_hole(const struct hostmem_backend *backend, const uint8_t *address, size_t length)
-{
-	struct hm_mapping *mapping = (struct hm_mapping *)(uintptr_t)&backend->mapping;
-
-	hm_map_note_hole(mapping, (size_t)(address - mapping->address), length);
-}
-
 /*
  * Moves a mapping to where it replaces another. A kernel that runs out of memory meanwhile may have
  * unmapped that already: then new memory is mapped there, unless another thread was faster.
- * -ENOTRECOVERABLE: that failed too, or that memory could not be advised or bound.
+ * -ENOTRECOVERABLE: that failed too, and nothing of ours is there.
  */
 static int move_in(const struct hostmem_backend *backend, const struct hm_values *values,
 		   uint8_t *from, uint8_t *to, size_t length, int flags)
@@ -264,11 +256,11 @@ static int move_in(const struct hostmem_backend *backend, const struct hm_values
 		return 0;
 	hm_os_unmap(from, length);
 	unmapped = hm_call_is_unmapped(backend->host, to, length);
-	if (!hm_os_map(&place, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, -1, 0))
-		return prepare(backend, values, to, length) ? -ENOTRECOVERABLE : 0;
-	if (!unmapped)
-		return result;
-	note_hole(backend, to, length);
+	if (hm_os_map(&place, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, -1, 0))
+		return unmapped ? -ENOTRECOVERABLE : result;
+	if (!prepare(backend, values, to, length))
+		return 0;
+	hm_os_unmap(to, length);
 	return -ENOTRECOVERABLE;
 }
 

@@ -180,6 +180,25 @@ enum hostmem_state hm_backend_get_state(const struct hostmem_backend *backend)
 	return state;
 }
 
+int hm_backend_check_whole(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	if (!hm_map_has_hole(&backend->mapping))
+		return 0;
+	return hm_fail(err, HOSTMEM_ERROR_STATE, 0,
+		       "%s: the memory at offset %zu is lost, since the kernel failed twice to "
+		       "replace it: delete the backend",
+		       backend->label, backend->mapping.hole_begin);
+}
+
+int hm_backend_check_usable(const struct hostmem_backend *backend, struct hostmem_error *err)
+{
+	enum hostmem_state state = hm_backend_get_state(backend);
+
+	if (!hm_backend_has_memory(state))
+		return hm_backend_fail_not_ready(backend, state, err);
+	return hm_backend_check_whole(backend, err);
+}
+
 enum hostmem_state hostmem_backend_get_state(const struct hostmem_backend *backend)
 {
 	hm_backend_enter(backend);

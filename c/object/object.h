@@ -389,6 +389,11 @@ void hm_backend_copy_values(struct hostmem_backend *backend, const struct hostme
 void hm_backend_snapshot(const struct hostmem_backend *backend, struct hm_values *values);
 int hm_backend_fail_not_ready(const struct hostmem_backend *backend, enum hostmem_state state,
 			      struct hostmem_error *err);
+/* With `change` held. STATE where some of the memory was lost: what is there may be another
+ * thread's. */
+int hm_backend_check_whole(const struct hostmem_backend *backend, struct hostmem_error *err);
+/* With `change` held, so that the memory stays where it is: ready or mapped, and whole. */
+int hm_backend_check_usable(const struct hostmem_backend *backend, struct hostmem_error *err);
 /*
  * Adds a warning that begins with the property's name, in place of one of the same property and
  * cause. Takes `lock`. Without memory for it there is none.

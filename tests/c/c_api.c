@@ -755,34 +755,56 @@ static void without_a_thread_that_reports(void)
 
 /* ---- Memory that is lost ---- */
 
-/* Where replacing it fails twice another thread may map something, which has to stay. */
-static void lose_memory(void)
+static void use_what_is_lost(struct hostmem_backend *backend)
 {
-	int fd = make_memfd("file", 0, 131072), flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	static struct hostmem_placement placement;
+	struct hostmem_rebind_result rebound;
+	struct hostmem_save_result saved;
+	int fd = make_memfd("saved", 0, 0);
+
+	FAILS(STATE, "is lost", hostmem_backend_discard(backend, 0, 4096, &err));
+	FAILS(STATE, "is lost", hostmem_backend_populate(backend, 0, 131072, &err));
+	FAILS(STATE, "is lost", hostmem_backend_scrub(backend, 65536, 65536, &err));
+	FAILS(STATE, "is lost",
+	      hostmem_backend_protect(backend, 65536, 4096, HOSTMEM_ACCESS_NONE, &err));
+	FAILS(STATE, "is lost", hostmem_backend_set_text(backend, "dump", "off", &err));
+	FAILS(STATE, "is lost", hostmem_backend_set_text(backend, "prealloc", "on", &err));
+	FAILS(STATE, "is lost",
+	      hostmem_backend_rebind(backend, &rebound, "default", NULL, 0, UINT64_MAX, 0, &err));
+	FAILS(STATE, "is lost", hostmem_backend_save(backend, &saved, fd, 0, &err));
+	FAILS(STATE, "is lost", hostmem_backend_get_placement(backend, &placement, &err));
+	close(fd);
+}
+
+/*
+ * Replacing it fails twice, the second time in that call: another thread may map something there,
+ * which has to stay as it is.
+ */
+static void lose_memory(const char *second, int error)
+{
+	int fd = make_memfd("file", 0, 131072);
 	struct hostmem_backend *backend =
 		make_of_fd("memory-backend-fd,id=m0,size=128K,share=off", fd);
 	struct hostmem_error err = { 0 };
 	struct hostmem_memory memory;
-	size_t mmap_call = 0;
+	size_t call = 0;
 	unsigned char there;
 	char *other;
 
 	CHECK(!hostmem_backend_complete(backend, &err));
 	CHECK(!hostmem_backend_get_memory(backend, &memory, &err));
-	while (strcmp(shim_calls[mmap_call].name, "mmap") != 0)
-		mmap_call++;
-	shim_arm_second(mmap_call, 1, ENOMEM);
+	while (strcmp(shim_calls[call].name, second) != 0)
+		call++;
+	shim_arm_second(call, 1, error);
 	arm("mremap", 1, ENOMEM);
 	FAILS(IO, "is lost: delete the backend",
 	      hostmem_backend_discard_to(backend, 65536, 65536, HOSTMEM_DISCARD_TO_ZERO, &err));
 	CHECK(shim_disarm() && shim_second_failed() && shim_bystanders_are_whole());
 	other = mmap((char *)memory.address + 65536, 65536, PROT_READ | PROT_WRITE,
-		     flags | MAP_FIXED_NOREPLACE, -1, 0);
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	CHECK(other == (char *)memory.address + 65536);
 	*other = 7;
-	FAILS(IO, "is lost", hostmem_backend_discard(backend, 0, 131072, &err));
-	FAILS(IO, "is lost", hostmem_backend_discard(backend, 126976, 4096, &err));
-	CHECK(!hostmem_backend_discard(backend, 0, 65536, &err) && *other == 7);
+	use_what_is_lost(backend);
 	hostmem_backend_free(backend);
 	CHECK(mincore(memory.address, 4096, &there) && errno == ENOMEM && *other == 7);
 	CHECK(!munmap(other, 65536));
@@ -903,7 +925,8 @@ int main(void)
 	again_in_the_background();
 	without_threads_of_a_context();
 	without_a_thread_that_reports();
-	lose_memory();
+	lose_memory("mmap", ENOMEM);
+	lose_memory("madvise", ENOMEM);
 	replace_without_huge_pages();
 	ask_for_huge_pages_later();
 	unlink("c_api.image");
