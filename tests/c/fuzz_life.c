@@ -25,7 +25,7 @@ static struct hostmem_backend *backends[BACKENDS];
 static struct hostmem_thread_context *context;
 static __thread struct hostmem_error err;
 /* Some of the memory of one of them is inaccessible. */
-static bool any_inaccessible;
+static _Atomic bool any_inaccessible;
 static int user_fd;
 static bool has_forked;
 
@@ -390,7 +390,8 @@ static void begin(void)
 	MUST(!hostmem_objects_new(&objects, host, &defaults, NULL, 0, NULL));
 	user_fd = memfd_create("user", 0);
 	MUST(user_fd >= 0 && !ftruncate(user_fd, SIZE));
-	has_forked = any_inaccessible = false;
+	has_forked = false;
+	any_inaccessible = false;
 	shim_lend_descriptors();
 }
 

@@ -181,7 +181,7 @@ static char *read_text(const char *path)
 
 /* A line of /proc/self/maps: proc(5). */
 struct mapping {
-	unsigned long start, end;
+	unsigned long start, end, offset;
 	char rights[5];
 	/* The file. */
 	const char *what;
@@ -193,18 +193,24 @@ static struct mapping parse_mapping(const char *line, size_t length)
 	struct mapping mapping = { 0 };
 	int begin = 0;
 
-	must(sscanf(line, "%lx-%lx %4s %*x %n", &mapping.start, &mapping.end, mapping.rights,
-		    &begin) == 3,
+	must(sscanf(line, "%lx-%lx %4s %lx %n", &mapping.start, &mapping.end, mapping.rights,
+		    &mapping.offset, &begin) == 4,
 	     "maps");
 	mapping.what = line + begin;
 	mapping.what_len = length - (size_t)begin;
 	return mapping;
 }
 
-static bool is_same(const struct mapping *a, const struct mapping *b)
+/* Whether the two would be one mapping, had the kernel joined them. Anonymous ones have no offset.
+ */
+static bool goes_on(const struct mapping *first, const struct mapping *next)
 {
-	return !strcmp(a->rights, b->rights) && a->what_len == b->what_len &&
-	       !memcmp(a->what, b->what, a->what_len);
+	unsigned long offset = first->offset + (first->end - first->start);
+
+	return next->start == first->end && !strcmp(next->rights, first->rights) &&
+	       (next->offset == offset || !(next->offset | first->offset)) &&
+	       next->what_len == first->what_len &&
+	       !memcmp(next->what, first->what, next->what_len);
 }
 
 static bool ends_with(const struct mapping *mapping, const char *end)
@@ -229,8 +235,8 @@ static uint64_t add_to_sum(uint64_t sum, const void *data, size_t length)
 }
 
 /*
- * Sum over address and rights of each mapping, so that any difference shows, but for that where the
- * kernel does not join again what it has divided, as of huge pages.
+ * Sum over address, rights and file of each mapping, so that any difference shows, but for that
+ * where the kernel does not join again what it has divided, as of huge pages.
  */
 static uint64_t sum_maps(void)
 {
@@ -245,9 +251,10 @@ static uint64_t sum_maps(void)
 		line += length;
 		if (is_of_allocator(&next))
 			continue;
-		if (next.start != last.end || !is_same(&next, &last)) {
+		if (!goes_on(&last, &next)) {
 			sum = add_to_sum(sum, &last.end, sizeof(last.end));
 			sum = add_to_sum(sum, &next.start, sizeof(next.start));
+			sum = add_to_sum(sum, &next.offset, sizeof(next.offset));
 			sum = add_to_sum(sum, next.rights, sizeof(next.rights));
 			sum = add_to_sum(sum, next.what, next.what_len);
 		}
